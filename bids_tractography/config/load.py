@@ -1,0 +1,192 @@
+"""Read a configuration from a file and ``key=value`` overrides; tell every fault at once."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import tomllib
+import types
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from bids_tractography.config import Config
+from bids_tractography.errors import ConfigError, NoInputError
+
+
+def load_config(path: Path | None = None, overrides: Iterable[str] = ()) -> Config:
+    """Read and validate a configuration.
+
+    Parameters
+    ----------
+    path : Path, optional
+        A ``.yaml``, ``.yml``, ``.toml`` or ``.json`` file; without it all values are defaults.
+    overrides : iterable of str
+        ``dotted.key=value``; values are read as YAML.
+
+    Raises
+    ------
+    ConfigError
+        With all faults of the configuration, each with the path of its key.
+    """
+    content = _read_file(path) if path else {}
+    for override in overrides:
+        _apply(content, override)
+    try:
+        return Config.model_validate(content)
+    except ValidationError as error:
+        faults = "\n".join(f"  {_describe(fault)}" for fault in error.errors())
+        where = str(path) if path else "the configuration"
+        raise ConfigError(
+            f"{where} has {error.error_count()} fault(s):\n{faults}\n",
+            "'bids-tractography config show' prints every key with its default.",
+        ) from None
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """YAML in which a repeated key is an error, not an overwrite."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        pairs = [self.construct_object(key, deep=deep) for key, _ in node.value]  # type: ignore[no-untyped-call]
+        _refuse_repeats(pairs)
+        return super().construct_mapping(node, deep=deep)
+
+
+def _refuse_repeats(keys: list[Any]) -> None:
+    repeated = sorted({str(key) for key in keys if keys.count(key) > 1})
+    if repeated:
+        raise ValueError(f"the key {', '.join(repeated)} stands twice in one section")
+
+
+def _unique_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    _refuse_repeats([key for key, _ in pairs])
+    return dict(pairs)
+
+
+def _load_yaml(text: str) -> Any:
+    return yaml.load(text, Loader=_UniqueKeyLoader)
+
+
+def _load_json(text: str) -> Any:
+    return json.loads(text, object_pairs_hook=_unique_pairs)
+
+
+_READERS: Mapping[str, Callable[[str], Any]] = {
+    ".yaml": _load_yaml,
+    ".yml": _load_yaml,
+    ".toml": tomllib.loads,
+    ".json": _load_json,
+}
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None:
+        raise ConfigError(
+            f"{path}: cannot tell the format of the configuration.",
+            f"Name it {', '.join(_READERS)}.",
+        )
+    try:
+        content = reader(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise NoInputError(f"{path}: cannot read the configuration ({error.strerror}).") from None
+    except (ValueError, yaml.YAMLError) as error:  # JSON, TOML and Unicode errors are ValueErrors
+        raise ConfigError(f"{path} is not valid {path.suffix[1:].upper()}: {error}") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: the configuration should be a mapping of sections.")
+    return content
+
+
+def _apply(content: dict[str, Any], override: str) -> None:
+    """Set one dotted key in place."""
+    key, separator, text = override.partition("=")
+    if not separator or not all(key.split(".")):
+        raise ConfigError(f"--set {override}: expected KEY=VALUE, e.g. tracking.min_length_mm=30.")
+    try:
+        value = _load_yaml(text)
+    except (ValueError, yaml.YAMLError) as error:
+        raise ConfigError(f"--set {override}: the value is not valid YAML: {error}") from None
+    *parents, last = key.split(".")
+    section = content
+    for parent in parents:
+        child = section.get(parent)
+        if isinstance(child, str):  # a bare kind, e.g. ``model: csd``
+            child = {"kind": child}
+        elif not isinstance(child, dict):
+            child = {}
+        section[parent] = child
+        section = child
+    section[last] = value
+
+
+def _describe(fault: ErrorDetails) -> str:
+    """One line: key path, what is wrong, and the nearest right name where there is one."""
+    sections, path = _follow(fault["loc"])
+    key = ".".join(path) or "(whole configuration)"
+    if fault["type"] == "extra_forbidden":
+        known = [name for section in sections for name in section.model_fields]
+        return f"{key}: unknown key.{_nearest(path[-1], known)}"
+    if fault["type"] == "union_tag_invalid":
+        context = fault["ctx"]
+        kinds = [kind.strip("' ") for kind in context["expected_tags"].split(",")]
+        return f"{key}: unknown kind '{context['tag']}'.{_nearest(context['tag'], kinds)}"
+    message = fault["msg"].removeprefix("Value error, ")
+    given = "" if fault["type"] == "missing" else f" (given: {_short(fault['input'])})"
+    return f"{key}: {message}{given}"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+    return f" Did you mean '{close[0]}'?" if close else f" Known: {', '.join(sorted(known))}."
+
+
+def _follow(location: tuple[int | str, ...]) -> tuple[list[type[BaseModel]], list[str]]:
+    """Walk from the root along a fault's location.
+
+    Pydantic puts the kind of a union's member into the location; users never wrote it as a
+    key, so it selects the member here and is left out of the path.
+    """
+    sections: list[type[BaseModel]] = [Config]
+    path: list[str] = []
+    parents = sections
+    for element in location:
+        tagged = [section for section in sections if _kind(section) == element]
+        if tagged and path:
+            sections = tagged
+            continue
+        path.append(str(element))
+        parents = sections
+        sections = [
+            member
+            for section in sections
+            if str(element) in section.model_fields
+            for member in _members(section.model_fields[str(element)].annotation)
+        ]
+    return parents, path
+
+
+def _kind(section: type[BaseModel]) -> str | None:
+    field = section.model_fields.get("kind")
+    return str(field.default) if field else None
+
+
+def _members(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Yield the config sections inside a type annotation."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    elif get_origin(annotation) in (Union, types.UnionType):
+        for argument in get_args(annotation):
+            yield from _members(argument)
+    elif get_origin(annotation) not in (Literal, None):
+        yield from _members(get_args(annotation)[0])

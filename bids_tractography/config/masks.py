@@ -1,0 +1,44 @@
+"""Definitions of masks: where a yes or no for every voxel comes from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, JsonValue, model_validator
+
+from bids_tractography.config.section import Section, default_kind
+
+ScalarMap = Literal["fa", "md"]
+
+
+class ThresholdMask(Section):
+    """Voxels where a scalar map is above a value."""
+
+    kind: Literal["threshold"] = "threshold"
+    map: ScalarMap = "fa"
+    """Map of the tensor fit: fractional anisotropy or mean diffusivity (mm²/s)."""
+    above: float = 0.2
+    """Voxels are in the mask where ``map > above``."""
+
+
+class FileMask(Section):
+    """An image on the DWI grid; voxels above zero are in the mask."""
+
+    kind: Literal["file"] = "file"
+    path: Path | None = None
+    """Path of the image, the same for every DWI run."""
+    filters: dict[str, JsonValue] | None = Field(default=None, min_length=1)
+    """BIDS entities (pybids names) of the image; participant and session are added."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> FileMask:
+        if (self.path is None) == (self.filters is None):
+            raise ValueError("give either path or filters")
+        return self
+
+
+Mask = Annotated[
+    Annotated[ThresholdMask | FileMask, Field(discriminator="kind")],
+    BeforeValidator(default_kind("threshold")),
+]

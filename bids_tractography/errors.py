@@ -1,0 +1,99 @@
+"""Everything that can go wrong for a user: a class, an exit code, a remedy.
+
+Exit codes follow the draft BIDS Apps execution specification where it speaks
+(16, 17, 18, 64, 65, 66, 73, 75) and BSD's ``sysexits.h`` elsewhere.
+"""
+
+from __future__ import annotations
+
+
+class TractographyError(Exception):
+    """An error that a user can understand and act on.
+
+    Parameters
+    ----------
+    message : str
+        What is wrong and where (participant, file, configuration key).
+    remedy : str, optional
+        What to do about it.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, remedy: str = "") -> None:
+        super().__init__(message, remedy)
+        self.message = message
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.remedy}".strip()
+
+
+class InvalidBidsError(TractographyError):
+    """The input folder is not a BIDS dataset."""
+
+    exit_code = 16
+
+
+class UnknownLevelError(TractographyError):
+    """The analysis level is neither ``participant`` nor ``group``."""
+
+    exit_code = 17
+
+
+class NoMatchError(TractographyError):
+    """Labels or filters match nothing, or more than the one file they should."""
+
+    exit_code = 18
+
+
+class UsageError(TractographyError):
+    """The command line contradicts itself or the machine."""
+
+    exit_code = 64
+
+
+class DataError(TractographyError):
+    """An input file is there, and wrong."""
+
+    exit_code = 65
+
+
+class GradientError(DataError):
+    """b-values or b-vectors are malformed or do not belong to the image."""
+
+
+class GridError(DataError):
+    """An image is not on the grid that it should be on."""
+
+
+class EmptyMaskError(DataError):
+    """A mask has no voxel."""
+
+
+class NoStreamlinesError(DataError):
+    """Tracking finished and kept nothing."""
+
+
+class NoInputError(TractographyError):
+    """A valid dataset lacks a file that is needed."""
+
+    exit_code = 66
+
+
+class OutputError(TractographyError):
+    """The output folder cannot be used."""
+
+    exit_code = 73
+
+
+class BusyError(TractographyError):
+    """Another process is at work on the same output; try again later."""
+
+    exit_code = 75
+
+
+class ConfigError(TractographyError):
+    """The tracking configuration has faults."""
+
+    exit_code = 78

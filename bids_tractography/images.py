@@ -1,0 +1,216 @@
+"""NIfTI images and their grids.
+
+Every image is held in the order nearest to RAS+ whatever the order of its file, and written
+back in the order of the file it belongs to. So one head gives one array, however it is stored,
+and no later step has to ask.
+"""
+
+from __future__ import annotations
+
+import gzip
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from nibabel.filebasedimages import ImageFileError
+from nibabel.orientations import (
+    apply_orientation,
+    inv_ornt_aff,
+    io_orientation,
+    ornt_transform,
+)
+from numpy.typing import NDArray
+
+from bids_tractography.errors import DataError, GridError, NoInputError
+
+# Scanner software rounds direction cosines to about 1e-4; real shears are far larger.
+_SHEAR_TOLERANCE = 0.01
+_GRID_TOLERANCE_MM = 1e-2
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """A voxel grid, as its file stores it, seen in the order nearest to RAS+.
+
+    Parameters
+    ----------
+    stored_shape : tuple of int
+        Spatial shape in the file.
+    stored_affine : ndarray, shape (4, 4)
+        Voxel indices of the file to RAS+ mm.
+    """
+
+    stored_shape: tuple[int, int, int]
+    stored_affine: NDArray[np.float64]
+
+    @cached_property
+    def _orientation(self) -> NDArray[np.float64]:
+        return np.asarray(io_orientation(self.stored_affine))
+
+    @cached_property
+    def shape(self) -> tuple[int, int, int]:
+        """Spatial shape in RAS+ order."""
+        order = self._orientation[:, 0].astype(int)
+        shape = np.empty(3, int)
+        shape[order] = self.stored_shape
+        return int(shape[0]), int(shape[1]), int(shape[2])
+
+    @cached_property
+    def affine(self) -> NDArray[np.float64]:
+        """Voxel indices in RAS+ order to RAS+ mm, shape (4, 4)."""
+        return np.asarray(self.stored_affine @ inv_ornt_aff(self._orientation, self.stored_shape))
+
+    @cached_property
+    def voxel_size_mm(self) -> NDArray[np.float64]:
+        """Voxel edge lengths in RAS+ order, shape (3,)."""
+        return np.sqrt((self.affine[:3, :3] ** 2).sum(axis=0))
+
+    @cached_property
+    def axes(self) -> NDArray[np.float64]:
+        """Unit vectors of the image axes in RAS+ mm, as columns, orthonormal, shape (3, 3)."""
+        return nearest_rotation(self.affine)
+
+    def to_mm(self, voxels: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Turn voxel coordinates (N, 3) into RAS+ mm."""
+        return _apply_affine(self.affine, voxels)
+
+    def to_voxels(self, points_mm: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Turn RAS+ mm (N, 3) into voxel coordinates; voxel centres are integers."""
+        return _apply_affine(np.linalg.inv(self.affine), points_mm)
+
+    def matches(self, other: Grid) -> bool:
+        """Tell whether two grids have the same voxels in mm, however they are stored."""
+        if self.shape != other.shape:
+            return False
+        corners = np.array([[0, 0, 0], self.shape], float)
+        apart = np.abs(self.to_mm(corners) - other.to_mm(corners)).max()
+        return bool(apart < _GRID_TOLERANCE_MM)
+
+    def from_stored(self, data: NDArray[np.generic]) -> NDArray[np.generic]:
+        """Bring an array from the order of the file to RAS+ order (a view)."""
+        return np.asarray(apply_orientation(data, self._orientation))
+
+    def to_stored(self, data: NDArray[np.generic]) -> NDArray[np.generic]:
+        """Bring an array from RAS+ order to the order of the file (a view)."""
+        back = ornt_transform(np.array([[0, 1], [1, 1], [2, 1]]), self._orientation)
+        return np.asarray(apply_orientation(data, back))
+
+    def describe(self) -> str:
+        """Shape, voxel size and orientation, for messages."""
+        shape = "x".join(str(n) for n in self.stored_shape)
+        size = "x".join(f"{s:.3g}" for s in self.voxel_size_mm)
+        codes = "".join(nib.aff2axcodes(self.stored_affine))
+        return f"{shape} voxels stored {codes}, {size} mm, origin {np.round(self.affine[:3, 3], 2)}"
+
+
+def _apply_affine(
+    affine: NDArray[np.float64], points: NDArray[np.floating]
+) -> NDArray[np.float64]:
+    # Sums of columns rather than a matrix product: BLAS may round a row differently with the
+    # number of rows, and a point must not depend on what is computed beside it.
+    moved: NDArray[np.float64] = (
+        points[:, 0:1] * affine[:3, 0]
+        + points[:, 1:2] * affine[:3, 1]
+        + points[:, 2:3] * affine[:3, 2]
+        + affine[:3, 3]
+    )
+    return moved
+
+
+def nearest_rotation(affine: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the orthonormal matrix nearest to the axes of an affine, by polar decomposition."""
+    left, _, right = np.linalg.svd(affine[:3, :3] / np.sqrt((affine[:3, :3] ** 2).sum(axis=0)))
+    return np.asarray(left @ right)
+
+
+@dataclass(frozen=True, eq=False)
+class Image:
+    """An array in RAS+ order and its grid.
+
+    Parameters
+    ----------
+    data : ndarray, shape (X, Y, Z) or (X, Y, Z, V)
+    grid : Grid
+    """
+
+    data: NDArray[np.float32]
+    grid: Grid
+
+
+def read_image(path: Path, *, ndim: int) -> Image:
+    """Read a NIfTI image as float32.
+
+    Parameters
+    ----------
+    path : Path
+        ``.nii`` or ``.nii.gz``.
+    ndim : int
+        Dimensions it must have; trailing dimensions of length 1 do not count.
+
+    Raises
+    ------
+    NoInputError
+        If the file is not there (as with a dangling DataLad link).
+    DataError
+        If it cannot be read whole, has other dimensions, or has values that are not finite.
+    GridError
+        If its affine is not a usable one.
+    """
+    if not path.exists():
+        link = " (a link to nowhere: 'datalad get' it first)" if path.is_symlink() else ""
+        raise NoInputError(f"{path} does not exist{link}.")
+    try:
+        image = nib.load(path)
+        shape = tuple(image.shape)
+        while len(shape) > ndim and shape[-1] == 1:
+            shape = shape[:-1]
+        if len(shape) != ndim:
+            raise DataError(f"{path} has {len(shape)} dimensions {shape}; {ndim} are needed.")
+        grid = _grid(path, image)
+        data = np.asanyarray(image.dataobj, dtype=np.float32).reshape(shape)
+    except (OSError, EOFError, ValueError, ImageFileError) as error:
+        raise DataError(
+            f"{path} cannot be read: {error}.", "It may be truncated; fetch or make it again."
+        ) from None
+    bad = int(data.size - np.isfinite(data).sum())
+    if bad:
+        raise DataError(
+            f"{path} has {bad} values that are NaN or infinite.",
+            "Find out where they come from; set them to 0 if they are outside the head.",
+        )
+    return Image(np.ascontiguousarray(grid.from_stored(data), dtype=np.float32), grid)
+
+
+def _grid(path: Path, image: nib.Nifti1Image) -> Grid:
+    affine = np.asarray(image.affine, dtype=np.float64)
+    linear = affine[:3, :3]
+    if not np.isfinite(affine).all() or abs(np.linalg.det(linear)) < 1e-9:
+        raise GridError(f"{path}: its affine is singular: {affine.tolist()}.")
+    unit = linear / np.sqrt((linear**2).sum(axis=0))
+    shear = np.abs(unit.T @ unit - np.eye(3)).max()
+    if shear > _SHEAR_TOLERANCE:
+        raise GridError(
+            f"{path}: its affine has a shear (axes are {shear:.3f} from orthogonal).",
+            "Resample it onto a grid with orthogonal axes.",
+        )
+    stored_shape = (*image.shape, 1, 1, 1)[:3]
+    return Grid((int(stored_shape[0]), int(stored_shape[1]), int(stored_shape[2])), affine)
+
+
+def write_image(path: Path, data: NDArray[np.generic], grid: Grid) -> None:
+    """Write an array in RAS+ order to a ``.nii.gz`` in the stored order of its grid.
+
+    The bytes depend on the array and the grid alone.
+    """
+    stored = np.asfortranarray(grid.to_stored(data))
+    image = nib.Nifti1Image(stored, grid.stored_affine, dtype=stored.dtype)
+    image.header.set_xyzt_units("mm")
+    image.set_sform(grid.stored_affine, code="scanner")
+    image.set_qform(grid.stored_affine, code="scanner")
+    with (
+        path.open("wb") as raw,
+        gzip.GzipFile(filename="", fileobj=raw, mode="wb", compresslevel=3, mtime=0) as packed,
+    ):
+        image.to_file_map({"image": nib.FileHolder(fileobj=packed)})

@@ -1,0 +1,145 @@
+"""Masks: of the brain, and as the configuration defines them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from dipy.segment.mask import median_otsu
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from bids_tractography.config.masks import FileMask, ThresholdMask
+from bids_tractography.dwi import Dwi
+from bids_tractography.errors import EmptyMaskError, GridError
+from bids_tractography.images import Grid, read_image
+
+_MEDIAN_RADIUS_MM = 4.0
+
+
+@dataclass(frozen=True, eq=False)
+class Mask:
+    """Voxels, and where they come from.
+
+    Parameters
+    ----------
+    data : ndarray of bool, shape (X, Y, Z)
+    description : str
+        In words, for people.
+    record : dict
+        Definition with resolved values, JSON values.
+    """
+
+    data: NDArray[np.bool_]
+    description: str
+    record: dict[str, Any]
+
+    @property
+    def n_voxels(self) -> int:
+        """Number of voxels in the mask."""
+        return int(np.count_nonzero(self.data))
+
+
+def brain_mask(dwi: Dwi, path: Path | None) -> Mask:
+    """Read the brain mask, or make one from the b=0 volumes.
+
+    Raises
+    ------
+    EmptyMaskError
+        If no voxel is left.
+    """
+    if path is not None:
+        data = read_mask(path, dwi.grid)
+        mask = Mask(data, f"Brain mask {path.name}.", {"Method": "file"})
+    else:
+        data = _otsu(dwi.mean_b0, dwi.grid)
+        mask = Mask(
+            data,
+            "Brain mask by median filter and Otsu's threshold of the mean b=0 image "
+            "(DIPY median_otsu), its largest component, holes filled.",
+            {"Method": "median_otsu", "MedianRadius": _MEDIAN_RADIUS_MM},
+        )
+    return _not_empty(mask, "the brain mask")
+
+
+def _otsu(mean_b0: NDArray[np.float32], grid: Grid) -> NDArray[np.bool_]:
+    radius_voxels = max(1, round(_MEDIAN_RADIUS_MM / float(grid.voxel_size_mm.mean())))
+    _, mask = median_otsu(mean_b0, median_radius=radius_voxels, numpass=1)
+    labels, n_components = ndimage.label(mask)
+    if n_components > 1:
+        sizes = np.bincount(labels.ravel())
+        mask = labels == 1 + int(np.argmax(sizes[1:]))
+    return np.asarray(ndimage.binary_fill_holes(mask), bool)
+
+
+def read_mask(path: Path, grid: Grid) -> NDArray[np.bool_]:
+    """Read an image as a mask: voxels above zero, on the grid of the DWI.
+
+    Raises
+    ------
+    GridError
+        If it is on another grid.
+    """
+    image = read_image(path, ndim=3)
+    if not image.grid.matches(grid):
+        raise GridError(
+            f"{path} is on another grid than the DWI: {image.grid.describe()}; the DWI has "
+            f"{grid.describe()}.",
+            "Resample the mask onto the DWI's grid (nearest neighbour).",
+        )
+    return np.asarray(image.data > 0)
+
+
+def make_mask(
+    config: ThresholdMask | FileMask,
+    path: Path | None,
+    maps: Mapping[str, NDArray[np.float32]],
+    brain: Mask,
+    grid: Grid,
+    key: str,
+) -> Mask:
+    """Make a mask from its definition.
+
+    Parameters
+    ----------
+    config : ThresholdMask or FileMask
+    path : Path or None
+        The file that a `FileMask` resolved to.
+    maps : mapping of str to ndarray, shape (X, Y, Z)
+        Scalar maps by name.
+    brain : Mask
+        Thresholds hold inside the brain only.
+    grid : Grid
+    key : str
+        Its place in the configuration, for messages.
+
+    Raises
+    ------
+    EmptyMaskError
+        If no voxel is left.
+    """
+    if isinstance(config, FileMask):
+        if path is None:
+            raise ValueError(f"{key}: the file of the mask was not resolved")
+        mask = Mask(
+            read_mask(path, grid), f"Voxels above 0 of {path.name}.", {"Kind": "file", "Threshold": 0}
+        )
+    else:
+        mask = Mask(
+            (maps[config.map] > config.above) & brain.data,
+            f"Voxels of the brain where {config.map.upper()} > {config.above:g}.",
+            {"Kind": "threshold", "Map": config.map, "Threshold": config.above},
+        )
+    return _not_empty(mask, key)
+
+
+def _not_empty(mask: Mask, name: str) -> Mask:
+    if mask.n_voxels == 0:
+        raise EmptyMaskError(
+            f"{name} has no voxel. ({mask.description})",
+            "Lower its threshold, or look at the map or the file it comes from.",
+        )
+    return mask

@@ -1,0 +1,290 @@
+"""Single-shell constrained spherical deconvolution (Tournier 2007), many voxels at a time."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from dipy.data import small_sphere
+from dipy.reconst.csdeconv import forward_sdeconv_mat
+from dipy.reconst.shm import sh_to_rh, sph_harm_ind_list
+from dipy.sims.voxel import single_tensor
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from bids_tractography.config.model import AutoResponse, CsdModel, GivenResponse
+from bids_tractography.dwi import Dwi
+from bids_tractography.errors import DataError, GradientError
+from bids_tractography.gradients import Shell
+from bids_tractography.reconst.fodf import ModelFit, n_coefficients, sh_basis
+from bids_tractography.reconst.tensor import TensorFit
+from bids_tractography.reconst.voxels import map_voxels
+
+logger = logging.getLogger(__name__)
+
+_MAX_AUTO_ORDER = 8
+_MAX_ITERATIONS = 50
+# A single-fibre voxel of a brain in vivo has λ1 near 1.7e-3 mm²/s and λ1/λ2 near 4 to 6.
+_PLAUSIBLE_L1_MM2_S = (0.8e-3, 3e-3)
+_PLAUSIBLE_RATIO = 2.0
+
+
+@dataclass(frozen=True)
+class Response:
+    """Signal of a single bundle, as an axially symmetric tensor.
+
+    Parameters
+    ----------
+    eigenvalues_mm2_s : tuple of float
+        Largest first.
+    s0 : float
+        Signal without diffusion weighting.
+    voxels : int or None
+        How many voxels it was estimated from.
+    warnings : tuple of str
+        What is implausible about it.
+    """
+
+    eigenvalues_mm2_s: tuple[float, float, float]
+    s0: float
+    voxels: int | None
+    warnings: tuple[str, ...] = ()
+
+
+def fit_csd(
+    dwi: Dwi, mask: NDArray[np.bool_], tensor: TensorFit, config: CsdModel, n_threads: int
+) -> ModelFit:
+    """Estimate the response and deconvolve the signal of one shell.
+
+    Raises
+    ------
+    GradientError
+        If no shell suits.
+    DataError
+        If no response can be estimated.
+    """
+    shell = choose_shell(dwi.gradients.shells, config)
+    order = choose_order(shell.volumes.size, config)
+    response = (
+        _given(config.response)
+        if isinstance(config.response, GivenResponse)
+        else estimate_response(dwi, mask, tensor, config.response)
+    )
+    for warning in response.warnings:
+        logger.warning(warning)
+    problem = _problem(dwi.gradients.directions[shell.volumes], shell.b_s_mm2, response, order, config)
+
+    def fit(signals: NDArray[np.float64]) -> NDArray[np.float64]:
+        return deconvolve(signals[:, shell.volumes], problem)
+
+    record: dict[str, Any] = {
+        "Shell": shell.b_s_mm2,
+        "Directions": int(shell.volumes.size),
+        "SphericalHarmonicOrder": order,
+        "Response": {
+            "Eigenvalues": list(response.eigenvalues_mm2_s),
+            "S0": response.s0,
+            "Voxels": response.voxels,
+        },
+        "PositivityWeight": config.positivity_weight,
+        "PositivityThreshold": config.positivity_threshold,
+        "Warnings": list(response.warnings),
+    }
+    return ModelFit(map_voxels(fit, dwi.data, mask, n_threads), record)
+
+
+def choose_shell(shells: tuple[Shell, ...], config: CsdModel) -> Shell:
+    """Return the shell asked for, or the outermost that has enough directions.
+
+    Enough is what order 4 needs; if no shell has as many, the one with the most is taken.
+    """
+    if config.shell_s_mm2 != "outermost":
+        nearest = min(shells, key=lambda shell: abs(shell.b_s_mm2 - float(config.shell_s_mm2)))
+        if abs(nearest.b_s_mm2 - config.shell_s_mm2) > 0.1 * config.shell_s_mm2:
+            there = ", ".join(f"{shell.b_s_mm2:.0f}" for shell in shells)
+            raise GradientError(
+                f"model.shell_s_mm2 is {config.shell_s_mm2:g}; the shells are at {there} s/mm²."
+            )
+        return nearest
+    suitable = [shell for shell in shells if shell.volumes.size >= n_coefficients(4)]
+    return suitable[-1] if suitable else max(shells, key=lambda shell: shell.volumes.size)
+
+
+def choose_order(n_directions: int, config: CsdModel) -> int:
+    """Return the order asked for, or the highest even one that the directions determine."""
+    if config.sh_order != "auto":
+        return config.sh_order
+    orders = [
+        order
+        for order in range(2, _MAX_AUTO_ORDER + 1, 2)
+        if n_coefficients(order) <= n_directions
+    ]
+    if not orders:
+        raise GradientError(
+            f"CSD needs at least {n_coefficients(2)} directions in a shell; the best has "
+            f"{n_directions}.",
+            "Use model.kind=tensor.",
+        )
+    return orders[-1]
+
+
+def _given(config: GivenResponse) -> Response:
+    return Response(config.eigenvalues_mm2_s, config.s0, None)
+
+
+def estimate_response(
+    dwi: Dwi, mask: NDArray[np.bool_], tensor: TensorFit, config: AutoResponse
+) -> Response:
+    """Average the tensors of the voxels of highest FA, away from the edge of the brain.
+
+    Noise and motion give the edge of the brain a high FA; the tensor of single-bundle voxels
+    inside it is close to axially symmetric.
+    """
+    depth_mm = ndimage.distance_transform_edt(np.pad(mask, 1), dwi.grid.voxel_size_mm)[
+        1:-1, 1:-1, 1:-1
+    ]
+    inside = depth_mm > config.erode_mm
+    if np.count_nonzero(inside) < config.voxels:  # a thin phantom, or a small crop
+        inside = mask
+    signal = dwi.mean_b0
+    # FA of exactly 1 is a fit that ran into its bounds, not a bundle.
+    candidates = inside & (tensor.fa < 0.99) & (signal > 0)
+    voxels = np.argwhere(candidates)
+    if len(voxels) == 0:
+        raise DataError(
+            "no voxel is fit to estimate a response from.",
+            "Check the brain mask, or give model.response.",
+        )
+    # Stable, so that ties do not depend on the sorting algorithm.
+    best = np.argsort(-tensor.fa[candidates], kind="stable")[: config.voxels]
+    chosen = tuple(voxels[best].T)
+    first, second, third = tensor.eigenvalues_mm2_s[chosen].mean(axis=0, dtype=np.float64)
+    radial = float(second + third) / 2
+    response = Response(
+        (float(first), radial, radial), float(signal[chosen].mean(dtype=np.float64)), len(best)
+    )
+    return _with_warnings(response, float(tensor.fa[chosen].mean()))
+
+
+def _with_warnings(response: Response, mean_fa: float) -> Response:
+    first, radial, _ = response.eigenvalues_mm2_s
+    if not (first > radial > 0 and np.isfinite(response.s0)):
+        raise DataError(
+            f"the estimated response is no single bundle: eigenvalues {first:.2e}, {radial:.2e} "
+            "mm²/s.",
+            "Check the image and its gradients, or give model.response.",
+        )
+    warnings = []
+    low, high = _PLAUSIBLE_L1_MM2_S
+    if not low < first < high:
+        warnings.append(
+            f"the response's axial diffusivity is {first:.2e} mm²/s; a brain in vivo has about "
+            "1.7e-03."
+        )
+    if first / radial < _PLAUSIBLE_RATIO:
+        warnings.append(
+            f"the response is blunt (axial/radial diffusivity {first / radial:.1f}, mean FA "
+            f"{mean_fa:.2f}): fODFs will be too sharp for it, or wrong."
+        )
+    return Response(response.eigenvalues_mm2_s, response.s0, response.voxels, tuple(warnings))
+
+
+@dataclass(frozen=True, eq=False)
+class _Problem:
+    """Matrices of a deconvolution.
+
+    Parameters
+    ----------
+    forward : ndarray, shape (V, C)
+        fODF coefficients to signals.
+    positivity : ndarray, shape (N, C)
+        fODF coefficients to weighted amplitudes on the constraint's sphere.
+    threshold : float
+        Share of the mean amplitude below which amplitudes are driven to zero.
+    """
+
+    forward: NDArray[np.float64]
+    positivity: NDArray[np.float64]
+    threshold: float
+
+
+def _problem(
+    directions: NDArray[np.float64],
+    b_s_mm2: float,
+    response: Response,
+    order: int,
+    config: CsdModel,
+) -> _Problem:
+    m_values, l_values = sph_harm_ind_list(order)
+    basis = sh_basis(order, directions)
+    zonal = _response_coefficients(b_s_mm2, response, order)
+    rotational = sh_to_rh(zonal, m_values, l_values)
+    forward = basis * forward_sdeconv_mat(rotational, l_values).diagonal()
+    constraint = sh_basis(order, small_sphere.vertices)
+    weight = (
+        config.positivity_weight
+        * n_coefficients(order)
+        * rotational[0]
+        / np.sqrt(len(constraint) * 362.0)
+    )
+    return _Problem(forward, weight * constraint, config.positivity_threshold)
+
+
+def _response_coefficients(
+    b_s_mm2: float, response: Response, order: int
+) -> NDArray[np.float64]:
+    """Expand the signal of the response, its axis along z, on a dense sphere."""
+    # Imported names keep DIPY's gradient conventions: the signal of a tensor along z.
+    cosines = small_sphere.vertices[:, 2]
+    first, radial, _ = response.eigenvalues_mm2_s
+    signal = response.s0 * np.exp(-b_s_mm2 * (radial + (first - radial) * cosines**2))
+    fitted = np.linalg.lstsq(sh_basis(order, small_sphere.vertices), signal, rcond=None)[0]
+    return np.asarray(fitted)
+
+
+def deconvolve(signals: NDArray[np.float64], problem: _Problem) -> NDArray[np.float64]:
+    """Solve the constrained problem for many voxels at once.
+
+    The iteration is that of Tournier (2007) as DIPY's ``csdeconv`` runs it voxel by voxel:
+    amplitudes below the threshold get a row that drives them to zero, until the set of rows
+    stands still. Here the normal matrices of a block come from one matrix product with the
+    outer products of all rows.
+
+    Parameters
+    ----------
+    signals : ndarray, shape (n, V)
+
+    Returns
+    -------
+    ndarray, shape (n, C)
+    """
+    positivity = problem.positivity
+    n_terms = positivity.shape[1]
+    rows, columns = np.triu_indices(n_terms)
+    outer = positivity[:, rows] * positivity[:, columns]
+    normal = problem.forward.T @ problem.forward
+    normal = normal + 1e-5 * np.trace(normal) / n_terms * np.eye(n_terms)
+    target = signals @ problem.forward
+    result = np.linalg.solve(normal, target.T).T
+    # The first coefficient is the mean amplitude; the first guess is smooth (order 4).
+    threshold = problem.threshold * positivity[0, 0] * result[:, :1]
+    low = result[:, :15] @ positivity[:, :15].T < threshold
+    unconstrained = ~low.any(axis=1)
+    low[unconstrained] = result[unconstrained] @ positivity.T < threshold[unconstrained]
+    active = np.flatnonzero(low.any(axis=1))
+    for _ in range(_MAX_ITERATIONS):
+        if active.size == 0:
+            break
+        packed = low[active].astype(np.float64) @ outer
+        constrained = np.empty((active.size, n_terms, n_terms))
+        constrained[:, rows, columns] = packed
+        constrained[:, columns, rows] = packed
+        solution = np.linalg.solve(normal + constrained, target[active][..., None])[..., 0]
+        result[active] = solution
+        again = solution @ positivity.T < threshold[active]
+        changed = (again != low[active]).any(axis=1)
+        low[active] = again
+        active = active[changed]
+    return np.asarray(result)

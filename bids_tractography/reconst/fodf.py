@@ -1,0 +1,90 @@
+"""Orientation distributions as spherical harmonics, in one basis and one frame.
+
+MRtrix3's real, even basis (``tournier07``, not legacy) with directions in RAS+ scanner axes:
+what MRtrix3 reads and writes, so that files need no conversion either way.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from dipy.core.geometry import cart2sphere
+from dipy.reconst.shm import real_sh_tournier
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from bids_tractography.images import Grid
+
+
+@dataclass(frozen=True, eq=False)
+class Fodf:
+    """Orientation distributions on a grid.
+
+    Parameters
+    ----------
+    coefficients : ndarray of float32, shape (X, Y, Z, C)
+        Spherical-harmonic coefficients, MRtrix3's basis, RAS+ scanner axes.
+    grid : Grid
+    """
+
+    coefficients: NDArray[np.float32]
+    grid: Grid
+
+    @property
+    def sh_order(self) -> int:
+        """Maximal order of the spherical harmonics."""
+        return sh_order_of(self.coefficients.shape[3])
+
+
+@dataclass(frozen=True)
+class ModelFit:
+    """A fitted fODF and what has to be told about it.
+
+    Parameters
+    ----------
+    coefficients : ndarray of float32, shape (X, Y, Z, C)
+    record : dict
+        Resolved parameters for the sidecar, JSON values.
+    """
+
+    coefficients: NDArray[np.float32]
+    record: dict[str, Any]
+
+
+def n_coefficients(sh_order: int) -> int:
+    """Count the even spherical harmonics up to an order."""
+    return (sh_order + 1) * (sh_order + 2) // 2
+
+
+def sh_order_of(count: int) -> int:
+    """Return the order that has so many even spherical harmonics.
+
+    Raises
+    ------
+    ValueError
+        If no order has that many.
+    """
+    order = round((np.sqrt(8 * count + 1) - 3) / 2)
+    if order % 2 or n_coefficients(order) != count:
+        raise ValueError(f"{count} is no number of even spherical-harmonic coefficients")
+    return order
+
+
+def sh_basis(sh_order: int, directions: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return the values of the basis.
+
+    Parameters
+    ----------
+    sh_order : int
+    directions : ndarray, shape (N, 3)
+        Unit vectors.
+
+    Returns
+    -------
+    ndarray, shape (N, C)
+    """
+    _, theta, phi = cart2sphere(*np.asarray(directions, float).T)
+    basis, _, _ = real_sh_tournier(sh_order, theta, phi, legacy=False)
+    return np.asarray(basis)

@@ -1,0 +1,116 @@
+"""The diffusion tensor: scalar maps, principal direction, and its orientation distribution."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from dipy.data import default_sphere
+from dipy.reconst.dti import TensorModel as DipyTensorModel
+from dipy.reconst.dti import fractional_anisotropy, mean_diffusivity
+from numpy.typing import NDArray
+
+from bids_tractography.config.model import TensorMaps, TensorModel
+from bids_tractography.dwi import Dwi
+from bids_tractography.errors import GradientError
+from bids_tractography.reconst.fodf import ModelFit, sh_basis
+from bids_tractography.reconst.voxels import map_voxels
+
+_LEAST_DIRECTIONS = 6
+
+
+@dataclass(frozen=True, eq=False)
+class TensorFit:
+    """A fitted tensor.
+
+    Parameters
+    ----------
+    eigenvalues_mm2_s : ndarray, shape (X, Y, Z, 3)
+        Largest first; zero outside the brain.
+    eigenvectors : ndarray, shape (X, Y, Z, 3, 3)
+        Columns belong to the eigenvalues; RAS+ scanner axes.
+    shells_s_mm2 : tuple of float
+        Mean b-values of the shells that were used.
+    """
+
+    eigenvalues_mm2_s: NDArray[np.float32]
+    eigenvectors: NDArray[np.float32]
+    shells_s_mm2: tuple[float, ...]
+
+    @property
+    def fa(self) -> NDArray[np.float32]:
+        """Fractional anisotropy, 0 to 1."""
+        return np.asarray(fractional_anisotropy(self.eigenvalues_mm2_s), np.float32)
+
+    @property
+    def md(self) -> NDArray[np.float32]:
+        """Mean diffusivity in mm²/s."""
+        return np.asarray(mean_diffusivity(self.eigenvalues_mm2_s), np.float32)
+
+    @property
+    def v1(self) -> NDArray[np.float32]:
+        """Principal direction, unit vectors in RAS+ scanner axes, shape (X, Y, Z, 3)."""
+        return self.eigenvectors[..., 0]
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What the sidecars tell about the fit."""
+        return {"FitMethod": "wls", "ShellsUsed": list(self.shells_s_mm2)}
+
+
+def fit_tensor(
+    dwi: Dwi, mask: NDArray[np.bool_], config: TensorMaps, n_threads: int
+) -> TensorFit:
+    """Fit by weighted least squares (Chung 2006) to the b=0 volumes and the inner shells.
+
+    Raises
+    ------
+    GradientError
+        If fewer than six directions are left.
+    """
+    shells = dwi.gradients.shells
+    used = [shell for shell in shells if shell.b_s_mm2 <= config.max_b_s_mm2] or [shells[0]]
+    weighted = np.concatenate([shell.volumes for shell in used])
+    if weighted.size < _LEAST_DIRECTIONS:
+        raise GradientError(
+            f"the tensor needs {_LEAST_DIRECTIONS} diffusion-weighted volumes, and "
+            f"{weighted.size} are at or below b = {config.max_b_s_mm2:g} s/mm².",
+            "Raise tensor.max_b_s_mm2.",
+        )
+    volumes = np.sort(np.concatenate([dwi.gradients.b0_volumes, weighted]))
+    model = DipyTensorModel(dwi.gradients.table(volumes), fit_method="WLS")
+
+    def fit(signals: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.asarray(model.fit(signals[:, volumes]).model_params)
+
+    parameters = map_voxels(fit, dwi.data, mask, n_threads)
+    return TensorFit(
+        eigenvalues_mm2_s=parameters[..., :3],
+        eigenvectors=parameters[..., 3:].reshape(*mask.shape, 3, 3),
+        shells_s_mm2=tuple(shell.b_s_mm2 for shell in used),
+    )
+
+
+def tensor_odf(
+    _dwi: Dwi, mask: NDArray[np.bool_], tensor: TensorFit, config: TensorModel, n_threads: int
+) -> ModelFit:
+    """Expand the tensor's orientation distribution in spherical harmonics.
+
+    Solid-angle distribution ``|D|^(-1/2) (uᵀ D⁻¹ u)^(-3/2) / 4π`` (Aganj 2010), which integrates
+    to one.
+    """
+    directions = default_sphere.vertices
+    to_sh = np.linalg.pinv(sh_basis(config.sh_order, directions))
+    flat = np.concatenate(
+        [tensor.eigenvalues_mm2_s, tensor.eigenvectors.reshape(*mask.shape, 9)], axis=-1
+    )
+
+    def expand(parameters: NDArray[np.float64]) -> NDArray[np.float64]:
+        eigenvalues = np.maximum(parameters[:, :3], 1e-5)
+        along = directions @ parameters[:, 3:].reshape(-1, 3, 3)
+        quadratic = ((along**2) / eigenvalues[:, None, :]).sum(axis=2)
+        odf = quadratic**-1.5 / (4 * np.pi * np.sqrt(eigenvalues.prod(axis=1)))[:, None]
+        return np.asarray(odf @ to_sh.T)
+
+    return ModelFit(map_voxels(expand, flat, mask, n_threads), dict(tensor.record))
