@@ -69,7 +69,7 @@ def read_dwi(image: Path, bval: Path, bvec: Path, config: GradientsConfig) -> Dw
 
 
 def _oddities(image: Path, data: NDArray[np.float32]) -> list[str]:
-    negative = np.count_nonzero(data < 0) / max(np.count_nonzero(data), 1)
+    negative = int(np.count_nonzero(data < 0)) / int(np.count_nonzero(data))
     if negative <= _NEGATIVE_SHARE_LIMIT:
         return []
     warning = (

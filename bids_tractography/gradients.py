@@ -124,7 +124,9 @@ def _read_matrix(path: Path) -> NDArray[np.float64]:
     except UnicodeDecodeError:
         raise GradientError(f"{path} is not a text file.") from None
     try:
-        rows = [[float(word) for word in line.split()] for line in text.splitlines() if line.strip()]
+        rows = [
+            [float(word) for word in line.split()] for line in text.splitlines() if line.strip()
+        ]
     except ValueError as error:
         raise GradientError(f"{path}: {error}.", "Only numbers may stand in it.") from None
     if not rows or any(len(row) != len(rows[0]) for row in rows):

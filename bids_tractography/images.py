@@ -65,7 +65,7 @@ class Grid:
     @cached_property
     def voxel_size_mm(self) -> NDArray[np.float64]:
         """Voxel edge lengths in RAS+ order, shape (3,)."""
-        return np.sqrt((self.affine[:3, :3] ** 2).sum(axis=0))
+        return np.asarray(np.sqrt((self.affine[:3, :3] ** 2).sum(axis=0)))
 
     @cached_property
     def axes(self) -> NDArray[np.float64]:
@@ -74,11 +74,11 @@ class Grid:
 
     def to_mm(self, voxels: NDArray[np.floating]) -> NDArray[np.float64]:
         """Turn voxel coordinates (N, 3) into RAS+ mm."""
-        return _apply_affine(self.affine, voxels)
+        return _apply_affine(self.affine, np.asarray(voxels, np.float64))
 
     def to_voxels(self, points_mm: NDArray[np.floating]) -> NDArray[np.float64]:
         """Turn RAS+ mm (N, 3) into voxel coordinates; voxel centres are integers."""
-        return _apply_affine(np.linalg.inv(self.affine), points_mm)
+        return _apply_affine(np.linalg.inv(self.affine), np.asarray(points_mm, np.float64))
 
     def matches(self, other: Grid) -> bool:
         """Tell whether two grids have the same voxels in mm, however they are stored."""
@@ -105,9 +105,7 @@ class Grid:
         return f"{shape} voxels stored {codes}, {size} mm, origin {np.round(self.affine[:3, 3], 2)}"
 
 
-def _apply_affine(
-    affine: NDArray[np.float64], points: NDArray[np.floating]
-) -> NDArray[np.float64]:
+def _apply_affine(affine: NDArray[np.float64], points: NDArray[np.float64]) -> NDArray[np.float64]:
     # Sums of columns rather than a matrix product: BLAS may round a row differently with the
     # number of rows, and a point must not depend on what is computed beside it.
     moved: NDArray[np.float64] = (

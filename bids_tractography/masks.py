@@ -97,7 +97,7 @@ def make_mask(
     config: ThresholdMask | FileMask,
     path: Path | None,
     maps: Mapping[str, NDArray[np.float32]],
-    brain: Mask,
+    brain: NDArray[np.bool_],
     grid: Grid,
     key: str,
 ) -> Mask:
@@ -110,7 +110,7 @@ def make_mask(
         The file that a `FileMask` resolved to.
     maps : mapping of str to ndarray, shape (X, Y, Z)
         Scalar maps by name.
-    brain : Mask
+    brain : ndarray of bool, shape (X, Y, Z)
         Thresholds hold inside the brain only.
     grid : Grid
     key : str
@@ -125,11 +125,13 @@ def make_mask(
         if path is None:
             raise ValueError(f"{key}: the file of the mask was not resolved")
         mask = Mask(
-            read_mask(path, grid), f"Voxels above 0 of {path.name}.", {"Kind": "file", "Threshold": 0}
+            read_mask(path, grid),
+            f"Voxels above 0 of {path.name}.",
+            {"Kind": "file", "Threshold": 0},
         )
     else:
         mask = Mask(
-            (maps[config.map] > config.above) & brain.data,
+            (maps[config.map] > config.above) & brain,
             f"Voxels of the brain where {config.map.upper()} > {config.above:g}.",
             {"Kind": "threshold", "Map": config.map, "Threshold": config.above},
         )

@@ -120,7 +120,8 @@ class SeedList:
         """Uniform numbers in [0, 1) of some seeds, shape (n, 4)."""
         generator = np.random.Philox(key=self.rng_seed, counter=first)
         words = generator.random_raw((stop - first) * _WORDS_PER_SEED)
-        return ((words >> np.uint64(11)) * 2.0**-53).reshape(-1, _WORDS_PER_SEED)
+        uniform = (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
+        return uniform.reshape(-1, _WORDS_PER_SEED)
 
 
 def draw_rng_seed() -> int:

@@ -51,7 +51,7 @@ class _UniqueKeyLoader(yaml.SafeLoader):
     """YAML in which a repeated key is an error, not an overwrite."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        pairs = [self.construct_object(key, deep=deep) for key, _ in node.value]  # type: ignore[no-untyped-call]
+        pairs = [self.construct_object(key, deep=deep) for key, _ in node.value]
         _refuse_repeats(pairs)
         return super().construct_mapping(node, deep=deep)
 

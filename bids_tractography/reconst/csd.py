@@ -10,7 +10,6 @@ import numpy as np
 from dipy.data import small_sphere
 from dipy.reconst.csdeconv import forward_sdeconv_mat
 from dipy.reconst.shm import sh_to_rh, sph_harm_ind_list
-from dipy.sims.voxel import single_tensor
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -74,7 +73,9 @@ def fit_csd(
     )
     for warning in response.warnings:
         logger.warning(warning)
-    problem = _problem(dwi.gradients.directions[shell.volumes], shell.b_s_mm2, response, order, config)
+    problem = _problem(
+        dwi.gradients.directions[shell.volumes], shell.b_s_mm2, response, order, config
+    )
 
     def fit(signals: NDArray[np.float64]) -> NDArray[np.float64]:
         return deconvolve(signals[:, shell.volumes], problem)
@@ -117,9 +118,7 @@ def choose_order(n_directions: int, config: CsdModel) -> int:
     if config.sh_order != "auto":
         return config.sh_order
     orders = [
-        order
-        for order in range(2, _MAX_AUTO_ORDER + 1, 2)
-        if n_coefficients(order) <= n_directions
+        order for order in range(2, _MAX_AUTO_ORDER + 1, 2) if n_coefficients(order) <= n_directions
     ]
     if not orders:
         raise GradientError(
@@ -232,9 +231,7 @@ def _problem(
     return _Problem(forward, weight * constraint, config.positivity_threshold)
 
 
-def _response_coefficients(
-    b_s_mm2: float, response: Response, order: int
-) -> NDArray[np.float64]:
+def _response_coefficients(b_s_mm2: float, response: Response, order: int) -> NDArray[np.float64]:
     """Expand the signal of the response, its axis along z, on a dense sphere."""
     # Imported names keep DIPY's gradient conventions: the signal of a tensor along z.
     cosines = small_sphere.vertices[:, 2]

@@ -6,6 +6,7 @@ what MRtrix3 reads and writes, so that files need no conversion either way.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -66,7 +67,7 @@ def sh_order_of(count: int) -> int:
     ValueError
         If no order has that many.
     """
-    order = round((np.sqrt(8 * count + 1) - 3) / 2)
+    order = round((math.sqrt(8 * count + 1) - 3) / 2)
     if order % 2 or n_coefficients(order) != count:
         raise ValueError(f"{count} is no number of even spherical-harmonic coefficients")
     return order

@@ -59,9 +59,7 @@ class TensorFit:
         return {"FitMethod": "wls", "ShellsUsed": list(self.shells_s_mm2)}
 
 
-def fit_tensor(
-    dwi: Dwi, mask: NDArray[np.bool_], config: TensorMaps, n_threads: int
-) -> TensorFit:
+def fit_tensor(dwi: Dwi, mask: NDArray[np.bool_], config: TensorMaps, n_threads: int) -> TensorFit:
     """Fit by weighted least squares (Chung 2006) to the b=0 volumes and the inner shells.
 
     Raises

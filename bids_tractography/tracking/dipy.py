@@ -227,9 +227,7 @@ class DipyEngine:
             answer[block] = (enough & (values > 0) & in_cone).any(axis=1)
         return answer
 
-    def _rejections(
-        self, n_points: NDArray[np.int64], stops: NDArray[np.str_]
-    ) -> NDArray[np.str_]:
+    def _rejections(self, n_points: NDArray[np.int64], stops: NDArray[np.str_]) -> NDArray[np.str_]:
         """Return why each streamline is rejected, empty if it is kept, shape (T,)."""
         tracking = self._problem.tracking
         length_mm = (n_points - 1) * tracking.algorithm.step_size_mm
@@ -259,7 +257,9 @@ def _bounding_box(
 def _criterion(rule: StoppingRule, crop: tuple[slice, slice, slice]) -> StoppingCriterion:
     if isinstance(rule, BinaryRule):
         return BinaryStoppingCriterion(rule.mask[crop])
-    return ThresholdStoppingCriterion(np.ascontiguousarray(rule.map[crop], np.float64), rule.threshold)
+    return ThresholdStoppingCriterion(
+        np.ascontiguousarray(rule.map[crop], np.float64), rule.threshold
+    )
 
 
 def _dipy_seed(rng_seed: int) -> int:

@@ -41,7 +41,7 @@ def interpolate(
         weight = np.where(corner, fraction, 1 - fraction).prod(axis=1) * inside
         index = np.clip(low + corner, 0, shape - 1)
         values += volume[tuple(index.T)] * weight[:, None]
-    return values, inside
+    return values, np.asarray(inside)
 
 
 def amplitudes(

@@ -1,0 +1,279 @@
+"""The participant level: from a request to one job a DWI run, and from jobs to a dataset."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bids_tractography import __version__
+from bids_tractography.citation import bibliography, methods_text
+from bids_tractography.config import Config
+from bids_tractography.config.masks import FileMask
+from bids_tractography.config.tracking import BinaryStop, GivenSeeds
+from bids_tractography.errors import NoInputError, OutputError, TractographyError, UsageError
+from bids_tractography.executor import Failure, Outcome, run_jobs
+from bids_tractography.inputs import (
+    Dataset,
+    DwiRun,
+    ParticipantFiles,
+    Selection,
+    find_participants,
+    read_dataset,
+)
+from bids_tractography.job import Job
+from bids_tractography.outputs import (
+    RunOutputs,
+    check_output_folder,
+    link_name,
+    write_dataset_files,
+    write_json,
+    write_text,
+)
+from bids_tractography.pipeline import Progress
+from bids_tractography.tracking import choose_engine
+
+logger = logging.getLogger(__name__)
+
+# Spaces whose coordinates the specification knows; others have to say what they refer to.
+_STANDARD_SPACES = ("MNI", "ICBM", "fsaverage", "fsLR", "OASIS", "NKI", "WHS", "Colin", "UNC")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asks for.
+
+    Parameters
+    ----------
+    bids_dir, output_dir, work_dir : Path
+        Absolute.
+    config : Config
+    participants, sessions : tuple of str
+        Labels, with or without ``sub-`` and ``ses-``; empty for all.
+    filters : mapping
+        pybids filters by query.
+    derivatives : tuple of (str or None, Path)
+        Further datasets, with the names they were given.
+    n_procs, n_threads : int
+        Jobs at a time, and threads of each.
+    check_dataset : bool
+        Insist on a valid ``dataset_description.json``.
+    database : Path or None
+        Folder to keep pybids' databases in.
+    fresh : bool
+        Do everything again.
+    container : dict or None
+        Image that the program runs in.
+    """
+
+    bids_dir: Path
+    output_dir: Path
+    work_dir: Path
+    config: Config
+    participants: tuple[str, ...] = ()
+    sessions: tuple[str, ...] = ()
+    filters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    derivatives: tuple[tuple[str | None, Path], ...] = ()
+    n_procs: int = 1
+    n_threads: int = 1
+    check_dataset: bool = True
+    database: Path | None = None
+    fresh: bool = False
+    container: dict[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be done, and what cannot be.
+
+    Parameters
+    ----------
+    datasets : list of Dataset
+        The main one first.
+    jobs : list of Job
+    failures : dict of str to Failure
+        By participant.
+    without_dwi : list of str
+        Participants that were not asked for by name and have no DWI.
+    """
+
+    datasets: list[Dataset]
+    jobs: list[Job]
+    failures: dict[str, Failure]
+    without_dwi: list[str]
+
+
+def make_plan(request: Request) -> Plan:
+    """Find everything that can be told before an image is opened.
+
+    Raises
+    ------
+    TractographyError
+        For what concerns the request as a whole; a participant's fault becomes a value.
+    """
+    _check_config(request.config)
+    datasets = _datasets(request)
+    check_output_folder(request.output_dir, datasets[0].root, request.work_dir)
+    selection = Selection(
+        tuple(label.removeprefix("ses-") for label in request.sessions),
+        request.filters,
+        request.database,
+    )
+    jobs: list[Job] = []
+    failures: dict[str, Failure] = {}
+    without_dwi = []
+    for subject in find_participants(datasets[0].root, request.participants):
+        try:
+            runs = ParticipantFiles(datasets, subject, selection).dwi_runs(request.config)
+            jobs += _distinct([_job(request, datasets, run) for run in runs])
+        except NoInputError as error:
+            if request.participants or "has no DWI" not in error.message:
+                failures[f"sub-{subject}"] = Failure(str(error), error.exit_code)
+            else:
+                without_dwi.append(subject)
+        except TractographyError as error:
+            failures[f"sub-{subject}"] = Failure(str(error), error.exit_code)
+    if not jobs and not failures:
+        raise NoInputError(f"no participant of {datasets[0].root} has a DWI.")
+    return Plan(datasets, jobs, failures, without_dwi)
+
+
+def _check_config(config: Config) -> None:
+    choose_engine(config)
+    seeds = config.seeding.seeds
+    if isinstance(seeds, GivenSeeds) and not seeds.path.is_file():
+        raise NoInputError(f"seeding.seeds.path: {seeds.path} does not exist.")
+    stop = config.stopping.mask if isinstance(config.stopping, BinaryStop) else None
+    for key, mask in (("seeding.mask", config.seeding.mask), ("stopping.mask", stop)):
+        if isinstance(mask, FileMask) and mask.path and not mask.path.is_file():
+            raise NoInputError(f"{key}.path: {mask.path} does not exist.")
+
+
+def _datasets(request: Request) -> list[Dataset]:
+    """Open the main dataset and the derivatives, each under a name of its own."""
+    roots: dict[str, Path] = {}
+    for name, path in ((None, request.bids_dir), *request.derivatives):
+        if name in roots:
+            raise UsageError(f"two datasets are named {name}.", "Give --derivatives other names.")
+        roots[name or link_name(path, roots)] = path
+    datasets = []
+    for name, path in roots.items():
+        if request.check_dataset or path != request.bids_dir:
+            datasets.append(read_dataset(name, path))
+        elif path.is_dir():
+            datasets.append(Dataset(name, path.resolve(), {}))
+        else:
+            raise NoInputError(f"{path} is no folder.")
+    return datasets
+
+
+def _job(request: Request, datasets: list[Dataset], run: DwiRun) -> Job:
+    links = {dataset.name: dataset.root for dataset in datasets}
+    outputs = RunOutputs(request.output_dir, run.image.name, links)
+    space = outputs.entities.get("space")
+    common: dict[str, Any] = {}
+    if space and not space.startswith(_STANDARD_SPACES):
+        common["SpatialReference"] = outputs.uri(run.image)
+    if "res" in outputs.entities:
+        common["Resolution"] = "That of the DWI"
+    outputs = RunOutputs(request.output_dir, run.image.name, links, common)
+    return Job(
+        run=run,
+        config=request.config,
+        outputs=outputs,
+        work=request.work_dir / outputs.name,
+        n_threads=request.n_threads,
+        fresh=request.fresh,
+        container=request.container,
+    )
+
+
+def _distinct(jobs: list[Job]) -> list[Job]:
+    """Refuse runs whose results would have the same names."""
+    seen: dict[str, Job] = {}
+    for job in jobs:
+        if job.name in seen:
+            raise OutputError(
+                f"{job.run.image} and {seen[job.name].run.image} would give the same file names.",
+                "Choose one with --bids-filter-file.",
+            )
+        seen[job.name] = job
+    return jobs
+
+
+def run_plan(
+    request: Request, plan: Plan, report: Callable[[Progress], None]
+) -> Iterator[tuple[str, Outcome]]:
+    """Do it: yield the outcome of every job and every participant's fault; write the dataset.
+
+    Yields
+    ------
+    name : str
+        Of the job, or of the participant if no job came of it.
+    outcome : Done or Failure
+    """
+    root = request.output_dir
+    started = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
+    _write_dataset(request, plan)
+    outcomes: dict[str, Outcome] = dict(plan.failures)
+    yield from plan.failures.items()
+    try:
+        for job, outcome in run_jobs(plan.jobs, request.n_procs, report):
+            outcomes[job.name] = outcome
+            yield job.name, outcome
+    finally:
+        _write_log(root / "logs" / f"{started}_participant.json", request, plan, outcomes)
+        _remove_if_empty(request.work_dir)
+
+
+def _write_dataset(request: Request, plan: Plan) -> None:
+    root, config = request.output_dir, request.config
+    generated_by = plan.datasets[0].description.get("GeneratedBy", [])
+    write_dataset_files(
+        root,
+        {dataset.name: dataset.root for dataset in plan.datasets},
+        generated_by if isinstance(generated_by, list) else [],
+        request.container,
+    )
+    resolved = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+    write_text(root / "code" / "config.yaml", resolved)
+    write_text(root / "logs" / "CITATION.md", methods_text(config))
+    write_text(root / "logs" / "CITATION.bib", bibliography(config))
+
+
+def _write_log(path: Path, request: Request, plan: Plan, outcomes: Mapping[str, Outcome]) -> None:
+    failures = {
+        name: {"message": outcome.message, "exit_code": outcome.exit_code}
+        for name, outcome in outcomes.items()
+        if isinstance(outcome, Failure)
+    }
+    finished = [name for name, outcome in outcomes.items() if not isinstance(outcome, Failure)]
+    write_json(
+        path,
+        {
+            "version": __version__,
+            "datasets": {dataset.name: str(dataset.root) for dataset in plan.datasets},
+            "config": json.loads(request.config.model_dump_json()),
+            "finished": finished,
+            "failed": failures,
+            "interrupted": [job.name for job in plan.jobs if job.name not in outcomes],
+            "without_dwi": [f"sub-{subject}" for subject in plan.without_dwi],
+        },
+    )
+
+
+def _remove_if_empty(folder: Path) -> None:
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def exit_code(outcomes: Mapping[str, Outcome]) -> int:
+    """Return 0 if all went well, the failures' code if they agree on one, 1 otherwise."""
+    codes = {o.exit_code for o in outcomes.values() if isinstance(o, Failure)}
+    return codes.pop() if len(codes) == 1 else min(len(codes), 1)

@@ -1,0 +1,375 @@
+"""The command line: the only place that prints, reads the environment, and sets up logging."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import (
+    Progress as Bars,
+)
+from rich.table import Table
+
+from bids_tractography import __version__
+from bids_tractography.app import Plan, Request, exit_code, make_plan, run_plan
+from bids_tractography.config import Config
+from bids_tractography.config.load import load_config
+from bids_tractography.errors import TractographyError, UnknownLevelError, UsageError
+from bids_tractography.executor import Failure, LogProgress, Outcome
+from bids_tractography.group import write_group_table
+from bids_tractography.inputs import read_filters
+from bids_tractography.phantom import write_phantom
+from bids_tractography.pipeline import Progress
+
+_LEVELS = ("participant", "group")
+_INTERRUPTED = 130
+
+logger = logging.getLogger(__name__)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    commands = {"config": _config_command, "phantom": _phantom_command}
+    command = commands.get(words[0]) if words else None
+    try:
+        return command(words[1:]) if command else _bids_app(words)
+    except TractographyError as error:
+        print(f"bids-tractography: error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(
+            "bids-tractography: interrupted; the same command goes on where this one stopped.",
+            file=sys.stderr,
+        )
+        return _INTERRUPTED
+    except BrokenPipeError:
+        return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    """Argparse with the exit code of ``sysexits.h``."""
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(UsageError.exit_code, f"bids-tractography: error: {message}\n")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Build the parser of the BIDS App's command line."""
+    parser = _Parser(
+        prog="bids-tractography",
+        description="Whole-brain tractography of BIDS datasets, raw or preprocessed.",
+        epilog="Other commands: 'bids-tractography config show|schema|check' about the "
+        "configuration, 'bids-tractography phantom DIR' for a small dataset to try it on.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("bids_dir", type=Path, help="BIDS dataset, raw or derivative")
+    parser.add_argument("output_dir", type=Path, help="derivative dataset to write")
+    parser.add_argument("analysis_level", help="participant or group")
+    which = parser.add_argument_group("what to process")
+    which.add_argument(
+        "--participant-label",
+        "--participant_label",
+        nargs="+",
+        default=[],
+        metavar="LABEL",
+        help="participants, with or without 'sub-' (default: all)",
+    )
+    which.add_argument(
+        "--session-label",
+        "--session_label",
+        "--session-id",
+        "--session_id",
+        nargs="+",
+        default=[],
+        metavar="LABEL",
+        help="sessions, with or without 'ses-' (default: all)",
+    )
+    which.add_argument(
+        "--bids-filter-file",
+        type=Path,
+        metavar="FILE",
+        help="JSON of pybids filters for the queries 'dwi' and 'brain_mask'; null means that the "
+        "entity is absent, '*' that it has any value",
+    )
+    which.add_argument(
+        "-d",
+        "--derivatives",
+        nargs="+",
+        default=[],
+        metavar="[NAME=]PATH",
+        help="derivative datasets of the same participants: preprocessed DWI, masks",
+    )
+    how = parser.add_argument_group("how to process")
+    how.add_argument(
+        "--config", type=Path, metavar="FILE", help="configuration: YAML, TOML or JSON"
+    )
+    how.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override a key, e.g. tracking.algorithm.step_size_mm=0.25; may be repeated",
+    )
+    state = how.add_mutually_exclusive_group()
+    state.add_argument(
+        "--resume",
+        action="store_true",
+        help="keep finished work that inputs, configuration and version still match (default)",
+    )
+    state.add_argument("--fresh", action="store_true", help="do everything again")
+    how.add_argument("--dry-run", action="store_true", help="print what would be done, and stop")
+    how.add_argument(
+        "--skip-bids-validation",
+        "--skip_bids_validation",
+        action="store_true",
+        help="accept a folder without a valid dataset_description.json",
+    )
+    how.add_argument(
+        "--bids-database-dir",
+        type=Path,
+        metavar="DIR",
+        help="keep pybids' index of each participant here for later runs",
+    )
+    machine = parser.add_argument_group("machine")
+    machine.add_argument(
+        "-w",
+        "--work-dir",
+        type=Path,
+        metavar="DIR",
+        help="where unfinished work is kept (default: OUTPUT_DIR/.work)",
+    )
+    machine.add_argument(
+        "--n-procs",
+        "--nprocs",
+        type=_positive,
+        default=1,
+        metavar="N",
+        help="DWI runs at a time (default: 1)",
+    )
+    machine.add_argument(
+        "--omp-nthreads",
+        type=_positive,
+        metavar="N",
+        help="threads of each (default: the CPUs of this process, shared out)",
+    )
+    parser.add_argument("-v", "--verbose", action="count", default=0, help="more of the log")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("a number from 1 is needed")
+    return number
+
+
+def _bids_app(words: list[str]) -> int:
+    options = build_parser().parse_args(words)
+    if options.analysis_level not in _LEVELS:
+        raise UnknownLevelError(
+            f"unknown analysis level '{options.analysis_level}'.", f"Levels: {', '.join(_LEVELS)}."
+        )
+    console = Console(stderr=True)
+    _set_up_logging(console, options.verbose)
+    if options.analysis_level == "group":
+        path, n_rows = write_group_table(options.output_dir.absolute())
+        print(f"{path}: {n_rows} tractograms")
+        return 0
+    request = _request(options)
+    plan = make_plan(request)
+    for subject in plan.without_dwi:
+        logger.warning("sub-%s has no DWI and is left out.", subject)
+    if options.dry_run:
+        _print_plan(request, plan)
+        return exit_code(plan.failures)
+    outcomes: dict[str, Outcome] = {}
+    with _progress(console) as report:
+        for name, outcome in run_plan(request, plan, report):
+            outcomes[name] = outcome
+            if isinstance(outcome, Failure):
+                logger.error("%s: %s", name, outcome.message)
+    _print_outcomes(request, outcomes)
+    return exit_code(outcomes)
+
+
+def _request(options: argparse.Namespace) -> Request:
+    n_cpus = len(os.sched_getaffinity(0))
+    output = options.output_dir.resolve()
+    return Request(
+        bids_dir=options.bids_dir.resolve(),
+        output_dir=output,
+        work_dir=(options.work_dir or output / ".work").resolve(),
+        config=load_config(options.config, options.set),
+        participants=tuple(options.participant_label),
+        sessions=tuple(options.session_label),
+        filters=read_filters(options.bids_filter_file) if options.bids_filter_file else {},
+        derivatives=tuple(_named_path(text) for text in options.derivatives),
+        n_procs=options.n_procs,
+        n_threads=options.omp_nthreads or max(1, n_cpus // options.n_procs),
+        check_dataset=not options.skip_bids_validation,
+        database=options.bids_database_dir,
+        fresh=options.fresh,
+        container=_container(),
+    )
+
+
+def _named_path(text: str) -> tuple[str | None, Path]:
+    name, separator, path = text.partition("=")
+    if separator and not Path(text).exists():
+        return name, Path(path).resolve()
+    return None, Path(text).resolve()
+
+
+def _container() -> dict[str, str] | None:
+    """Return what the image says of itself, for ``GeneratedBy``."""
+    tag = os.environ.get("BIDS_TRACTOGRAPHY_DOCKER_TAG")
+    uri = os.environ.get("BIDS_TRACTOGRAPHY_SINGULARITY_URL")
+    if uri:
+        return {"Type": "singularity", "URI": uri}
+    return {"Type": "docker", "Tag": tag} if tag else None
+
+
+def _set_up_logging(console: Console, verbosity: int) -> None:
+    handler: logging.Handler
+    if console.is_terminal:
+        handler = RichHandler(console=console, show_path=False, markup=False, highlighter=None)
+        handler.setFormatter(logging.Formatter("%(message)s", datefmt="%H:%M:%S"))
+    else:
+        handler = logging.StreamHandler()
+        handler.setFormatter(
+            logging.Formatter("%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
+        )
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    logging.getLogger("bids_tractography").setLevel(logging.DEBUG if verbosity else logging.INFO)
+    logging.captureWarnings(capture=True)
+    # Libraries warn of what users can do nothing about.
+    logging.getLogger("py.warnings").setLevel(logging.WARNING if verbosity else logging.ERROR)
+
+
+@contextmanager
+def _progress(console: Console) -> Iterator[Callable[[Progress], None]]:
+    """Show progress as bars on a terminal, as lines in a log."""
+    if not console.is_terminal:
+        yield LogProgress()
+        return
+    bars = Bars(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]:.0f} seeds/s, {task.fields[kept]} streamlines"),
+        TimeRemainingColumn(),
+        console=console,
+    )
+    tasks: dict[str, Any] = {}
+
+    def show(progress: Progress) -> None:
+        if progress.name not in tasks:
+            tasks[progress.name] = bars.add_task(
+                progress.name, total=progress.total, rate=0.0, kept=0
+            )
+        bars.update(
+            tasks[progress.name],
+            completed=progress.done,
+            rate=progress.seeds_per_second,
+            kept=progress.kept,
+        )
+
+    with bars:
+        yield show
+
+
+def _print_plan(request: Request, plan: Plan) -> None:
+    print(
+        f"# {len(plan.jobs)} DWI runs into {request.output_dir}, {request.n_procs} at a time, "
+        f"{request.n_threads} threads each"
+    )
+    for job in plan.jobs:
+        print(f"\n{job.name}:")
+        for role, path in job.inputs.items():
+            print(f"  {role:<11} {path}")
+        if "brain_mask" not in job.inputs:
+            print("  brain_mask  (none found: median_otsu of the mean b=0 image)")
+        print(f"  tractogram  {job.paths['tractogram']}")
+    for name, failure in plan.failures.items():
+        print(f"\n{name}: cannot be done: {failure.message}")
+    print("\n# configuration")
+    print(_as_yaml(request.config), end="")
+
+
+def _print_outcomes(request: Request, outcomes: dict[str, Outcome]) -> None:
+    table = Table(box=None, pad_edge=False)
+    for column in ("DWI run", "outcome", ""):
+        table.add_column(column, overflow="fold")
+    for name, outcome in sorted(outcomes.items()):
+        if isinstance(outcome, Failure):
+            table.add_row(name, f"failed ({outcome.exit_code})", outcome.message)
+        else:
+            where = outcome.tractogram.relative_to(request.output_dir)
+            table.add_row(name, "up to date" if outcome.reused else "done", str(where))
+    console = Console(width=None if sys.stdout.isatty() else 200)
+    console.print(table)
+    print(f"written to {request.output_dir}")
+
+
+def _as_yaml(config: Config) -> str:
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _config_command(words: list[str]) -> int:
+    parser = _Parser(
+        prog="bids-tractography config", description="About the configuration.", allow_abbrev=False
+    )
+    parser.add_argument(
+        "action",
+        choices=("show", "schema", "check"),
+        help="show: every key with its effective value; schema: JSON Schema; check: faults",
+    )
+    parser.add_argument("file", nargs="?", type=Path, help="configuration: YAML, TOML or JSON")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    options = parser.parse_args(words)
+    if options.action == "schema":
+        print(config_schema(), end="")
+        return 0
+    config = load_config(options.file, options.set)
+    if options.action == "show":
+        print(_as_yaml(config), end="")
+    else:
+        print(f"{options.file or 'the configuration'}: no faults")
+    return 0
+
+
+def config_schema() -> str:
+    """Return the JSON Schema of the configuration, as it ships."""
+    return json.dumps(Config.model_json_schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+def _phantom_command(words: list[str]) -> int:
+    parser = _Parser(
+        prog="bids-tractography phantom",
+        description="Write a small BIDS dataset of a head with known bundles.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("--rng-seed", type=int, default=0, help="seed of the noise (default: 0)")
+    options = parser.parse_args(words)
+    print(write_phantom(options.directory, rng_seed=options.rng_seed))
+    return 0

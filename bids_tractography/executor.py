@@ -1,0 +1,116 @@
+"""Run jobs: in this process, or several at a time in processes of their own."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+
+from bids_tractography.errors import TractographyError
+from bids_tractography.job import Job
+from bids_tractography.pipeline import Done, Progress, process_dwi
+
+logger = logging.getLogger(__name__)
+
+_DIED = 75  # a process that was killed, most often for memory: another try may do
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why something was not done.
+
+    Parameters
+    ----------
+    message : str
+    exit_code : int
+    """
+
+    message: str
+    exit_code: int
+
+
+Outcome = Done | Failure
+
+
+def run_jobs(
+    jobs: list[Job], n_procs: int, report: Callable[[Progress], None]
+) -> Iterator[tuple[Job, Outcome]]:
+    """Run jobs, yielding each with its outcome when it ends.
+
+    Parameters
+    ----------
+    jobs : list of Job
+    n_procs : int
+        Jobs at a time; with more than one, each has a process of its own, so that one that dies
+        takes no other with it.
+    report : callable
+        Told of progress where the job runs in this process.
+    """
+    if n_procs == 1:
+        for job in jobs:
+            yield job, _run(job, report)
+        return
+    with ThreadPoolExecutor(n_procs) as pool:
+        pending = {pool.submit(_run_apart, job): job for job in jobs}
+        for future in as_completed(pending):
+            yield pending[future], future.result()
+
+
+def _run(job: Job, report: Callable[[Progress], None]) -> Outcome:
+    try:
+        return process_dwi(job, report)
+    except TractographyError as error:
+        return Failure(str(error), error.exit_code)
+    except MemoryError:
+        return Failure("out of memory: give it more, or fewer jobs at a time (--n-procs).", _DIED)
+    except Exception as error:  # the one place: a job's fault must not end the others
+        logger.exception("%s: unexpected error", job.name)
+        return Failure(f"unexpected {type(error).__name__}: {error}", 70)
+
+
+def _run_apart(job: Job) -> Outcome:
+    """Run a job in a new process; tell if it dies."""
+    spawn = multiprocessing.get_context("spawn")  # threads of BLAS and OpenMP do not survive a fork
+    level = logging.getLogger().getEffectiveLevel()
+    with ProcessPoolExecutor(1, mp_context=spawn, initializer=_log_to, initargs=(level,)) as pool:
+        try:
+            return pool.submit(_run_logging, job).result()
+        except BrokenProcessPool:
+            return Failure("its process died (killed, perhaps for memory).", _DIED)
+
+
+def _log_to(level: int) -> None:
+    logging.basicConfig(
+        level=level, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S"
+    )
+
+
+def _run_logging(job: Job) -> Outcome:
+    return _run(job, LogProgress())
+
+
+class LogProgress:
+    """Progress as lines of the log: each tenth of the seeds."""
+
+    def __init__(self) -> None:
+        self._tenth: dict[str, int] = {}
+
+    def __call__(self, progress: Progress) -> None:
+        """Log the progress if another tenth is done."""
+        tenth = 10 * progress.done // max(progress.total, 1)
+        if tenth > self._tenth.get(progress.name, -1):
+            self._tenth[progress.name] = tenth
+            logger.info("%s", describe(progress))
+
+
+def describe(progress: Progress) -> str:
+    """Say how far tracking has come, how fast, and how long it will take."""
+    left = (progress.total - progress.done) / max(progress.seeds_per_second, 1e-9)
+    share = progress.done / max(progress.total, 1)
+    return (
+        f"{progress.name}: {share:.0%} of {progress.total} seeds, {progress.kept} streamlines, "
+        f"{progress.seeds_per_second:.0f} seeds/s, {int(left // 60)}:{int(left % 60):02d} left"
+    )

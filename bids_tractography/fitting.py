@@ -1,0 +1,101 @@
+"""The signal becomes maps and an fODF: fitted and written, or read back if up to date."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bids_tractography.dwi import Dwi
+from bids_tractography.images import Grid, read_image
+from bids_tractography.job import FITTED, Job
+from bids_tractography.masks import brain_mask
+from bids_tractography.outputs import Sidecar, read_record
+from bids_tractography.provenance import Fingerprint, Record
+from bids_tractography.reconst import fit_model
+from bids_tractography.reconst.fodf import Fodf
+from bids_tractography.reconst.tensor import fit_tensor
+from bids_tractography.sidecars import brain_mask_sidecar, fodf_sidecar, tensor_map_sidecar
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """What the signal was turned into.
+
+    Parameters
+    ----------
+    grid : Grid
+    brain : ndarray of bool, shape (X, Y, Z)
+    maps : mapping of str to ndarray of float32, shape (X, Y, Z)
+        Scalar maps by name.
+    fodf : Fodf
+    details : dict
+        Resolved parameters of the model.
+    """
+
+    grid: Grid
+    brain: NDArray[np.bool_]
+    maps: Mapping[str, NDArray[np.float32]]
+    fodf: Fodf
+    details: dict[str, Any]
+
+
+def fit_or_read(job: Job, dwi: Dwi, stale: Mapping[str, str], fingerprint: Fingerprint) -> Fit:
+    """Fit tensor and model and write what they give, or read it back.
+
+    Parameters
+    ----------
+    job : Job
+    dwi : Dwi
+    stale : mapping
+        What has to be made, see `Job.stale`.
+    fingerprint : Fingerprint
+        Of what the fit makes.
+    """
+    if any(role in stale for role in FITTED):
+        return _fit(job, dwi, fingerprint)
+    logger.info("%s: maps and fODF are up to date.", job.name)
+
+    def read(role: str, ndim: int = 3) -> NDArray[np.float32]:
+        return read_image(job.paths[role], ndim=ndim).data
+
+    return Fit(
+        dwi.grid,
+        read("brain") > 0,
+        {"fa": read("fa"), "md": read("md")},
+        Fodf(read("fod", 4), dwi.grid),
+        read_record(job.paths["fod"])["details"],
+    )
+
+
+def _fit(job: Job, dwi: Dwi, fingerprint: Fingerprint) -> Fit:
+    config = job.config
+    brain = brain_mask(dwi, job.run.brain_mask)
+    tensor = fit_tensor(dwi, brain.data, config.tensor, job.n_threads)
+    model = fit_model(dwi, brain.data, tensor, config.model, job.n_threads)
+    fodf = Fodf(model.coefficients, dwi.grid)
+    details = {
+        **model.record,
+        "Warnings": [*dwi.warnings, *model.record.get("Warnings", [])],
+        "BrainMask": brain.record,
+    }
+
+    def write(
+        role: str, data: NDArray[np.generic], sidecar: Sidecar, about: dict[str, Any]
+    ) -> None:
+        record = Record(fingerprint=fingerprint, details=about)
+        job.outputs.write_map(job.paths[role], data, dwi.grid, sidecar, record)
+
+    write("brain", brain.data.astype(np.uint8), brain_mask_sidecar(job, brain), brain.record)
+    maps = {"fa": tensor.fa, "md": tensor.md, "v1": tensor.v1}
+    for name in ("fa", "md", "v1"):
+        if name in job.paths:
+            write(name, maps[name], tensor_map_sidecar(job, name), tensor.record)
+    write("fod", fodf.coefficients, fodf_sidecar(job, details, fodf.sh_order), details)
+    return Fit(dwi.grid, brain.data, maps, fodf, details)

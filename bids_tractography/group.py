@@ -1,0 +1,115 @@
+"""The group level: one table of all runs, from their sidecars alone."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from bids_tractography.errors import NoInputError
+from bids_tractography.outputs import write_json, write_text
+from bids_tractography.provenance import RECORD_KEY
+from bids_tractography.streamlines import Rejection, Stop
+
+logger = logging.getLogger(__name__)
+
+_COLUMNS: dict[str, str] = {
+    "participant_id": "Participant.",
+    "session_id": "Session, n/a where there is none.",
+    "tractogram": "File, relative to the dataset.",
+    "track": "Tracking algorithm.",
+    "model": "Diffusion model.",
+    "engine": "What ran the tracker.",
+    "seeds": "Seeds placed.",
+    "seeds_without_direction": "Seeds where the fODF has no peak.",
+    "generated": "Streamlines started.",
+    "kept": "Streamlines in the file.",
+    **{f"rejected_{reason}": f"Streamlines rejected: {reason}." for reason in Rejection},
+    **{f"ends_{reason}": f"Ends of streamlines at: {reason}." for reason in Stop},
+    "points": "Points in the file.",
+    "length_median_mm": "Median length of the kept streamlines.",
+    "length_p05_mm": "5th percentile of the length.",
+    "length_p95_mm": "95th percentile of the length.",
+    "rng_seed": "Seed of all random numbers.",
+    "tracking_seconds": "Wall time of tracking.",
+    "tracking_cpu_seconds": "CPU time of tracking.",
+    "peak_memory_mib": "Largest resident size of the process.",
+    "warnings": "Number of warnings in the sidecar.",
+    "config_hash": "SHA-256 of the configuration.",
+    "content_sha256": "SHA-256 of points and offsets.",
+}
+
+
+def write_group_table(root: Path) -> tuple[Path, int]:
+    """Gather the tractograms of a derivative dataset into ``group_tractograms.tsv``.
+
+    Returns
+    -------
+    path : Path
+    n_rows : int
+
+    Raises
+    ------
+    NoInputError
+        If there is no finished tractogram.
+    """
+    sidecars = sorted(root.glob("sub-*/**/*_tractogram.json"))
+    rows = [row for sidecar in sidecars if (row := _row(root, sidecar))]
+    if not rows:
+        raise NoInputError(
+            f"{root} has no finished tractogram.", "Run the participant level first."
+        )
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(_COLUMNS), delimiter="\t", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    path = root / "group_tractograms.tsv"
+    write_text(path, text.getvalue())
+    write_json(
+        root / "group_tractograms.json",
+        {name: {"Description": description} for name, description in _COLUMNS.items()},
+    )
+    return path, len(rows)
+
+
+def _row(root: Path, sidecar: Path) -> dict[str, Any] | None:
+    try:
+        record = json.loads(sidecar.read_text(encoding="utf-8"))[RECORD_KEY]
+        return _columns(root, sidecar, record)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        logger.warning("%s is left out: it has no record of ours (%r).", sidecar, error)
+        return None
+
+
+def _columns(root: Path, sidecar: Path, record: dict[str, Any]) -> dict[str, Any]:
+    parts = sidecar.relative_to(root).parts
+    lengths = record["length_quantiles_mm"]
+    tractogram = next(iter(record["file_sha256"]))
+    return {
+        "participant_id": parts[0],
+        "session_id": parts[1] if parts[1].startswith("ses-") else "n/a",
+        "tractogram": sidecar.relative_to(root).with_name(tractogram).as_posix(),
+        "track": record["config"]["tracking"]["algorithm"]["kind"],
+        "model": record["config"]["model"]["kind"],
+        "engine": record["engine"],
+        "seeds": record["seeds"],
+        "seeds_without_direction": record["seeds_without_direction"],
+        "generated": record["streamlines_generated"],
+        "kept": record["streamlines_kept"],
+        **{f"rejected_{k}": n for k, n in record["streamlines_rejected"].items()},
+        **{f"ends_{k}": n for k, n in record["ends"].items()},
+        "points": record["points"],
+        "length_median_mm": lengths["0.5"],
+        "length_p05_mm": lengths["0.05"],
+        "length_p95_mm": lengths["0.95"],
+        "rng_seed": record["rng_seed"],
+        "tracking_seconds": record["seconds"]["tracking"],
+        "tracking_cpu_seconds": record["cpu_seconds"]["tracking"],
+        "peak_memory_mib": record["peak_memory_mib"],
+        "warnings": len(record["warnings"]),
+        "config_hash": record["config_hash"],
+        "content_sha256": record["content_sha256"],
+    }

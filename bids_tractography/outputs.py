@@ -1,0 +1,333 @@
+"""Names and places of what is written, and writing that leaves nothing half done.
+
+Names follow BEP016 (``dwimap``) and BEP046 (``tractogram``), which are proposals; a
+``.bidsignore`` keeps the validator from stumbling over them.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from bids_tractography import __version__
+from bids_tractography.errors import BusyError, OutputError
+from bids_tractography.images import Grid, write_image
+from bids_tractography.provenance import RECORD_KEY, Fingerprint, Record
+
+logger = logging.getLogger(__name__)
+
+PIPELINE = "bids_tractography"
+BIDS_VERSION = "1.11.1"
+
+# As the two proposals and the released schema order them.
+_ENTITY_ORDER = (
+    *("sub", "ses", "sample", "task", "acq", "ce", "trc", "rec", "dir", "run", "mod", "echo"),
+    *("flip", "inv", "mt", "part", "proc", "hemi", "space", "tract", "track", "model", "param"),
+    *("split", "recording", "chunk", "atlas", "seg", "scale", "res", "den", "label", "desc"),
+)
+
+_BIDSIGNORE = """\
+*_tractogram.*
+*_dwimap.*
+group_*
+*.html
+figures
+.work
+"""
+
+
+def entities_of(name: str) -> dict[str, str]:
+    """Split a BIDS file name into its entities, in order."""
+    pairs = (part.partition("-") for part in name.split("_")[:-1])
+    return {key: value for key, separator, value in pairs if separator}
+
+
+def file_name(entities: Mapping[str, str], suffix: str, extension: str) -> str:
+    """Join entities in the order of the specification; unknown ones follow ``run``."""
+    unknown = _ENTITY_ORDER.index("run") + 0.5
+
+    def place(key: str) -> float:
+        return _ENTITY_ORDER.index(key) if key in _ENTITY_ORDER else unknown
+
+    ordered = sorted(entities.items(), key=lambda item: place(item[0]))
+    return "_".join([*(f"{key}-{value}" for key, value in ordered), suffix]) + extension
+
+
+@dataclass(frozen=True)
+class Sidecar:
+    """What BIDS wants to know of a file.
+
+    Parameters
+    ----------
+    description : str
+    sources : list of Path
+        Direct parents; written as BIDS URIs.
+    keys : dict
+        Further keys of the specification or its proposals, JSON values.
+    """
+
+    description: str
+    sources: list[Path]
+    keys: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RunOutputs:
+    """Places and sidecars of what is made of one DWI run.
+
+    Parameters
+    ----------
+    root : Path
+        The derivative dataset.
+    source : str
+        File name of the DWI.
+    links : mapping of str to Path
+        Datasets that BIDS URIs may name.
+    common : mapping
+        Keys that every sidecar gets (``SpatialReference`` where ``space-`` needs it).
+    """
+
+    root: Path
+    source: str
+    links: Mapping[str, Path]
+    common: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def entities(self) -> dict[str, str]:
+        """Entities of the source, without ``desc``."""
+        return {k: v for k, v in entities_of(self.source).items() if k != "desc"}
+
+    @property
+    def name(self) -> str:
+        """What all names begin with."""
+        return file_name(self.entities, "", "").removesuffix("_")
+
+    @property
+    def folder(self) -> Path:
+        """Where the files go."""
+        entities = self.entities
+        session = [f"ses-{entities['ses']}"] if "ses" in entities else []
+        return self.root.joinpath(f"sub-{entities['sub']}", *session, "dwi")
+
+    def path(self, suffix: str, extension: str = ".nii.gz", **entities: str) -> Path:
+        """Return the path of a derivative."""
+        return self.folder / file_name({**self.entities, **entities}, suffix, extension)
+
+    def uri(self, path: Path) -> str:
+        """Return the BIDS URI of a file in this or a linked dataset, or its path elsewhere."""
+        if path.is_relative_to(self.root):
+            return f"bids::{path.relative_to(self.root).as_posix()}"
+        homes = [(name, root) for name, root in self.links.items() if path.is_relative_to(root)]
+        if not homes:
+            return path.as_uri()
+        name, root = max(homes, key=lambda item: len(item[1].parts))
+        return f"bids:{name}:{path.relative_to(root).as_posix()}"
+
+    def write_data(self, path: Path, writer: Callable[[Path], None]) -> None:
+        """Write a file under a temporary name first; a file without a sidecar is unfinished."""
+        logger.info("Writing %s", path.name)
+        sidecar_path(path).unlink(missing_ok=True)
+        write_atomically(path, writer)
+
+    def write_sidecar(self, path: Path, sidecar: Sidecar, record: Record) -> None:
+        """Write the sidecar of a file that is there."""
+        content = {
+            "Description": sidecar.description,
+            "Sources": [self.uri(source) for source in sidecar.sources],
+            **self.common,
+            **sidecar.keys,
+            RECORD_KEY: record.model_dump(mode="json"),
+        }
+        write_json(sidecar_path(path), content)
+
+    def write_map(
+        self, path: Path, data: NDArray[np.generic], grid: Grid, sidecar: Sidecar, record: Record
+    ) -> None:
+        """Write an image on a grid, with its sidecar."""
+        self.write_data(path, lambda p: write_image(p, data, grid))
+        self.write_sidecar(path, sidecar, record)
+
+
+def sidecar_path(path: Path) -> Path:
+    """Return the path of the JSON beside a file."""
+    return path.with_name(path.name.removesuffix(".gz").rpartition(".")[0] + ".json")
+
+
+def why_stale(path: Path, fingerprint: Fingerprint) -> str | None:
+    """Tell why a file has to be made again; None if it is up to date."""
+    if not path.exists():
+        return "it is not there"
+    try:
+        made_with = Fingerprint.model_validate(read_record(path)["fingerprint"])
+    except (OSError, ValueError, KeyError, TypeError, ValidationError):
+        return "it is unfinished, or not ours"
+    parts = fingerprint.differences(made_with)
+    return f"it was made with another {' and '.join(parts)}" if parts else None
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """Read our record in the sidecar of a file of ours."""
+    content = json.loads(sidecar_path(path).read_text(encoding="utf-8"))
+    record: dict[str, Any] = content[RECORD_KEY]
+    return record
+
+
+def write_atomically(path: Path, writer: Callable[[Path], None]) -> None:
+    """Write under a temporary name in the same folder, force to disk, and rename.
+
+    Raises
+    ------
+    OutputError
+        If the folder cannot be written or the disk is full.
+    """
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        writer(temporary)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written ({error.strerror or error}).") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file."""
+    write_atomically(path, lambda p: _write_text(p, text))
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file, indented; values that JSON does not have are an error."""
+    write_text(path, json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+@contextmanager
+def exclusive(folder: Path, what: str) -> Iterator[None]:
+    """Hold a folder for this process; the lock goes with the process, however it ends.
+
+    Raises
+    ------
+    BusyError
+        If another process holds it.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = folder.with_name(folder.name + ".lock")
+    busy = BusyError(f"another process is working on {what}.", "Wait for it, or stop it.")
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise busy from None
+        except OSError as error:
+            logger.warning("Cannot lock %s (%s): run one process at a time.", lock, error.strerror)
+        if not lock.exists() or not os.path.samestat(os.fstat(file.fileno()), lock.stat()):
+            raise busy  # its last holder has just removed it
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+
+
+def check_output_folder(output: Path, bids: Path, work: Path) -> None:
+    """Refuse places that would damage the input or cannot be written.
+
+    Raises
+    ------
+    OutputError
+        If the output (or work) folder is the input, lies in it other than under
+        ``derivatives/``, or cannot be written.
+    """
+    for name, folder in (("output", output), ("work", work)):
+        inside = folder == bids or folder.is_relative_to(bids)
+        if inside and not (folder.is_relative_to(bids / "derivatives") and folder.parent != bids):
+            raise OutputError(
+                f"the {name} folder {folder} lies inside the input {bids}.",
+                f"Use {bids / 'derivatives' / PIPELINE} or a place outside.",
+            )
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        probe = output / f".{os.getpid()}.probe"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise OutputError(
+            f"the output folder {output} cannot be written ({error.strerror})."
+        ) from None
+
+
+def write_dataset_files(
+    root: Path,
+    links: Mapping[str, Path],
+    inputs_generated_by: list[dict[str, Any]],
+    container: dict[str, str] | None,
+) -> None:
+    """Write what makes the output folder a BIDS derivative dataset."""
+    ourselves: dict[str, Any] = {
+        "Name": PIPELINE,
+        "Version": __version__,
+        "Description": "Whole-brain tractography.",
+    }
+    if container:
+        ourselves["Container"] = container
+    description = {
+        "Name": "Whole-brain tractography",
+        "BIDSVersion": BIDS_VERSION,
+        "DatasetType": "derivative",
+        "GeneratedBy": [ourselves, *inputs_generated_by],
+        "SourceDatasets": [{"URL": link_target(root, path)} for path in links.values()],
+        "DatasetLinks": {name: link_target(root, path) for name, path in links.items()},
+    }
+    write_json(root / "dataset_description.json", description)
+    write_text(root / ".bidsignore", _BIDSIGNORE)
+    write_text(root / "README", _readme())
+
+
+def link_target(root: Path, dataset: Path) -> str:
+    """Return how an output dataset points to another: relative when it lies inside it."""
+    if root.is_relative_to(dataset):
+        return Path(os.path.relpath(dataset, root)).as_posix()
+    return dataset.as_uri()
+
+
+def link_name(path: Path, taken: Mapping[str, Path]) -> str:
+    """Make a name for a dataset from its folder that no other has."""
+    base = re.sub(r"[^0-9a-zA-Z-]+", "-", path.name).strip("-") or "dataset"
+    name, number = base, 2
+    while name in taken:
+        name, number = f"{base}-{number}", number + 1
+    return name
+
+
+def _readme() -> str:
+    return f"""\
+Whole-brain tractography, made by {PIPELINE} {__version__}.
+
+sub-*/[ses-*/]dwi/
+  *_tractogram.trx            streamlines, RAS+ mm (TRX: trx-python, nibabel, DIPY, MI-Brain)
+  *_tractogram.json           how they were made, and what became of every seed
+  *_param-tdi_dwimap.nii.gz   streamlines through each voxel
+  *_param-fod_dwimap.nii.gz   fODF, spherical harmonics in MRtrix3's basis, scanner axes
+  *_model-tensor_*_dwimap     scalar maps of the tensor fit
+  *_desc-{{brain,seed,stop}}_mask  the masks that were used
+group_tractograms.tsv         one row a DWI run (made by the group level)
+code/config.yaml              the resolved configuration
+logs/                         records of the runs; CITATION.md: the method in words
+"""

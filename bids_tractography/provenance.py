@@ -1,0 +1,169 @@
+"""Where a file comes from: hashes, versions, resources, and the record in its sidecar."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import resource
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, JsonValue
+
+from bids_tractography import __version__
+from bids_tractography.config import Config
+
+RECORD_KEY = "BidsTractography"
+RECORD_VERSION = 1
+
+# Versions that decide what comes out.
+_DECISIVE = ("dipy", "nibabel", "numpy")
+_RECORDED = (*_DECISIVE, "pybids", "pydantic", "scipy", "trx-python")
+
+
+def sha256_of_file(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_of_json(value: Any) -> str:
+    """Return the SHA-256 of a JSON value, whatever the order of its keys."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def config_hash(config: Config) -> str:
+    """Hash what the configuration says about the result.
+
+    The batch size is left out, since it changes nothing.
+    """
+    return sha256_of_json(config.model_dump(mode="json", exclude={"tracking": {"batch_size"}}))
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Fingerprint(_Model):
+    """What a file is a function of: equal fingerprints, equal file."""
+
+    inputs: str
+    """Of the names and contents of all input files."""
+    config: str
+    """Of the parts of the configuration that the file depends on."""
+    software: str
+    """Versions that decide what comes out."""
+
+    def differences(self, other: Fingerprint) -> list[str]:
+        """Name the parts that differ."""
+        names = {"inputs": "inputs", "config": "configuration", "software": "software version"}
+        return [text for key, text in names.items() if getattr(self, key) != getattr(other, key)]
+
+
+def software_fingerprint() -> str:
+    """Versions that decide what comes out, as one line."""
+    versions = [f"{name} {version(name)}" for name in _DECISIVE]
+    return ", ".join([f"bids_tractography {__version__}", *versions])
+
+
+class InputFile(_Model):
+    """A file that was read."""
+
+    role: str
+    uri: str
+    sha256: str
+
+
+class Environment(_Model):
+    """Software and machine; the result depends on the software alone."""
+
+    python: str
+    platform: str
+    libraries: dict[str, str]
+    container: dict[str, str] | None
+
+
+def environment(container: dict[str, str] | None) -> Environment:
+    """Describe this process."""
+    return Environment(
+        python=platform.python_version(),
+        platform=f"{platform.system()} {platform.machine()}",
+        libraries={name: version(name) for name in _RECORDED},
+        container=container,
+    )
+
+
+class Record(_Model):
+    """Our record in the sidecar of any file."""
+
+    record_version: int = RECORD_VERSION
+    fingerprint: Fingerprint
+    version: str = __version__
+    details: dict[str, JsonValue] = {}
+
+
+class TractogramRecord(Record):
+    """Our record in the sidecar of a tractogram: enough to make the file again."""
+
+    config: Config
+    config_hash: str
+    inputs: list[InputFile]
+    model: dict[str, JsonValue]
+    environment: Environment
+    engine: str
+    engine_version: str
+    engine_differences: list[str]
+    threads: int
+    rng_seed: int
+    batches: int
+    seeds: int
+    seed_voxels: int | None
+    seeds_without_direction: int
+    streamlines_generated: int
+    streamlines_kept: int
+    streamlines_rejected: dict[str, int]
+    ends: dict[str, int]
+    points: int
+    length_quantiles_mm: dict[str, float]
+    content_sha256: str
+    file_sha256: dict[str, str]
+    warnings: list[str]
+    seconds: dict[str, float]
+    cpu_seconds: dict[str, float]
+    peak_memory_mib: float
+
+
+@dataclass
+class Stopwatch:
+    """Wall and CPU seconds of named stages."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    cpu_seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Add the time of the block to a stage."""
+        wall, cpu = time.perf_counter(), time.process_time()
+        try:
+            yield
+        finally:
+            self.add(name, time.perf_counter() - wall, time.process_time() - cpu)
+
+    def add(self, name: str, seconds: float, cpu_seconds: float) -> None:
+        """Add time to a stage."""
+        self.seconds[name] = round(self.seconds.get(name, 0) + seconds, 3)
+        self.cpu_seconds[name] = round(self.cpu_seconds.get(name, 0) + cpu_seconds, 3)
+
+
+def peak_memory_mib() -> float:
+    """Return the largest resident size that this process has had."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    per_mib = 1024 if platform.system() == "Linux" else 1024**2  # KiB, or bytes on macOS
+    return round(peak / per_mib, 1)

@@ -1,0 +1,1 @@
+"""Tractograms on disk: the store of finished batches, and the files made from it."""
