@@ -78,13 +78,14 @@ class Grid:
 
     def to_voxels(self, points_mm: NDArray[np.floating]) -> NDArray[np.float64]:
         """Turn RAS+ mm (N, 3) into voxel coordinates; voxel centres are integers."""
-        return _apply_affine(np.linalg.inv(self.affine), np.asarray(points_mm, np.float64))
+        to_voxels = np.asarray(np.linalg.inv(self.affine))
+        return _apply_affine(to_voxels, np.asarray(points_mm, np.float64))
 
     def matches(self, other: Grid) -> bool:
         """Tell whether two grids have the same voxels in mm, however they are stored."""
         if self.shape != other.shape:
             return False
-        corners = np.array([[0, 0, 0], self.shape], float)
+        corners = np.vstack([np.zeros(3), np.diag(self.shape)])
         apart = np.abs(self.to_mm(corners) - other.to_mm(corners)).max()
         return bool(apart < _GRID_TOLERANCE_MM)
 

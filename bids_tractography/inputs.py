@@ -278,13 +278,12 @@ class ParticipantFiles:
         return found
 
     def _run(self, name: str, file: BIDSFile, config: Config) -> DwiRun:
-        layout = self._layouts[name]
         image = Path(file.path)
-        bval, bvec = layout.get_bval(image), layout.get_bvec(image)
-        missing = [ext for ext, path in (("bval", bval), ("bvec", bvec)) if path is None]
-        if missing:
+        bval, bvec = (self._inherited(name, file, extension) for extension in (".bval", ".bvec"))
+        if bval is None or bvec is None:
+            missing = [".bval"] * (bval is None) + [".bvec"] * (bvec is None)
             raise NoInputError(
-                f"{image.name} has no .{' and no .'.join(missing)} file.",
+                f"{image.name} has no {' and no '.join(missing)} file.",
                 "It should stand beside the image, or above it by inheritance.",
             )
         session = file.entities.get("session")
@@ -294,12 +293,32 @@ class ParticipantFiles:
             subject=self._subject,
             session=session,
             image=image,
-            bval=Path(bval),
-            bvec=Path(bvec),
+            bval=bval,
+            bvec=bvec,
             brain_mask=self._brain_mask(file),
             seed_mask=self._mask_file(config.seeding.mask, session, "seeding.mask"),
             stop_mask=self._mask_file(stopping, session, "stopping.mask"),
         )
+
+    def _inherited(self, name: str, dwi: BIDSFile, extension: str) -> Path | None:
+        """Find the file that belongs to an image by the inheritance principle.
+
+        It lies beside the image or above it and has no entity that the image lacks; the nearest
+        is taken, and of those the one that has most entities. (pybids' own search accepts the
+        files of another run where that has one entity more.)
+        """
+        folders = Path(dwi.path).parents
+        own = _entities(dwi).items()
+        files = [
+            (-folders.index(Path(file.path).parent), len(_entities(file)), Path(file.path))
+            for file in self._layouts[name].get(suffix="dwi", extension=extension)
+            if Path(file.path).parent in folders and _entities(file).items() <= own
+        ]
+        if not files:
+            return None
+        nearest = max(files)[:2]
+        best = sorted(path for *rank, path in files if tuple(rank) == nearest)
+        return _only(best, f"{extension} files for {dwi.filename}", "Keep the one that is right.")
 
     def _brain_mask(self, dwi: BIDSFile) -> Path | None:
         """Find the mask that agrees with the DWI in every entity it has, the closest one."""
@@ -346,6 +365,11 @@ def _only(paths: list[Path], what: str, remedy: str) -> Path:
         listed = "\n  ".join(str(path) for path in paths)
         raise NoMatchError(f"there are several {what}:\n  {listed}\n", remedy)
     return paths[0]
+
+
+def _entities(file: BIDSFile) -> dict[str, Any]:
+    """Entities in the name of a file."""
+    return {k: v for k, v in file.entities.items() if k not in ("extension", "datatype")}
 
 
 def _identity(file: BIDSFile) -> dict[str, Any]:

@@ -252,7 +252,7 @@ def check_output_folder(output: Path, bids: Path, work: Path) -> None:
     Raises
     ------
     OutputError
-        If the output (or work) folder is the input, lies in it other than under
+        If the output or work folder is the input, lies in it other than under
         ``derivatives/``, or cannot be written.
     """
     for name, folder in (("output", output), ("work", work)):
@@ -262,15 +262,9 @@ def check_output_folder(output: Path, bids: Path, work: Path) -> None:
                 f"the {name} folder {folder} lies inside the input {bids}.",
                 f"Use {bids / 'derivatives' / PIPELINE} or a place outside.",
             )
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        probe = output / f".{os.getpid()}.probe"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise OutputError(
-            f"the output folder {output} cannot be written ({error.strerror})."
-        ) from None
+        there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK):
+            raise OutputError(f"the {name} folder {folder} cannot be written.")
 
 
 def write_dataset_files(

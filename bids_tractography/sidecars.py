@@ -125,11 +125,11 @@ def tractogram_sidecar(job: Job, n_seeds: int, n_streamlines: int) -> Sidecar:
     return Sidecar(
         description,
         sources,
-        {**_bep046(job, n_seeds, n_streamlines), **_older_draft(config, n_seeds, n_streamlines)},
+        {**_bep046(job, n_seeds), **_older_draft(config, n_seeds, n_streamlines)},
     )
 
 
-def _bep046(job: Job, n_seeds: int, n_streamlines: int) -> dict[str, Any]:
+def _bep046(job: Job, n_seeds: int) -> dict[str, Any]:
     config, uri = job.config, job.outputs.uri
     tracking, algorithm = config.tracking, config.tracking.algorithm
     return {
@@ -156,10 +156,7 @@ def _bep046(job: Job, n_seeds: int, n_streamlines: int) -> dict[str, Any]:
             "MinimumLength": tracking.min_length_mm,
             "MaximumLength": tracking.max_length_mm,
         },
-        "StreamlineReconstructionDensity": {
-            "Seeds": n_seeds,
-            "AcceptedStreamlines": n_streamlines,
-        },
+        "StreamlineReconstructionDensity": {"Seeds": n_seeds},
     }
 
 

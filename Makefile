@@ -1,0 +1,47 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := demo
+
+.PHONY: demo test lint generate check-generated clean
+
+demo: $(VENV)/.installed
+	rm -rf $(DEMO)
+	$(BIN)/bids-tractography phantom $(DEMO)/dataset
+	$(BIN)/bids-tractography $(DEMO)/dataset $(DEMO)/output participant -d $(DEMO)/dataset/derivatives/tissue
+	$(BIN)/bids-tractography $(DEMO)/dataset $(DEMO)/output group
+	@echo
+	@echo "Tractograms, maps and sidecars: $(CURDIR)/$(DEMO)/output"
+	@find $(DEMO)/output -name '*_tractogram.trx'
+
+test: $(VENV)/.installed-dev
+	$(BIN)/pytest
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# Files that are made from the program: JSON Schema, command line page, configuration page.
+generate: $(VENV)/.installed-dev
+	$(BIN)/python docs/generate.py
+
+check-generated: $(VENV)/.installed-dev
+	$(BIN)/python docs/generate.py --check
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+$(VENV)/.installed-dev: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@ $(VENV)/.installed
+
+clean:
+	rm -rf $(VENV) $(DEMO)

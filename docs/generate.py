@@ -1,0 +1,111 @@
+"""Make the files that the program itself is the source of; ``--check`` only compares."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from bids_tractography.cli import build_parser, config_schema
+from bids_tractography.config import Config
+
+ROOT = Path(__file__).parents[1]
+
+
+def cli_page() -> str:
+    """Return the command line's help as a page."""
+    os.environ["COLUMNS"] = "96"
+    return (
+        "# Command line\n\n<!-- made by `make generate` -->\n\n"
+        f"```\n{build_parser().format_help()}```\n"
+    )
+
+
+def config_page() -> str:
+    """Return every section and key of the configuration as a page of tables."""
+    schema = Config.model_json_schema()
+    lines = [
+        "# Configuration",
+        "",
+        "<!-- made by `make generate` -->",
+        "",
+        "YAML, TOML or JSON; every key is optional unless it has no default. Unknown keys are "
+        "errors. `bids-tractography config show` prints the effective configuration.",
+        "",
+        *_section("(top)", schema),
+    ]
+    for name, section in sorted(schema["$defs"].items()):
+        if "properties" in section:
+            lines += _section(name, section)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _section(name: str, section: dict[str, Any]) -> list[str]:
+    rows = [
+        f"| `{key}` | {_type(field)} | {_default(field)} | {_one_line(field.get('description'))} |"
+        for key, field in section["properties"].items()
+    ]
+    return [
+        f"## {name}",
+        "",
+        _one_line(section.get("description")),
+        "",
+        "| key | type | default | meaning |",
+        "|---|---|---|---|",
+        *rows,
+        "",
+    ]
+
+
+def _one_line(text: str | None) -> str:
+    return " ".join((text or "").split()).replace("|", "\\|")
+
+
+def _type(field: dict[str, Any]) -> str:
+    for key in ("anyOf", "oneOf"):
+        if key in field:
+            return " or ".join(_type(choice) for choice in field[key])
+    if "$ref" in field:
+        name = field["$ref"].rpartition("/")[2]
+        return f"[{name}](#{name.lower()})"
+    if "const" in field:
+        return f"`{field['const']}`"
+    if "enum" in field:
+        return " or ".join(f"`{value}`" for value in field["enum"])
+    return str(field.get("type", "any"))
+
+
+def _default(field: dict[str, Any]) -> str:
+    if "default" not in field:
+        return ""
+    default = field["default"]
+    if isinstance(default, dict):
+        return f"`{default['kind']}`" if "kind" in default else ""
+    return "`null`" if default is None else f"`{default}`"
+
+
+FILES = {
+    ROOT / "docs" / "cli.md": cli_page,
+    ROOT / "docs" / "config.md": config_page,
+    ROOT / "bids_tractography" / "config" / "schema.json": config_schema,
+}
+
+
+def main(check: bool) -> int:
+    """Write the files, or return 1 if one is not current."""
+    stale = []
+    for path, make in FILES.items():
+        text = make()
+        if check:
+            if not path.exists() or path.read_text(encoding="utf-8") != text:
+                stale.append(str(path.relative_to(ROOT)))
+        else:
+            path.write_text(text, encoding="utf-8")
+    if stale:
+        print(f"not current: {', '.join(stale)}; run 'make generate'")
+    return 1 if stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main("--check" in sys.argv[1:]))

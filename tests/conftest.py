@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from trx.trx_file_memmap import load as load_trx
+
+from bids_tractography.phantom import Phantom, ScanGrid, make_phantom, write_dwi
+
+SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+# Enough for every bundle of the phantom, in seconds.
+QUICK = (
+    "seeding.rng_seed=11",
+    "seeding.seeds={kind: total, count: 600}",
+    "tracking.algorithm.step_size_mm=1",
+)
+
+
+def run_cli(*words: object, overrides: tuple[str, ...] = QUICK) -> subprocess.CompletedProcess[str]:
+    """Run the command line as a user would; warnings are errors there too."""
+    settings = [word for override in overrides for word in ("--set", override)]
+    return subprocess.run(
+        [sys.executable, "-m", "bids_tractography", *map(str, words), *settings],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Points (N, 3) and offsets (T + 1,) of a TRX file."""
+    trx = load_trx(str(path))
+    try:
+        points = np.array(trx.streamlines._data)
+        yield points, np.append(trx.streamlines._offsets, len(points)).astype(int)
+    finally:
+        trx.close()
+
+
+def sidecar(path: Path) -> dict:
+    return json.loads(path.with_name(path.name.split(".")[0] + ".json").read_text())
+
+
+def tractograms(output: Path) -> list[Path]:
+    return sorted(output.glob("sub-*/**/*_tractogram.trx"))
+
+
+def write_description(root: Path, **fields: object) -> None:
+    root.mkdir(parents=True, exist_ok=True)
+    content = {"Name": "test", "BIDSVersion": "1.10.0", **fields}
+    (root / "dataset_description.json").write_text(json.dumps(content))
+
+
+@pytest.fixture(scope="session")
+def phantom() -> Phantom:
+    return make_phantom()
+
+
+@pytest.fixture(scope="session")
+def scanned_once(tmp_path_factory: pytest.TempPathFactory, phantom: Phantom) -> Path:
+    """A raw dataset of one participant with one run, at 3 mm."""
+    root = tmp_path_factory.mktemp("once")
+    write_description(root, DatasetType="raw")
+    (root / "sub-01" / "dwi").mkdir(parents=True)
+    grid = ScanGrid("LAS", (3.0, 3.0, 3.0))
+    write_dwi(root / "sub-01" / "dwi" / "sub-01_dwi", phantom, grid)
+    return root
+
+
+@pytest.fixture
+def dataset(scanned_once: Path, tmp_path: Path) -> Path:
+    """A copy of `scanned_once` that a test may damage."""
+    return Path(shutil.copytree(scanned_once, tmp_path / "dataset"))
+
+
+@pytest.fixture(scope="session")
+def finished(
+    scanned_once: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """Output of an uninterrupted run on `scanned_once`, and how the command ended."""
+    output = tmp_path_factory.mktemp("finished") / "output"
+    return output, run_cli(scanned_once, output, "participant")
