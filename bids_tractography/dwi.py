@@ -45,6 +45,13 @@ class Dwi:
         mean: NDArray[np.float32] = self.data[..., self.gradients.b0_volumes].mean(axis=-1)
         return mean
 
+    @property
+    def mean_weighted(self) -> NDArray[np.float32]:
+        """Mean signal of the diffusion-weighted volumes, shape (X, Y, Z)."""
+        volumes = np.concatenate([shell.volumes for shell in self.gradients.shells])
+        mean: NDArray[np.float32] = self.data[..., volumes].mean(axis=-1)
+        return mean
+
 
 def read_dwi(image: Path, bval: Path, bvec: Path, config: GradientsConfig) -> Dwi:
     """Read and check a DWI run.

@@ -18,6 +18,10 @@ from bids_tractography.errors import EmptyMaskError, GridError
 from bids_tractography.images import Grid, read_image
 
 _MEDIAN_RADIUS_MM = 4.0
+_CLOSING_RADIUS_MM = 10.0
+_LEAST_COMPONENT = (
+    0.05  # of the largest: phantoms, and brains cut by the field of view, have several
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,24 +59,47 @@ def brain_mask(dwi: Dwi, path: Path | None) -> Mask:
         data = read_mask(path, dwi.grid)
         mask = Mask(data, f"Brain mask {path.name}.", {"Method": "file"})
     else:
-        data = _otsu(dwi.mean_b0, dwi.grid)
         mask = Mask(
-            data,
-            "Brain mask by median filter and Otsu's threshold of the mean b=0 image "
-            "(DIPY median_otsu), its largest component, holes filled.",
-            {"Method": "median_otsu", "MedianRadius": _MEDIAN_RADIUS_MM},
+            _otsu_mask(dwi),
+            "Brain mask by median filter and Otsu's threshold (DIPY median_otsu) of the mean b=0 "
+            "and of the mean diffusion-weighted image, united; small components dropped, gaps "
+            "closed, holes filled.",
+            {
+                "Method": "median_otsu",
+                "MedianRadius": _MEDIAN_RADIUS_MM,
+                "ClosingRadius": _CLOSING_RADIUS_MM,
+                "LeastComponent": _LEAST_COMPONENT,
+            },
         )
     return _not_empty(mask, "the brain mask")
 
 
-def _otsu(mean_b0: NDArray[np.float32], grid: Grid) -> NDArray[np.bool_]:
-    radius_voxels = max(1, round(_MEDIAN_RADIUS_MM / float(grid.voxel_size_mm.mean())))
-    _, mask = median_otsu(mean_b0, median_radius=radius_voxels, numpass=1)
+def _otsu_mask(dwi: Dwi) -> NDArray[np.bool_]:
+    """Mask the brain of a raw image.
+
+    Coils at the head's surface leave its depth dark, so that a threshold of the b=0 image alone
+    cuts out the middle of the brain; there the diffusion-weighted images are brightest.
+    """
+    radius_voxels = max(1, round(_MEDIAN_RADIUS_MM / float(dwi.grid.voxel_size_mm.mean())))
+    mask = np.zeros(dwi.grid.shape, bool)
+    for mean in (dwi.mean_b0, dwi.mean_weighted):
+        mask |= median_otsu(mean, median_radius=radius_voxels, numpass=1)[1]
     labels, n_components = ndimage.label(mask)
-    if n_components > 1:
-        sizes = np.bincount(labels.ravel())
-        mask = labels == 1 + int(np.argmax(sizes[1:]))
-    return np.asarray(ndimage.binary_fill_holes(mask), bool)
+    sizes = np.bincount(labels.ravel(), minlength=n_components + 1)
+    sizes[0] = 0
+    mask = (sizes >= _LEAST_COMPONENT * sizes.max())[labels] & mask
+    closed = _close(mask, _CLOSING_RADIUS_MM, dwi.grid)
+    return np.asarray(ndimage.binary_fill_holes(closed), bool)
+
+
+def _close(mask: NDArray[np.bool_], radius_mm: float, grid: Grid) -> NDArray[np.bool_]:
+    """Close gaps narrower than twice the radius, with a ball in mm."""
+    width = [int(np.ceil(radius_mm / size)) + 1 for size in grid.voxel_size_mm]
+    padded = np.pad(mask, [(w, w) for w in width])
+    grown = ndimage.distance_transform_edt(~padded, grid.voxel_size_mm) <= radius_mm
+    closed = ndimage.distance_transform_edt(grown, grid.voxel_size_mm) > radius_mm
+    inner = tuple(slice(w, -w) for w in width)
+    return np.asarray(closed[inner] | mask)
 
 
 def read_mask(path: Path, grid: Grid) -> NDArray[np.bool_]:
