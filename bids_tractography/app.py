@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,14 @@ from bids_tractography.citation import bibliography, methods_text
 from bids_tractography.config import Config
 from bids_tractography.config.masks import FileMask
 from bids_tractography.config.tracking import BinaryStop, GivenSeeds
-from bids_tractography.errors import NoInputError, OutputError, TractographyError, UsageError
+from bids_tractography.errors import (
+    FilteredOutError,
+    NoDwiError,
+    NoInputError,
+    OutputError,
+    TractographyError,
+    UsageError,
+)
 from bids_tractography.executor import Failure, Outcome, run_jobs
 from bids_tractography.inputs import (
     Dataset,
@@ -36,7 +44,7 @@ from bids_tractography.outputs import (
     write_json,
     write_text,
 )
-from bids_tractography.pipeline import Progress
+from bids_tractography.pipeline import Done, Progress
 from bids_tractography.tracking import choose_engine
 
 logger = logging.getLogger(__name__)
@@ -89,59 +97,69 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What will be done, and what cannot be.
+class Study:
+    """The datasets and participants that a request is about.
 
     Parameters
     ----------
     datasets : list of Dataset
         The main one first.
-    jobs : list of Job
-    failures : dict of str to Failure
-        By participant.
-    without_dwi : list of str
-        Participants that were not asked for by name and have no DWI.
+    participants : list of str
+        Labels without ``sub-``.
     """
 
     datasets: list[Dataset]
-    jobs: list[Job]
-    failures: dict[str, Failure]
-    without_dwi: list[str]
+    participants: list[str]
 
 
-def make_plan(request: Request) -> Plan:
-    """Find everything that can be told before an image is opened.
+@dataclass(frozen=True)
+class LeftOut:
+    """Why a participant that was not asked for by name is not part of the study.
+
+    Parameters
+    ----------
+    error : TractographyError
+    """
+
+    error: TractographyError
+
+
+def open_study(request: Request) -> Study:
+    """Check all that concerns the request as a whole, before any participant is looked at.
 
     Raises
     ------
     TractographyError
-        For what concerns the request as a whole; a participant's fault becomes a value.
+        For a faulty configuration, dataset, label or output folder.
     """
     _check_config(request.config)
     datasets = _datasets(request)
     check_output_folder(request.output_dir, datasets[0].root, request.work_dir)
+    return Study(datasets, find_participants(datasets[0].root, request.participants))
+
+
+def plan(request: Request, study: Study) -> Iterator[tuple[str, list[Job] | Failure | LeftOut]]:
+    """Find the jobs of one participant after the other, as they are asked for.
+
+    Yields
+    ------
+    participant : str
+    found : list of Job, Failure or LeftOut
+        A participant's fault is a value: the others go on.
+    """
     selection = Selection(
         tuple(label.removeprefix("ses-") for label in request.sessions),
         request.filters,
         request.database,
     )
-    jobs: list[Job] = []
-    failures: dict[str, Failure] = {}
-    without_dwi = []
-    for subject in find_participants(datasets[0].root, request.participants):
+    for subject in study.participants:
+        name = f"sub-{subject}"
         try:
-            runs = ParticipantFiles(datasets, subject, selection).dwi_runs(request.config)
-            jobs += _distinct([_job(request, datasets, run) for run in runs])
-        except NoInputError as error:
-            if request.participants or "has no DWI" not in error.message:
-                failures[f"sub-{subject}"] = Failure(str(error), error.exit_code)
-            else:
-                without_dwi.append(subject)
+            runs = ParticipantFiles(study.datasets, subject, selection).dwi_runs(request.config)
+            yield name, _distinct([_job(request, study.datasets, run) for run in runs])
         except TractographyError as error:
-            failures[f"sub-{subject}"] = Failure(str(error), error.exit_code)
-    if not jobs and not failures:
-        raise NoInputError(f"no participant of {datasets[0].root} has a DWI.")
-    return Plan(datasets, jobs, failures, without_dwi)
+            skip = isinstance(error, NoDwiError | FilteredOutError) and not request.participants
+            yield name, LeftOut(error) if skip else Failure(str(error), error.exit_code)
 
 
 def _check_config(config: Config) -> None:
@@ -207,8 +225,8 @@ def _distinct(jobs: list[Job]) -> list[Job]:
     return jobs
 
 
-def run_plan(
-    request: Request, plan: Plan, report: Callable[[Progress], None]
+def run(
+    request: Request, study: Study, report: Callable[[Progress], None]
 ) -> Iterator[tuple[str, Outcome]]:
     """Do it: yield the outcome of every job and every participant's fault; write the dataset.
 
@@ -217,27 +235,66 @@ def run_plan(
     name : str
         Of the job, or of the participant if no job came of it.
     outcome : Done or Failure
+
+    Raises
+    ------
+    TractographyError
+        If nothing at all is left to do.
     """
-    root = request.output_dir
+    found = plan(request, study)
+    faults: dict[str, Failure | LeftOut] = {}
+    jobs = _jobs(found, faults)
+    first = next(jobs, None)
+    if first is not None:
+        yield from _run_jobs(request, study, chain([first], jobs), faults, report)
+    failures = {name: f for name, f in faults.items() if isinstance(f, Failure)}
+    yield from failures.items()
+    left_out = [fault.error for fault in faults.values() if isinstance(fault, LeftOut)]
+    if first is None and not failures and left_out:
+        raise type(left_out[0])(f"nothing to do: {left_out[0].message}", left_out[0].remedy)
+
+
+def _jobs(
+    found: Iterable[tuple[str, list[Job] | Failure | LeftOut]],
+    faults: dict[str, Failure | LeftOut],
+) -> Iterator[Job]:
+    """Yield the jobs, setting the participants' faults aside."""
+    for participant, jobs in found:
+        if isinstance(jobs, list):
+            yield from jobs
+        else:
+            faults[participant] = jobs
+            if isinstance(jobs, LeftOut):
+                logger.warning("%s It is left out.", jobs.error)
+
+
+def _run_jobs(
+    request: Request,
+    study: Study,
+    jobs: Iterator[Job],
+    faults: Mapping[str, Failure | LeftOut],
+    report: Callable[[Progress], None],
+) -> Iterator[tuple[str, Outcome]]:
+    """Run the jobs inside a dataset with a record of how they ended, however this ends."""
     started = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
-    _write_dataset(request, plan)
-    outcomes: dict[str, Outcome] = dict(plan.failures)
-    yield from plan.failures.items()
+    _write_dataset(request, study)
+    outcomes: dict[str, Outcome] = {}
     try:
-        for job, outcome in run_jobs(plan.jobs, request.n_procs, report):
+        for job, outcome in run_jobs(jobs, request.n_procs, report):
             outcomes[job.name] = outcome
             yield job.name, outcome
     finally:
-        _write_log(root / "logs" / f"{started}_participant.json", request, plan, outcomes)
+        path = request.output_dir / "logs" / f"{started}_participant.json"
+        _write_log(path, request, study, {**outcomes, **faults})
         _remove_if_empty(request.work_dir)
 
 
-def _write_dataset(request: Request, plan: Plan) -> None:
+def _write_dataset(request: Request, study: Study) -> None:
     root, config = request.output_dir, request.config
-    generated_by = plan.datasets[0].description.get("GeneratedBy", [])
+    generated_by = study.datasets[0].description.get("GeneratedBy", [])
     write_dataset_files(
         root,
-        {dataset.name: dataset.root for dataset in plan.datasets},
+        {dataset.name: dataset.root for dataset in study.datasets},
         generated_by if isinstance(generated_by, list) else [],
         request.container,
     )
@@ -247,23 +304,23 @@ def _write_dataset(request: Request, plan: Plan) -> None:
     write_text(root / "logs" / "CITATION.bib", bibliography(config))
 
 
-def _write_log(path: Path, request: Request, plan: Plan, outcomes: Mapping[str, Outcome]) -> None:
-    failures = {
-        name: {"message": outcome.message, "exit_code": outcome.exit_code}
-        for name, outcome in outcomes.items()
-        if isinstance(outcome, Failure)
+def _write_log(
+    path: Path, request: Request, study: Study, ends: Mapping[str, Outcome | LeftOut]
+) -> None:
+    failed = {
+        name: {"message": end.message, "exit_code": end.exit_code}
+        for name, end in ends.items()
+        if isinstance(end, Failure)
     }
-    finished = [name for name, outcome in outcomes.items() if not isinstance(outcome, Failure)]
     write_json(
         path,
         {
             "version": __version__,
-            "datasets": {dataset.name: str(dataset.root) for dataset in plan.datasets},
+            "datasets": {dataset.name: str(dataset.root) for dataset in study.datasets},
             "config": json.loads(request.config.model_dump_json()),
-            "finished": finished,
-            "failed": failures,
-            "interrupted": [job.name for job in plan.jobs if job.name not in outcomes],
-            "without_dwi": [f"sub-{subject}" for subject in plan.without_dwi],
+            "finished": [name for name, end in ends.items() if isinstance(end, Done)],
+            "failed": failed,
+            "left_out": {n: str(e.error) for n, e in ends.items() if isinstance(e, LeftOut)},
         },
     )
 

@@ -27,13 +27,14 @@ from rich.progress import (
 from rich.table import Table
 
 from bids_tractography import __version__
-from bids_tractography.app import Plan, Request, exit_code, make_plan, run_plan
+from bids_tractography.app import LeftOut, Request, Study, exit_code, open_study, plan, run
 from bids_tractography.config import Config
 from bids_tractography.config.load import load_config
 from bids_tractography.errors import TractographyError, UnknownLevelError, UsageError
 from bids_tractography.executor import Failure, LogProgress, Outcome
 from bids_tractography.group import write_group_table
 from bids_tractography.inputs import read_filters
+from bids_tractography.job import Job
 from bids_tractography.phantom import write_phantom
 from bids_tractography.pipeline import Progress
 
@@ -195,15 +196,12 @@ def _bids_app(words: list[str]) -> int:
         print(f"{path}: {n_rows} tractograms")
         return 0
     request = _request(options)
-    plan = make_plan(request)
-    for subject in plan.without_dwi:
-        logger.warning("sub-%s has no DWI and is left out.", subject)
+    study = open_study(request)
     if options.dry_run:
-        _print_plan(request, plan)
-        return exit_code(plan.failures)
+        return _print_plan(request, study)
     outcomes: dict[str, Outcome] = {}
     with _progress(console) as report:
-        for name, outcome in run_plan(request, plan, report):
+        for name, outcome in run(request, study, report):
             outcomes[name] = outcome
             if isinstance(outcome, Failure):
                 logger.error("%s: %s", name, outcome.message)
@@ -297,22 +295,31 @@ def _progress(console: Console) -> Iterator[Callable[[Progress], None]]:
         yield show
 
 
-def _print_plan(request: Request, plan: Plan) -> None:
-    print(
-        f"# {len(plan.jobs)} DWI runs into {request.output_dir}, {request.n_procs} at a time, "
-        f"{request.n_threads} threads each"
-    )
-    for job in plan.jobs:
-        print(f"\n{job.name}:")
-        for role, path in job.inputs.items():
-            print(f"  {role:<11} {path}")
-        if "brain_mask" not in job.inputs:
-            print("  brain_mask  (none found: median_otsu of the mean b=0 image)")
-        print(f"  tractogram  {job.paths['tractogram']}")
-    for name, failure in plan.failures.items():
-        print(f"\n{name}: cannot be done: {failure.message}")
+def _print_plan(request: Request, study: Study) -> int:
+    print(f"# Into {request.output_dir}; {request.n_procs} DWI run(s) at a time, ", end="")
+    print(f"{request.n_threads} thread(s) each.")
+    failures: dict[str, Outcome] = {}
+    for participant, found in plan(request, study):
+        if isinstance(found, Failure):
+            failures[participant] = found
+            print(f"\n{participant}: cannot be done: {found.message}")
+        elif isinstance(found, LeftOut):
+            print(f"\n{participant}: left out: {found.error}")
+        else:
+            for job in found:
+                _print_job(job)
     print("\n# configuration")
     print(_as_yaml(request.config), end="")
+    return exit_code(failures)
+
+
+def _print_job(job: Job) -> None:
+    print(f"\n{job.name}:")
+    for role, path in job.inputs.items():
+        print(f"  {role:<11} {path}")
+    if "brain_mask" not in job.inputs:
+        print("  brain_mask  none found: made from the DWI (median_otsu)")
+    print(f"  tractogram  {job.paths['tractogram']}")
 
 
 def _print_outcomes(request: Request, outcomes: dict[str, Outcome]) -> None:

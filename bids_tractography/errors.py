@@ -47,6 +47,10 @@ class NoMatchError(TractographyError):
     exit_code = 18
 
 
+class FilteredOutError(NoMatchError):
+    """A participant has DWI, and filters leave none of it."""
+
+
 class UsageError(TractographyError):
     """The command line contradicts itself or the machine."""
 
@@ -79,6 +83,10 @@ class NoInputError(TractographyError):
     """A valid dataset lacks a file that is needed."""
 
     exit_code = 66
+
+
+class NoDwiError(NoInputError):
+    """A participant has no DWI at all."""
 
 
 class OutputError(TractographyError):

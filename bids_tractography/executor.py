@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import multiprocessing
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from itertools import islice
 
 from bids_tractography.errors import TractographyError
 from bids_tractography.job import Job
@@ -36,13 +37,14 @@ Outcome = Done | Failure
 
 
 def run_jobs(
-    jobs: list[Job], n_procs: int, report: Callable[[Progress], None]
+    jobs: Iterator[Job], n_procs: int, report: Callable[[Progress], None]
 ) -> Iterator[tuple[Job, Outcome]]:
     """Run jobs, yielding each with its outcome when it ends.
 
     Parameters
     ----------
-    jobs : list of Job
+    jobs : iterator of Job
+        Asked for the next one when there is room for it.
     n_procs : int
         Jobs at a time; with more than one, each has a process of its own, so that one that dies
         takes no other with it.
@@ -54,9 +56,11 @@ def run_jobs(
             yield job, _run(job, report)
         return
     with ThreadPoolExecutor(n_procs) as pool:
-        pending = {pool.submit(_run_apart, job): job for job in jobs}
-        for future in as_completed(pending):
-            yield pending[future], future.result()
+        running = {pool.submit(_run_apart, job): job for job in islice(jobs, n_procs)}
+        while running:
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                yield running.pop(future), future.result()
+                running |= {pool.submit(_run_apart, job): job for job in islice(jobs, 1)}
 
 
 def _run(job: Job, report: Callable[[Progress], None]) -> Outcome:

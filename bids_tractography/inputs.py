@@ -23,7 +23,9 @@ from bids.layout import BIDSFile, Query
 from bids_tractography.config import Config
 from bids_tractography.config.masks import FileMask
 from bids_tractography.errors import (
+    FilteredOutError,
     InvalidBidsError,
+    NoDwiError,
     NoInputError,
     NoMatchError,
     UsageError,
@@ -234,10 +236,12 @@ class ParticipantFiles:
 
         Raises
         ------
+        NoDwiError, FilteredOutError
+            If there is none, or filters leave none.
         NoInputError
-            If there is none, or gradients are missing.
+            If gradients are missing.
         NoMatchError
-            If filters leave none, or a mask is not to be found.
+            If a mask is not to be found, or several are.
         """
         found = self._images()
         sessions = dict.fromkeys(file.entities.get("session") for _, file in found)
@@ -259,10 +263,10 @@ class ParticipantFiles:
                 if file.entities.get("session") in self._selection.sessions
             ]
         if not everything:
-            raise NoInputError(f"sub-{self._subject} has no DWI (sub-*/[ses-*/]dwi/*_dwi.nii.gz).")
+            raise NoDwiError(f"sub-{self._subject} has no DWI (sub-*/[ses-*/]dwi/*_dwi.nii.gz).")
         if not wanted:
             names = _some([Path(file.path).name for _, file in everything])
-            raise NoMatchError(
+            raise FilteredOutError(
                 f"sub-{self._subject}: filters and session labels match no DWI.",
                 f"There are: {names}.",
             )

@@ -80,7 +80,7 @@ class Job:
         }
         if not config.tensor.v1:
             del maps["v1"]
-        if isinstance(config.seeding.seeds, GivenSeeds):
+        if config.seeding.mask is None:
             del maps["seed"]
         return maps
 

@@ -134,10 +134,10 @@ def _tell_why(job: Job, stale: Mapping[str, str]) -> None:
 
 def _seed_mask(job: Job, fit: Fit, fingerprint: Fingerprint) -> Mask | None:
     """Make and write the mask of the voxels to seed; None where seeds are given."""
-    if "seed" not in job.paths:
+    config = job.config.seeding.mask
+    if config is None:
         return None
-    config, path = job.config.seeding.mask, job.run.seed_mask
-    mask = make_mask(config, path, fit.maps, fit.brain, fit.grid, "seeding.mask")
+    mask = make_mask(config, job.run.seed_mask, fit.maps, fit.brain, fit.grid, "seeding.mask")
     record = Record(fingerprint=fingerprint, details={**mask.record, "Voxels": mask.n_voxels})
     job.outputs.write_map(
         job.paths["seed"],

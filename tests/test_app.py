@@ -351,7 +351,7 @@ def truncated(dataset: Path) -> None:
 
 
 BAD_INPUT = {
-    "no DWI": (lambda d: shutil.rmtree(d / "sub-01" / "dwi"), (), 66, "has a DWI"),
+    "no DWI": (lambda d: shutil.rmtree(d / "sub-01" / "dwi"), (), 66, "has no DWI"),
     "no b-vectors": (
         lambda d: (d / "sub-01" / "dwi" / "sub-01_dwi.bvec").unlink(),
         (),
@@ -452,7 +452,7 @@ def test_a_bad_participant_does_not_stop_the_others(
         "sub-02": 65,
         "sub-03": 66,
     }
-    assert content["without_dwi"] == ["sub-04"]
+    assert set(content["left_out"]) == {"sub-04"}
 
 
 def test_a_dry_run_writes_nothing(scanned_once: Path, tmp_path: Path) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from bids_tractography.config.masks import FileMask, Mask, ScalarMap, ThresholdMask
+from bids_tractography.config.masks import FileMask, Mask, ScalarMap
 from bids_tractography.config.section import Section, default_kind
 
 
@@ -36,7 +36,7 @@ class TotalSeeds(Section):
 
 
 class GivenSeeds(Section):
-    """Seeds listed in a file; the seed mask plays no part."""
+    """Seeds listed in a file; there is no seed mask then."""
 
     kind: Literal["given"] = "given"
     path: Path
@@ -52,12 +52,27 @@ Seeds = Annotated[
 class Seeding(Section):
     """Where streamlines start."""
 
-    mask: Mask = ThresholdMask()
-    """Voxels that are seeded."""
+    mask: Mask | None = None
+    """Voxels that are seeded: FA > 0.2 unless something else is said; null for given seeds."""
     seeds: Seeds = RandomSeeds()
     """Number and position of the seeds."""
     rng_seed: Annotated[int, Field(ge=0, lt=2**53)] | None = None
     """Seed of all random numbers; drawn and recorded when null."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_mask(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or data.get("mask") is not None:
+            return data
+        seeds = data.get("seeds")
+        kind = seeds.get("kind") if isinstance(seeds, dict) else getattr(seeds, "kind", seeds)
+        return data if kind == "given" else {**data, "mask": {"kind": "threshold"}}
+
+    @model_validator(mode="after")
+    def _mask_goes_with_seeds(self) -> Seeding:
+        if isinstance(self.seeds, GivenSeeds) and self.mask is not None:
+            raise ValueError("seeds that are given have no mask; leave one of the two out")
+        return self
 
 
 class ThresholdStop(Section):
@@ -85,6 +100,7 @@ Stopping = Annotated[
 
 
 class _OnSphere(Section):
+    kind: str
     step_size_mm: Annotated[float, Field(gt=0, le=10)] = 0.5
     """Distance between points."""
     max_angle_deg: Annotated[float, Field(gt=0, lt=90)] = 30
