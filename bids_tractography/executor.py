@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -17,6 +18,7 @@ from bids_tractography.pipeline import Done, Progress, process_dwi
 logger = logging.getLogger(__name__)
 
 _DIED = 75  # a process that was killed, most often for memory: another try may do
+_LOG_SECONDS = 60
 
 
 @dataclass(frozen=True)
@@ -97,16 +99,19 @@ def _run_logging(job: Job) -> Outcome:
 
 
 class LogProgress:
-    """Progress as lines of the log: each tenth of the seeds."""
+    """Progress as lines of the log: at each tenth of the seeds, and once a minute."""
 
     def __init__(self) -> None:
         self._tenth: dict[str, int] = {}
+        self._spoke = time.monotonic()
 
     def __call__(self, progress: Progress) -> None:
-        """Log the progress if another tenth is done."""
+        """Log the progress if there is something to say."""
         tenth = 10 * progress.done // max(progress.total, 1)
-        if tenth > self._tenth.get(progress.name, -1):
+        minute = time.monotonic() - self._spoke > _LOG_SECONDS
+        if minute or tenth > self._tenth.get(progress.name, -1):
             self._tenth[progress.name] = tenth
+            self._spoke = time.monotonic()
             logger.info("%s", describe(progress))
 
 

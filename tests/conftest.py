@@ -1,17 +1,19 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
+import logging
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 from trx.trx_file_memmap import load as load_trx
 
+from bids_tractography.cli import main
 from bids_tractography.phantom import Phantom, ScanGrid, make_phantom, write_dwi
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -24,15 +26,25 @@ QUICK = (
 )
 
 
-def run_cli(*words: object, overrides: tuple[str, ...] = QUICK) -> subprocess.CompletedProcess[str]:
-    """Run the command line as a user would; warnings are errors there too."""
+@dataclass(frozen=True)
+class Ended:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def run_cli(*words: object, overrides: tuple[str, ...] = QUICK) -> Ended:
+    """Run the command line in this process, where a warning is an error."""
     settings = [word for override in overrides for word in ("--set", override)]
-    return subprocess.run(
-        [sys.executable, "-m", "bids_tractography", *map(str, words), *settings],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    stdout, stderr = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
+        try:
+            code = main([*map(str, words), *settings])
+        except SystemExit as exit_:  # argparse
+            code = exit_.code
+        finally:
+            logging.captureWarnings(capture=False)
+    return Ended(code, stdout.getvalue(), stderr.getvalue())
 
 
 @contextlib.contextmanager
@@ -83,9 +95,7 @@ def dataset(scanned_once: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def finished(
-    scanned_once: Path, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, subprocess.CompletedProcess[str]]:
+def finished(scanned_once: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ended]:
     """Output of an uninterrupted run on `scanned_once`, and how the command ended."""
     output = tmp_path_factory.mktemp("finished") / "output"
     return output, run_cli(scanned_once, output, "participant")

@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 from dipy.data import small_sphere
-from dipy.reconst.csdeconv import forward_sdeconv_mat
-from dipy.reconst.shm import sh_to_rh, sph_harm_ind_list
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -216,11 +214,10 @@ def _problem(
     order: int,
     config: CsdModel,
 ) -> _Problem:
-    m_values, l_values = sph_harm_ind_list(order)
-    basis = sh_basis(order, directions)
-    zonal = _response_coefficients(b_s_mm2, response, order)
-    rotational = sh_to_rh(zonal, m_values, l_values)
-    forward = basis * forward_sdeconv_mat(rotational, l_values).diagonal()
+    orders = np.arange(0, order + 1, 2)
+    rotational = _rotational_harmonics(b_s_mm2, response, orders)
+    # Convolution with the response scales every harmonic of one order alike (Healy 1998).
+    forward = sh_basis(order, directions) * np.repeat(rotational, 2 * orders + 1)
     constraint = sh_basis(order, small_sphere.vertices)
     weight = (
         config.positivity_weight
@@ -231,14 +228,17 @@ def _problem(
     return _Problem(forward, weight * constraint, config.positivity_threshold)
 
 
-def _response_coefficients(b_s_mm2: float, response: Response, order: int) -> NDArray[np.float64]:
-    """Expand the signal of the response, its axis along z, on a dense sphere."""
-    # Imported names keep DIPY's gradient conventions: the signal of a tensor along z.
+def _rotational_harmonics(
+    b_s_mm2: float, response: Response, orders: NDArray[np.intp]
+) -> NDArray[np.float64]:
+    """Expand the signal of the response along z: one number for each order."""
     cosines = small_sphere.vertices[:, 2]
     first, radial, _ = response.eigenvalues_mm2_s
     signal = response.s0 * np.exp(-b_s_mm2 * (radial + (first - radial) * cosines**2))
-    fitted = np.linalg.lstsq(sh_basis(order, small_sphere.vertices), signal, rcond=None)[0]
-    return np.asarray(fitted)
+    basis = sh_basis(int(orders[-1]), small_sphere.vertices)
+    zonal = np.linalg.lstsq(basis, signal, rcond=None)[0][orders * (orders + 1) // 2]
+    # Over the same harmonic of a delta function along z.
+    return np.asarray(zonal / np.sqrt((2 * orders + 1) / (4 * np.pi)))
 
 
 def deconvolve(signals: NDArray[np.float64], problem: _Problem) -> NDArray[np.float64]:
