@@ -54,14 +54,15 @@ def density(streamlines: nib.streamlines.ArraySequence, image: nib.Nifti1Image) 
 
 def main(output: Path, names: list[str]) -> None:
     """Print one line for each run and algorithm."""
-    print("run  algorithm  streamlines(ours)  streamlines(mrtrix)  r(ours,mrtrix)  r(mrtrix,mrtrix)")
+    print("run  algorithm  streamlines(ours)  streamlines(mrtrix)  r(ours)  r(mrtrix itself)")
     for sidecar in sorted(output.glob("sub-*/**/*_tractogram.json")):
         name = sidecar.name.split("_tract-")[0]
         if names and name not in names:
             continue
         record = json.loads(sidecar.read_text())["BidsTractography"]
         kind = record["config"]["tracking"]["algorithm"]["kind"]
-        ours = nib.load(sidecar.with_name(f"{name}_tract-wholebrain_track-{kind}_param-tdi_dwimap.nii.gz"))
+        tdi = sidecar.name.replace("_tractogram.json", "_param-tdi_dwimap.nii.gz")
+        ours = nib.load(sidecar.with_name(tdi))
         where = nib.load(sidecar.with_name(f"{name}_desc-seed_mask.nii.gz")).get_fdata() > 0
         for algorithm in ALGORITHMS[kind]:
             theirs, counts = [], []

@@ -1,6 +1,6 @@
 """Time of seeding beside DIPY's ``random_seeds_from_mask``: microseconds a seed.
 
-    python benchmarks/seeding.py
+Run as ``python benchmarks/seeding.py``.
 """
 
 from __future__ import annotations

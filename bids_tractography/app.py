@@ -134,7 +134,8 @@ def open_study(request: Request) -> Study:
     """
     _check_config(request.config)
     datasets = _datasets(request)
-    check_output_folder(request.output_dir, datasets[0].root, request.work_dir)
+    for dataset in datasets:
+        check_output_folder(request.output_dir, dataset.root, request.work_dir)
     return Study(datasets, find_participants(datasets[0].root, request.participants))
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from dipy.core.gradients import GradientTable, gradient_table
 from numpy.typing import NDArray
 
-from bids_tractography.errors import GradientError, NoInputError
+from bids_tractography.errors import GradientError
 from bids_tractography.images import Grid, nearest_rotation
+from bids_tractography.tables import read_table
 
 # b-vectors are stored with 3 to 6 decimals; further from 1 is not rounding.
 _UNIT_TOLERANCE = 0.02
@@ -45,14 +47,14 @@ class Gradients:
         Unit vectors in RAS+ scanner axes; zero for b=0.
     b0_threshold_s_mm2 : float
         Volumes at or below it count as b=0.
-    shell_gap_s_mm2 : float
-        Least gap between shells.
+    shell_gap_s_mm2 : float or "auto"
+        Sorted b-values further apart belong to different shells.
     """
 
     bvals: NDArray[np.float64]
     directions: NDArray[np.float64]
     b0_threshold_s_mm2: float
-    shell_gap_s_mm2: float
+    shell_gap_s_mm2: float | Literal["auto"]
 
     @property
     def b0_volumes(self) -> NDArray[np.intp]:
@@ -61,15 +63,13 @@ class Gradients:
 
     @property
     def shells(self) -> tuple[Shell, ...]:
-        """Diffusion-weighted shells, innermost first.
-
-        Sorted b-values are cut where they jump by more than the gap, or by more than a tenth
-        of the b-value, since ragged shells are proportionally ragged.
-        """
+        """Diffusion-weighted shells, innermost first."""
         weighted = np.flatnonzero(self.bvals > self.b0_threshold_s_mm2)
         order = weighted[np.argsort(self.bvals[weighted], kind="stable")]
         values = self.bvals[order]
-        jumps = np.diff(values) > np.maximum(self.shell_gap_s_mm2, 0.1 * values[:-1])
+        gap = self.shell_gap_s_mm2
+        # Ragged shells are proportionally ragged.
+        jumps = np.diff(values) > (np.maximum(100, 0.1 * values[:-1]) if gap == "auto" else gap)
         groups = np.split(order, np.flatnonzero(jumps) + 1)
         return tuple(
             Shell(float(self.bvals[group].mean()), np.sort(group)) for group in groups if group.size
@@ -88,7 +88,7 @@ def read_gradients(
     n_volumes: int,
     *,
     b0_threshold_s_mm2: float,
-    shell_gap_s_mm2: float,
+    shell_gap_s_mm2: float | Literal["auto"],
 ) -> Gradients:
     """Read FSL's files and turn the directions into RAS+ scanner axes.
 
@@ -101,8 +101,11 @@ def read_gradients(
         If the files are malformed, do not belong to the image or to each other, or hold what
         cannot be a gradient scheme.
     """
-    bvals = _read_matrix(bval_path).ravel()
-    bvecs = _read_matrix(bvec_path)
+    bvals = read_table(bval_path, GradientError)
+    if min(bvals.shape) > 1:
+        raise GradientError(f"{bval_path} has {bvals.shape[0]} rows; one is needed.")
+    bvals = bvals.ravel()
+    bvecs = read_table(bvec_path, GradientError)
     _check_counts(bval_path, bvals, bvec_path, bvecs, n_volumes)
     weighted = bvals > b0_threshold_s_mm2
     bvecs = np.where(weighted[:, None], bvecs.T, 0.0)  # b=0 may carry any vector, even NaN
@@ -113,25 +116,6 @@ def read_gradients(
     norms = np.linalg.norm(directions, axis=1, keepdims=True)
     directions = np.divide(directions, norms, out=np.zeros_like(directions), where=norms > 0)
     return Gradients(bvals, directions, b0_threshold_s_mm2, shell_gap_s_mm2)
-
-
-def _read_matrix(path: Path) -> NDArray[np.float64]:
-    """Read rows of numbers; quieter and stricter than ``loadtxt``."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise NoInputError(f"{path} cannot be read ({error.strerror}).") from None
-    except UnicodeDecodeError:
-        raise GradientError(f"{path} is not a text file.") from None
-    try:
-        rows = [
-            [float(word) for word in line.split()] for line in text.splitlines() if line.strip()
-        ]
-    except ValueError as error:
-        raise GradientError(f"{path}: {error}.", "Only numbers may stand in it.") from None
-    if not rows or any(len(row) != len(rows[0]) for row in rows):
-        raise GradientError(f"{path} is empty or has rows of different lengths.")
-    return np.array(rows)
 
 
 def _check_counts(

@@ -8,6 +8,7 @@ and no later step has to ask.
 from __future__ import annotations
 
 import gzip
+import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +22,7 @@ from nibabel.orientations import (
     io_orientation,
     ornt_transform,
 )
+from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from bids_tractography.errors import DataError, GridError, NoInputError
@@ -167,9 +169,11 @@ def read_image(path: Path, *, ndim: int) -> Image:
             shape = shape[:-1]
         if len(shape) != ndim:
             raise DataError(f"{path} has {len(shape)} dimensions {shape}; {ndim} are needed.")
+        if image.get_data_dtype().kind not in "biuf":
+            raise DataError(f"{path} holds {image.get_data_dtype()} values; numbers are needed.")
         grid = _grid(path, image)
         data = np.asanyarray(image.dataobj, dtype=np.float32).reshape(shape)
-    except (OSError, EOFError, ValueError, ImageFileError) as error:
+    except (OSError, EOFError, ValueError, zlib.error, ImageFileError, HeaderDataError) as error:
         raise DataError(
             f"{path} cannot be read: {error}.", "It may be truncated; fetch or make it again."
         ) from None

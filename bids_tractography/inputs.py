@@ -9,11 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import re
+import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
-from importlib.resources import as_file, files
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +39,12 @@ _IMAGE = [".nii.gz", ".nii"]
 _QUERIES = ("dwi", "brain_mask")
 # Folders in which no input of ours can lie; walking them costs time.
 _IGNORED_FOLDERS = ("func", "meg", "eeg", "ieeg", "micr", "pet", "nirs", "motion", "mrs", "beh")
-_DERIVATIVES = "derivatives"
+# Entities of BEP016 and BEP046 that pybids does not know.
+_ENTITIES = [
+    {"name": name, "pattern": rf"[_/\\]+{name}-([a-zA-Z0-9+]+)"}
+    for name in ("param", "tract", "track", "bundle")
+]
+_LAST_IN_NAME = ("suffix", "extension", "scans")
 
 
 @dataclass(frozen=True)
@@ -197,6 +204,12 @@ def read_filters(path: Path) -> dict[str, dict[str, Any]]:
             f"{path} has filters for {', '.join(unknown)}, which this app does not ask for.",
             f"Queries: {', '.join(_QUERIES)}.",
         )
+    for query, filters in content.items():
+        for entity, value in filters.items():
+            if any(
+                isinstance(item, dict) for item in (value if isinstance(value, list) else [value])
+            ):
+                raise UsageError(f"{path}: {query}.{entity} should be a value or a list of values.")
     return {query: _translate(filters) for query, filters in content.items()}
 
 
@@ -249,6 +262,9 @@ class ParticipantFiles:
         for session in sessions:
             own = [(name, f) for name, f in found if f.entities.get("session") == session]
             preprocessed = [(name, f) for name, f in own if f.entities.get("desc") == "preproc"]
+            if preprocessed and len(own) > len(preprocessed):
+                aside = [f.filename for _, f in own if f.entities.get("desc") != "preproc"]
+                logger.info("Preprocessed runs are used; left aside: %s.", ", ".join(aside))
             runs += [self._run(name, file, config) for name, file in preprocessed or own]
         return runs
 
@@ -354,9 +370,9 @@ class ParticipantFiles:
                 raise NoInputError(f"{key}.path: {mask.path} does not exist.")
             return mask.path.resolve()
         filters = {"extension": _IMAGE, **_translate(mask.filters or {})}
-        found = self._get({**filters, "session": session or Query.NONE})
+        found = self._get({"session": session or Query.NONE, **filters})
         if not found and session:  # as inheritance would, fall back to the participant
-            found = self._get({**filters, "session": Query.NONE})
+            found = self._get({"session": Query.NONE, **filters})
         paths = sorted(Path(file.path) for _, file in found)
         if not paths:
             where = f"sub-{self._subject}" + (f" ses-{session}" if session else "")
@@ -382,23 +398,52 @@ def _identity(file: BIDSFile) -> dict[str, Any]:
     return {k: str(v) for k, v in file.entities.items() if k not in described}
 
 
-def _layout(root: Path, subject: str, database: Path | None) -> BIDSLayout:
+def _layout(root: Path, subject: str, databases: Path | None) -> BIDSLayout:
     """Index the files of one participant, and those above it that it may inherit."""
-    others = re.compile(r"^/(derivatives|sourcedata|code)")
+    configs = _pybids_configs(root)
+    database = _database_of(root, subject, databases) if databases else None
+    if database and database.is_dir():
+        return BIDSLayout(root, validate=False, config=configs, database_path=database)
     ignore = [
-        others,
+        re.compile(r"^/(derivatives|sourcedata|code)(?:/|$)"),
         re.compile(rf"/sub-(?!{re.escape(subject)}(?:/|_|$))"),
         re.compile(rf"/({'|'.join(_IGNORED_FOLDERS)})(?:/|$)"),
         re.compile(r"/(figures|log|logs|\.[^/]+)(?:/|$)"),
     ]
-    with as_file(files("bids_tractography") / "entities.json") as entities:
-        return BIDSLayout(
-            root,
-            validate=False,
-            config=["bids", "derivatives", str(entities)],
-            indexer=BIDSLayoutIndexer(validate=False, ignore=ignore, index_metadata=False),
-            database_path=_database_of(root, subject, database) if database else None,
-        )
+    indexer = BIDSLayoutIndexer(validate=False, ignore=ignore, index_metadata=False)
+    layout = BIDSLayout(root, validate=False, config=configs, indexer=indexer)
+    if database:
+        # pybids would trust an index that was interrupted, so it is saved when it is whole.
+        database.parent.mkdir(parents=True, exist_ok=True)
+        temporary = database.with_name(f".{os.getpid()}.{database.name}")
+        layout.save(str(temporary), replace_connection=False)
+        try:
+            temporary.rename(database)
+        except OSError:  # another process was quicker
+            shutil.rmtree(temporary)
+    return layout
+
+
+def _pybids_configs(root: Path) -> list[dict[str, Any]]:
+    """Return pybids' entities and ours, to be looked for below the root only.
+
+    pybids searches the absolute path: without an anchor a folder above the dataset, such as
+    ``/data/ses-9``, would lend its entities to every file.
+    """
+    configs = []
+    for name in ("bids", "derivatives"):
+        content = json.loads((files("bids.layout.config") / f"{name}.json").read_text())
+        configs.append({"name": name, "entities": content["entities"]})
+    configs.append({"name": "tractography", "entities": _ENTITIES})
+    anchor = re.escape(str(root)) + r"(?=/).*?"
+    for config in configs:
+        config["entities"] = [
+            entity
+            if entity["name"] in _LAST_IN_NAME
+            else {**entity, "pattern": f"{anchor}(?:{entity['pattern']})"}
+            for entity in config["entities"]
+        ]
+    return configs
 
 
 def _database_of(root: Path, subject: str, folder: Path) -> Path:
@@ -407,7 +452,7 @@ def _database_of(root: Path, subject: str, folder: Path) -> Path:
     pybids neither notices files that have come or gone nor a dataset that has moved, so the
     times at which the participant's folders changed are part of the name.
     """
-    folders = [root, *sorted(p for p in (root / f"sub-{subject}").rglob("*") if p.is_dir())]
-    state = [version("pybids"), *(f"{p} {p.stat().st_mtime_ns}" for p in folders)]
+    below = [root, *sorted(p for p in (root / f"sub-{subject}").rglob("*") if p.is_dir())]
+    state = [version("pybids"), *(f"{p} {p.stat().st_mtime_ns}" for p in below)]
     digest = hashlib.sha256("\n".join(state).encode()).hexdigest()[:16]
     return folder / f"sub-{subject}_{digest}"

@@ -12,7 +12,7 @@ import logging
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -202,7 +202,8 @@ def write_atomically(path: Path, writer: Callable[[Path], None]) -> None:
     except OSError as error:
         raise OutputError(f"{path} cannot be written ({error.strerror or error}).") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -228,7 +229,10 @@ def exclusive(folder: Path, what: str) -> Iterator[None]:
     BusyError
         If another process holds it.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder.parent} cannot be made ({error.strerror}).") from None
     lock = folder.with_name(folder.name + ".lock")
     busy = BusyError(f"another process is working on {what}.", "Wait for it, or stop it.")
     with lock.open("w") as file:

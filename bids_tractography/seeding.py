@@ -24,6 +24,7 @@ from bids_tractography.config.tracking import (
 )
 from bids_tractography.errors import DataError, EmptyMaskError, NoInputError
 from bids_tractography.images import Grid
+from bids_tractography.tables import read_table
 
 _WORDS_PER_SEED = 4  # one Philox block: three coordinates and a voxel
 
@@ -139,13 +140,7 @@ def read_given_seeds(path: Path, grid: Grid) -> NDArray[np.float64]:
     DataError
         If it is no list of points, or none of them lies in the image.
     """
-    try:
-        points = np.load(path) if path.suffix == ".npy" else np.loadtxt(path, ndmin=2)
-    except OSError as error:
-        raise NoInputError(f"seeding.seeds.path: {path} cannot be read ({error}).") from None
-    except ValueError as error:
-        raise DataError(f"seeding.seeds.path: {path} is no list of numbers: {error}.") from None
-    points = np.asarray(points)
+    points = _load_npy(path) if path.suffix == ".npy" else read_table(path)
     if points.ndim != 2 or points.shape[1] != 3 or points.dtype.kind not in "fiu":
         raise DataError(f"{path} has the shape {points.shape}; (N, 3) is needed: x y z in RAS+ mm.")
     if len(points) == 0 or not np.isfinite(points).all():
@@ -158,3 +153,12 @@ def read_given_seeds(path: Path, grid: Grid) -> NDArray[np.float64]:
             "Coordinates should be RAS+ mm of this DWI.",
         )
     return points.astype(np.float64)
+
+
+def _load_npy(path: Path) -> NDArray[np.floating]:
+    try:
+        return np.asarray(np.load(path))
+    except OSError as error:
+        raise NoInputError(f"{path} cannot be read ({error}).") from None
+    except (ValueError, EOFError) as error:
+        raise DataError(f"{path} is no NumPy array: {error}.") from None

@@ -39,10 +39,11 @@ def load_config(path: Path | None = None, overrides: Iterable[str] = ()) -> Conf
     try:
         return Config.model_validate(content)
     except ValidationError as error:
-        faults = "\n".join(f"  {_describe(fault)}" for fault in error.errors())
+        faults = _describe_all(error.errors())
+        listed = "\n".join(f"  {key}: {text}" for key, text in faults.items())
         where = str(path) if path else "the configuration"
         raise ConfigError(
-            f"{where} has {error.error_count()} fault(s):\n{faults}\n",
+            f"{where} has {len(faults)} fault(s):\n{listed}\n",
             "'bids-tractography config show' prints every key with its default.",
         ) from None
 
@@ -51,8 +52,8 @@ class _UniqueKeyLoader(yaml.SafeLoader):
     """YAML in which a repeated key is an error, not an overwrite."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        pairs = [self.construct_object(key, deep=deep) for key, _ in node.value]
-        _refuse_repeats(pairs)
+        own = [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+        _refuse_repeats([self.construct_object(key, deep=deep) for key in own])
         return super().construct_mapping(node, deep=deep)
 
 
@@ -91,7 +92,7 @@ def _read_file(path: Path) -> dict[str, Any]:
             f"Name it {', '.join(_READERS)}.",
         )
     try:
-        content = reader(path.read_text(encoding="utf-8"))
+        content = reader(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise NoInputError(f"{path}: cannot read the configuration ({error.strerror}).") from None
     except (ValueError, yaml.YAMLError) as error:  # JSON, TOML and Unicode errors are ValueErrors
@@ -125,20 +126,32 @@ def _apply(content: dict[str, Any], override: str) -> None:
     section[last] = value
 
 
-def _describe(fault: ErrorDetails) -> str:
-    """One line: key path, what is wrong, and the nearest right name where there is one."""
-    sections, path = _follow(fault["loc"])
-    key = ".".join(path) or "(whole configuration)"
+def _describe_all(faults: list[ErrorDetails]) -> dict[str, str]:
+    """Say what is wrong with each key; alternatives of one key make one fault."""
+    texts: dict[str, list[str]] = {}
+    given: dict[str, str] = {}
+    for fault in faults:
+        sections, path = _follow(fault["loc"])
+        key = ".".join(path) or "(whole configuration)"
+        texts.setdefault(key, []).append(_describe(fault, sections, path))
+        if fault["type"] not in ("missing", "extra_forbidden", "union_tag_invalid"):
+            given[key] = f" (given: {_short(fault['input'])})"
+    return {
+        key: " or ".join(dict.fromkeys(alternatives)) + given.get(key, "")
+        for key, alternatives in texts.items()
+    }
+
+
+def _describe(fault: ErrorDetails, sections: list[type[BaseModel]], path: list[str]) -> str:
+    """Say what is wrong, with the nearest right name where there is one."""
     if fault["type"] == "extra_forbidden":
         known = [name for section in sections for name in section.model_fields]
-        return f"{key}: unknown key.{_nearest(path[-1], known)}"
+        return f"unknown key.{_nearest(path[-1], known)}"
     if fault["type"] == "union_tag_invalid":
         context = fault["ctx"]
         kinds = [kind.strip("' ") for kind in context["expected_tags"].split(",")]
-        return f"{key}: unknown kind '{context['tag']}'.{_nearest(context['tag'], kinds)}"
-    message = fault["msg"].removeprefix("Value error, ")
-    given = "" if fault["type"] == "missing" else f" (given: {_short(fault['input'])})"
-    return f"{key}: {message}{given}"
+        return f"unknown kind '{context['tag']}'.{_nearest(context['tag'], kinds)}"
+    return fault["msg"].removeprefix("Value error, ")
 
 
 def _short(value: Any) -> str:
@@ -154,26 +167,23 @@ def _nearest(name: str, known: list[str]) -> str:
 def _follow(location: tuple[int | str, ...]) -> tuple[list[type[BaseModel]], list[str]]:
     """Walk from the root along a fault's location.
 
-    Pydantic puts the kind of a union's member into the location; users never wrote it as a
-    key, so it selects the member here and is left out of the path.
+    Pydantic puts the kind of a union's member, and the names of alternative types, into the
+    location; users never wrote them as keys. The kind selects the member here.
     """
     sections: list[type[BaseModel]] = [Config]
-    path: list[str] = []
     parents = sections
+    path: list[str] = []
     for element in location:
-        tagged = [section for section in sections if _kind(section) == element]
-        if tagged and path:
-            sections = tagged
-            continue
-        path.append(str(element))
-        parents = sections
-        sections = [
-            member
-            for section in sections
-            if str(element) in section.model_fields
-            for member in _members(section.model_fields[str(element)].annotation)
-        ]
-    return parents, path
+        if isinstance(element, int):  # place in a list
+            path.append(str(element))
+        elif len(sections) > 1:  # a union: this is the kind
+            sections = [section for section in sections if _kind(section) == element]
+        elif sections:
+            path.append(str(element))
+            parents = sections
+            field = sections[0].model_fields.get(str(element))
+            sections = list(_members(field.annotation)) if field else []
+    return (sections if len(sections) > 1 else parents), path
 
 
 def _kind(section: type[BaseModel]) -> str | None:

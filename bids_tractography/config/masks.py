@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, JsonValue, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from bids_tractography.config.section import Section, default_kind
 
 ScalarMap = Literal["fa", "md"]
+# null: the entity is absent; "*": it has any value.
+FilterValue = str | int | None
 
 
 class ThresholdMask(Section):
@@ -28,7 +30,7 @@ class FileMask(Section):
     kind: Literal["file"] = "file"
     path: Path | None = None
     """Path of the image, the same for every DWI run."""
-    filters: dict[str, JsonValue] | None = Field(default=None, min_length=1)
+    filters: dict[str, FilterValue | list[FilterValue]] | None = Field(default=None, min_length=1)
     """BIDS entities (pybids names) of the image; participant and session are added."""
 
     @model_validator(mode="after")

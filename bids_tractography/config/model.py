@@ -16,8 +16,9 @@ class Gradients(Section):
 
     b0_threshold_s_mm2: Annotated[float, Field(ge=0)] = 50
     """Volumes at or below this b-value count as b=0 (scanners write 1.25 or 5)."""
-    shell_gap_s_mm2: Annotated[float, Field(gt=0)] = 100
-    """Sorted b-values further apart than this belong to different shells."""
+    shell_gap_s_mm2: Annotated[float, Field(gt=0)] | Literal["auto"] = "auto"
+    """Sorted b-values further apart than this belong to different shells; ``auto``: 100, or a
+    tenth of the b-value where that is more."""
 
 
 class TensorMaps(Section):

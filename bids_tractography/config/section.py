@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 
 class Section(BaseModel):
@@ -18,6 +18,18 @@ class Section(BaseModel):
         use_attribute_docstrings=True,
         validate_default=True,
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _yes_is_no_number(cls, data: Any) -> Any:
+        """Make words of yes and no where they are not meant: Python takes them for 1 and 0."""
+        if not isinstance(data, dict):
+            return data
+        meant = {name for name, field in cls.model_fields.items() if field.annotation is bool}
+        return {
+            key: str(value).lower() if isinstance(value, bool) and key not in meant else value
+            for key, value in data.items()
+        }
 
 
 def default_kind(kind: str) -> Callable[[Any], Any]:

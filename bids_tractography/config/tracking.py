@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from bids_tractography.config.masks import FileMask, Mask, ScalarMap
 from bids_tractography.config.section import Section, default_kind
@@ -62,7 +62,7 @@ class Seeding(Section):
     @model_validator(mode="before")
     @classmethod
     def _default_mask(cls, data: Any) -> Any:
-        if not isinstance(data, dict) or data.get("mask") is not None:
+        if not isinstance(data, dict) or "mask" in data:
             return data
         seeds = data.get("seeds")
         kind = seeds.get("kind") if isinstance(seeds, dict) else getattr(seeds, "kind", seeds)
@@ -72,6 +72,8 @@ class Seeding(Section):
     def _mask_goes_with_seeds(self) -> Seeding:
         if isinstance(self.seeds, GivenSeeds) and self.mask is not None:
             raise ValueError("seeds that are given have no mask; leave one of the two out")
+        if self.mask is None and not isinstance(self.seeds, GivenSeeds):
+            raise ValueError("mask may be null for given seeds only")
         return self
 
 
@@ -158,7 +160,14 @@ class Tracking(Section):
 class Output(Section):
     """What the tractogram is written as."""
 
-    formats: tuple[Literal["trx"], ...] = Field(default=("trx",), min_length=1)
-    """Files to write."""
+    formats: tuple[Literal["trx"], ...] = ("trx",)
+    """Files to write, at least one."""
     dtype: Literal["float32", "float16"] = "float32"
     """Type of the positions; float16 errs by up to 0.06 mm beyond 128 mm from the origin."""
+
+    @field_validator("formats")
+    @classmethod
+    def _at_least_one(cls, formats: tuple[str, ...]) -> tuple[str, ...]:
+        if not formats:
+            raise ValueError("name at least one format")
+        return formats

@@ -23,7 +23,6 @@ from dipy.tracking.stopping_criterion import (
 from dipy.tracking.tracker_parameters import generate_tracking_parameters
 from dipy.tracking.tractogen import generate_tractogram
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from bids_tractography.reconst.fodf import sh_basis
 from bids_tractography.seeding import SeedBatch
@@ -113,10 +112,6 @@ class DipyEngine:
 
     def track(self, seeds: SeedBatch) -> StreamlineBatch:
         """Track from every seed of a batch."""
-        with threadpool_limits(1, user_api="blas"):
-            return self._track(seeds)
-
-    def _track(self, seeds: SeedBatch) -> StreamlineBatch:
         starts = self._problem.fodf.grid.to_voxels(seeds.positions_mm) - self._origin
         coefficients, _ = interpolate(self._sh, starts)
         row, vertex = initial_directions(
@@ -221,7 +216,7 @@ class DipyEngine:
             coefficients, _ = interpolate(self._sh, points[block])
             values = amplitudes(coefficients, self._basis)
             enough = values >= algorithm.pmf_threshold * values.max(axis=1, keepdims=True)
-            cosine = np.abs(heading[block] @ self._vertices.T)
+            cosine = np.abs(np.einsum("ni,vi->nv", heading[block], self._vertices))
             # A heading is itself a vertex but for rounding; so are the borders of its cone.
             in_cone = cosine >= np.cos(np.deg2rad(algorithm.max_angle_deg)) - _LENGTH_TOLERANCE
             answer[block] = (enough & (values > 0) & in_cone).any(axis=1)

@@ -9,9 +9,6 @@ from numpy.typing import NDArray
 # streamline (DIPY's defaults).
 _RELATIVE_PEAK = 0.5
 _SEPARATION_DEG = 25.0
-# Rows of a matrix product are padded to a multiple of this, so that every row goes through the
-# same code of BLAS and does not depend on how many others there are.
-_ROWS = 256
 
 
 def interpolate(
@@ -48,10 +45,9 @@ def amplitudes(
     coefficients: NDArray[np.float64], basis: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Evaluate spherical harmonics: (n, C) and (V, C) give (n, V)."""
-    n = len(coefficients)
-    padded = np.zeros((-(-max(n, 1) // _ROWS) * _ROWS, coefficients.shape[1]))
-    padded[:n] = coefficients
-    return np.asarray((padded @ basis.T)[:n])
+    # Not a matrix product: BLAS rounds a row differently with the number of rows and its place
+    # among them, and a seed must not depend on its batch.
+    return np.asarray(np.einsum("nc,vc->nv", coefficients, basis))
 
 
 def initial_directions(

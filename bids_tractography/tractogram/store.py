@@ -93,7 +93,7 @@ class BatchStore:
             Used for a new store; an old one keeps the seed it began with.
         """
         head = _read_head(folder)
-        if head and head.get("format") == _FORMAT and head["fingerprint"] == fingerprint:
+        if head and (head.get("format"), head.get("fingerprint")) == (_FORMAT, fingerprint):
             store = cls(folder, head["rng_seed"])
             store._recover()
             return store
@@ -152,6 +152,8 @@ class BatchStore:
         if seeds.first != self.next_seed:
             raise ValueError(f"batch starts at seed {seeds.first}, not at {self.next_seed}")
         batch.counts.check()
+        if (batch.counts.seeds, batch.counts.kept) != (len(seeds), len(batch)):
+            raise ArithmeticError(f"counts of another batch: {batch.counts}")
         points = np.ascontiguousarray(batch.points_mm, "<f4").tobytes()
         lengths = np.diff(batch.offsets).astype("<u4").tobytes()
         entry = Entry(
@@ -187,6 +189,8 @@ class BatchStore:
     def _recover(self) -> None:
         """Count the batches that are whole, and cut off what follows them."""
         intact = len(_first_line(self._ledger_path))
+        for path in (self._points_path, self._lengths_path):
+            path.touch()  # one that is lost is as one that was cut off
         with (
             self._ledger_path.open("rb") as ledger,
             self._points_path.open("rb") as points,
@@ -255,10 +259,11 @@ class BatchStore:
 
 def _read_head(folder: Path) -> dict[str, Any] | None:
     try:
-        head = json.loads(_first_line(folder / "ledger.jsonl"))
+        line = _first_line(folder / "ledger.jsonl")
+        head = json.loads(line)
     except (OSError, ValueError):
         return None
-    return head if isinstance(head, dict) else None
+    return head if isinstance(head, dict) and line.endswith(b"\n") else None
 
 
 def _first_line(path: Path) -> bytes:
