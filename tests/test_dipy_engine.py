@@ -117,7 +117,7 @@ GEOMETRIES = {
 }
 
 
-@pytest.mark.parametrize("codes", ["RAS", "LAS", "PIR", "SLA"])
+@pytest.mark.parametrize("codes", ["RAS", "LAS", "PIR"])
 @pytest.mark.parametrize("geometry", GEOMETRIES)
 def test_det_streamlines_run_along_a_known_oblique_direction_in_mm(
     geometry: str, codes: str
@@ -169,7 +169,7 @@ def curved(mm: Any) -> Any:
     return directions / np.linalg.norm(directions, axis=1, keepdims=True)
 
 
-@pytest.mark.parametrize("codes", ["LAS", "PIR", "SLA"])
+@pytest.mark.parametrize("codes", ["LAS", "PIR"])
 @pytest.mark.parametrize("geometry", GEOMETRIES)
 def test_det_streamlines_of_a_head_do_not_depend_on_how_it_is_stored(
     geometry: str, codes: str
@@ -237,7 +237,7 @@ def test_streamlines_kept_are_those_that_dipy_calls_valid(
     grid = Grid((12, 12, 12), np.diag([*size, 1.0]))  # exact in binary, as DIPY's keys are
     coefficients = np.ascontiguousarray(ragged(grid), np.float32).astype(float)
     ours, criterion = RULES[rule](random_map(grid))
-    voxels = np.random.default_rng(1).uniform(-0.5, 11.5, (250, 3))
+    voxels = np.random.default_rng(1).uniform(-0.5, 11.5, (130, 3))
     algorithm = {"kind": kind, "max_angle_deg": max_angle, "pmf_threshold": pmf_threshold}
     rows, directions = dipy_peaks(coefficients, voxels)
     reference: dict[bool, list[Any]] = {}
@@ -264,14 +264,14 @@ def test_streamlines_kept_are_those_that_dipy_calls_valid(
         engine = make_engine(grid, coefficients, ours, algorithm=algorithm, dead_ends=dead_ends)
         batch = track(engine, voxels * size)
         assert batch.counts.generated == len(rows)
-        assert batch.counts.seeds_without_direction == 250 - len(rows)
+        assert batch.counts.seeds_without_direction == 130 - len(rows)
         assert len(batch) == len(reference[everything])
         for one, other in zip(streamlines(batch), reference[everything], strict=True):
             np.testing.assert_allclose(one, other, rtol=0, atol=2e-6)
     dead = len(reference[True]) - len(reference[False])
-    assert dead > 15
-    assert len(reference[False]) > 15
-    assert len(rows) < 250
+    assert dead > 8
+    assert len(reference[False]) > 8
+    assert len(rows) < 130
 
 
 @pytest.mark.parametrize("rule", RULES)

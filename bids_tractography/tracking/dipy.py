@@ -113,9 +113,8 @@ class DipyEngine:
     def track(self, seeds: SeedBatch) -> StreamlineBatch:
         """Track from every seed of a batch."""
         starts = self._problem.fodf.grid.to_voxels(seeds.positions_mm) - self._origin
-        coefficients, _ = interpolate(self._sh, starts)
         row, vertex = initial_directions(
-            amplitudes(coefficients, self._basis),
+            self._amplitudes(starts),
             self._vertices,
             self._neighbours,
             self._problem.tracking.max_directions,
@@ -133,6 +132,11 @@ class DipyEngine:
             seed_index=seeds.first + row[tracks.pair[kept]].astype(np.int64),
             counts=counts,
         )
+
+    def _amplitudes(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Evaluate the fODF, not only in the box that DIPY has: (n, 3) gives (n, V)."""
+        coefficients, _ = interpolate(self._problem.fodf.coefficients, points + self._origin)
+        return amplitudes(coefficients, self._basis)
 
     def _run(self, starts: NDArray[np.float64], directions: NDArray[np.float64]) -> _Tracks:
         if len(starts) == 0:
@@ -213,8 +217,7 @@ class DipyEngine:
         answer = np.zeros(len(points), bool)
         for start in range(0, len(points), 8192):
             block = slice(start, start + 8192)
-            coefficients, _ = interpolate(self._sh, points[block])
-            values = amplitudes(coefficients, self._basis)
+            values = self._amplitudes(points[block])
             enough = values >= algorithm.pmf_threshold * values.max(axis=1, keepdims=True)
             cosine = np.abs(np.einsum("ni,vi->nv", heading[block], self._vertices))
             # A heading is itself a vertex but for rounding; so are the borders of its cone.
