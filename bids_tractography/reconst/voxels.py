@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-# Part of the result's definition: linear algebra on another number of rows rounds otherwise.
-_BLOCK_VOXELS = 2048
+# Part of the result: linear algebra on another number of rows rounds otherwise. Larger blocks fall
+# out of the cache.
+_BLOCK_VOXELS = 256
 
 
 def map_voxels(
