@@ -182,35 +182,31 @@ def test_threads_and_batches_do_not_change_a_byte(
     assert sha256(the_tractogram(tmp_path / "output")) == sha256(the_tractogram(finished[0]))
 
 
+def batches_in(ledger: Path) -> int:
+    return len(ledger.read_bytes().splitlines()) - 1 if ledger.exists() else -1
+
+
 def test_a_killed_run_resumes_to_the_same_bytes(
     finished, scanned_once: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "output"
-    overrides = [w for o in (*QUICK, "tracking.batch_size=10") for w in ("--set", o)]
+    quick_batches = (*QUICK, "tracking.batch_size=10")  # 60 of them
+    settings = [word for override in quick_batches for word in ("--set", override)]
     command = [sys.executable, "-m", "bids_tractography", scanned_once, output, "participant"]
-    pauses = np.random.default_rng(5).uniform(0.1, 1.5, 4)
-    kills = 0
-    for pause in pauses:
-        process = subprocess.Popen(
-            [*command, *overrides], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        ledger = output / ".work" / "sub-01" / "ledger.jsonl"
-        deadline = time.monotonic() + 60
-        while not ledger.exists() and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.01)
-        time.sleep(pause)
-        if process.poll() is None:
-            kills += 1
-            assert (
-                not tractograms(output) or not the_tractogram(output).with_suffix(".json").exists()
-            )
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    assert kills >= 1
-    ended = run_cli(
-        scanned_once, output, "participant", overrides=(*QUICK, "tracking.batch_size=10")
-    )
+    ledger = output / ".work" / "sub-01" / "ledger.jsonl"
+    ends = []
+    for after in np.random.default_rng(5).permutation([0, 13, 27, 44]).cumsum() % 50:
+        with subprocess.Popen(
+            [*command, *settings], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        ) as process:
+            while batches_in(ledger) < after and process.poll() is None:
+                time.sleep(0.001)
+            process.send_signal(signal.SIGKILL)
+            ends.append(process.wait())
+    assert ends.count(-signal.SIGKILL) >= 3
+    ended = run_cli(scanned_once, output, "participant", overrides=quick_batches)
     assert ended.returncode == 0
+    assert "finished batches" in ended.stderr
     assert sha256(the_tractogram(output)) == sha256(the_tractogram(finished[0]))
     assert not (output / ".work").exists()
     assert not list(output.rglob(".*.nii.gz"))

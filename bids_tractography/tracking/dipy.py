@@ -36,9 +36,6 @@ from bids_tractography.tracking.directions import (
     neighbour_table,
 )
 
-# DIPY keys a streamline's random numbers by int((2x + 3y + 5z) * seed): a small seed makes
-# them collide, 0 means the clock, and the parameter is a 32-bit signed integer.
-_LEAST_SEED, _SEED_LIMIT = 10**6, 2**31 - 1
 _LENGTH_TOLERANCE = 1e-9
 
 
@@ -106,7 +103,7 @@ class DipyEngine:
             voxel_size=grid.voxel_size_mm,
             max_angle=algorithm.max_angle_deg,
             pmf_threshold=algorithm.pmf_threshold,
-            random_seed=_dipy_seed(problem.rng_seed),
+            random_seed=_dipy_seed(problem.rng_seed, self._sh.shape),
             return_all=True,
         )
 
@@ -260,10 +257,16 @@ def _criterion(rule: StoppingRule, crop: tuple[slice, slice, slice]) -> Stopping
     )
 
 
-def _dipy_seed(rng_seed: int) -> int:
-    """Spread our seeds over those that DIPY can use well."""
+def _dipy_seed(rng_seed: int, shape: tuple[int, ...]) -> int:
+    """Spread our seeds over those that DIPY can use well.
+
+    DIPY keys the random numbers of a streamline by the 32-bit integer ``(2x + 3y + 5z) * seed``
+    of its seed point in voxels: a small seed makes streamlines share them, one that is too large
+    leaves the range of the integer, where processors differ, and 0 means the clock.
+    """
+    largest = 2**32 // (2 * shape[0] + 3 * shape[1] + 5 * shape[2])
     word = int(np.random.Philox(key=rng_seed).random_raw())
-    return _LEAST_SEED + word % (_SEED_LIMIT - _LEAST_SEED)
+    return largest - word % (largest // 2)
 
 
 def _count(

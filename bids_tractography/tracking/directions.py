@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 # Peaks below this share of the largest, or nearer than this to a larger one, start no
-# streamline (DIPY's defaults).
+# streamline; the values are DIPY's defaults, but the share is of the amplitude itself.
 _RELATIVE_PEAK = 0.5
 _SEPARATION_DEG = 25.0
 
