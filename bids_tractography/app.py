@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -40,6 +43,7 @@ from bids_tractography.outputs import (
     RunOutputs,
     check_output_folder,
     link_name,
+    make_folder,
     write_dataset_files,
     write_json,
     write_text,
@@ -134,19 +138,25 @@ def open_study(request: Request) -> Study:
     """
     _check_config(request.config)
     datasets = _datasets(request)
+    if request.database:
+        make_folder(request.database)
     for dataset in datasets:
         check_output_folder(request.output_dir, dataset.root, request.work_dir)
     return Study(datasets, find_participants(datasets[0].root, request.participants))
 
 
-def plan(request: Request, study: Study) -> Iterator[tuple[str, list[Job] | Failure | LeftOut]]:
+Found = list[Job | tuple[str, Failure]] | Failure | LeftOut
+
+
+def plan(request: Request, study: Study) -> Iterator[tuple[str, Found]]:
     """Find the jobs of one participant after the other, as they are asked for.
 
     Yields
     ------
     participant : str
-    found : list of Job, Failure or LeftOut
-        A participant's fault is a value: the others go on.
+    found : list, Failure or LeftOut
+        Jobs, and names of images with their failures; or what is wrong with the participant as
+        a whole. Faults are values: the others go on.
     """
     selection = Selection(
         tuple(label.removeprefix("ses-") for label in request.sessions),
@@ -157,7 +167,7 @@ def plan(request: Request, study: Study) -> Iterator[tuple[str, list[Job] | Fail
         name = f"sub-{subject}"
         try:
             runs = ParticipantFiles(study.datasets, subject, selection).dwi_runs(request.config)
-            yield name, _distinct([_job(request, study.datasets, run) for run in runs])
+            yield name, _distinct(_jobs_of(request, study, runs))
         except TractographyError as error:
             skip = isinstance(error, NoDwiError | FilteredOutError) and not request.participants
             yield name, LeftOut(error) if skip else Failure(str(error), error.exit_code)
@@ -178,6 +188,8 @@ def _datasets(request: Request) -> list[Dataset]:
     """Open the main dataset and the derivatives, each under a name of its own."""
     roots: dict[str, Path] = {}
     for name, path in ((None, request.bids_dir), *request.derivatives):
+        if path in roots.values():
+            continue  # named twice
         if name in roots:
             raise UsageError(f"two datasets are named {name}.", "Give --derivatives other names.")
         roots[name or link_name(path, roots)] = path
@@ -190,6 +202,17 @@ def _datasets(request: Request) -> list[Dataset]:
         else:
             raise NoInputError(f"{path} is no folder.")
     return datasets
+
+
+def _jobs_of(
+    request: Request, study: Study, runs: list[DwiRun | tuple[str, TractographyError]]
+) -> list[Job | tuple[str, Failure]]:
+    return [
+        _job(request, study.datasets, run)
+        if isinstance(run, DwiRun)
+        else (run[0], Failure(str(run[1]), run[1].exit_code))
+        for run in runs
+    ]
 
 
 def _job(request: Request, datasets: list[Dataset], run: DwiRun) -> Job:
@@ -206,17 +229,19 @@ def _job(request: Request, datasets: list[Dataset], run: DwiRun) -> Job:
         run=run,
         config=request.config,
         outputs=outputs,
-        work=request.work_dir / outputs.name,
+        work=request.work_dir / f"{outputs.name}.batches",
         n_threads=request.n_threads,
         fresh=request.fresh,
         container=request.container,
     )
 
 
-def _distinct(jobs: list[Job]) -> list[Job]:
+def _distinct(jobs: list[Job | tuple[str, Failure]]) -> list[Job | tuple[str, Failure]]:
     """Refuse runs whose results would have the same names."""
     seen: dict[str, Job] = {}
     for job in jobs:
+        if isinstance(job, tuple):
+            continue
         if job.name in seen:
             raise OutputError(
                 f"{job.run.image} and {seen[job.name].run.image} would give the same file names.",
@@ -256,13 +281,17 @@ def run(
 
 
 def _jobs(
-    found: Iterable[tuple[str, list[Job] | Failure | LeftOut]],
+    found: Iterable[tuple[str, Found]],
     faults: dict[str, Failure | LeftOut],
 ) -> Iterator[Job]:
     """Yield the jobs, setting the participants' faults aside."""
     for participant, jobs in found:
         if isinstance(jobs, list):
-            yield from jobs
+            for job in jobs:
+                if isinstance(job, Job):
+                    yield job
+                else:
+                    faults[job[0]] = job[1]
         else:
             faults[participant] = jobs
             if isinstance(jobs, LeftOut):
@@ -285,18 +314,19 @@ def _run_jobs(
             outcomes[job.name] = outcome
             yield job.name, outcome
     finally:
-        path = request.output_dir / "logs" / f"{started}_participant.json"
+        process = f"{platform.node()}-{os.getpid()}"  # many may start in one second
+        path = request.output_dir / "logs" / f"{started}_{process}_participant.json"
         _write_log(path, request, study, {**outcomes, **faults})
         _remove_if_empty(request.work_dir)
 
 
 def _write_dataset(request: Request, study: Study) -> None:
     root, config = request.output_dir, request.config
-    generated_by = study.datasets[0].description.get("GeneratedBy", [])
+    declared = [dataset.description.get("GeneratedBy") for dataset in study.datasets]
     write_dataset_files(
         root,
         {dataset.name: dataset.root for dataset in study.datasets},
-        generated_by if isinstance(generated_by, list) else [],
+        [item for items in declared if isinstance(items, list) for item in items],
         request.container,
     )
     resolved = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
@@ -327,7 +357,7 @@ def _write_log(
 
 
 def _remove_if_empty(folder: Path) -> None:
-    if folder.is_dir() and not any(folder.iterdir()):
+    with suppress(OSError):  # not there, or others are at work
         folder.rmdir()
 
 

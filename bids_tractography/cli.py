@@ -6,9 +6,10 @@ import argparse
 import json
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -39,7 +40,7 @@ from bids_tractography.phantom import write_phantom
 from bids_tractography.pipeline import Progress
 
 _LEVELS = ("participant", "group")
-_INTERRUPTED = 130
+_INTERRUPTED, _TERMINATED = 130, 143  # as shells have it
 
 logger = logging.getLogger(__name__)
 
@@ -49,11 +50,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     commands = {"config": _config_command, "phantom": _phantom_command}
     command = commands.get(words[0]) if words else None
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         return command(words[1:]) if command else _bids_app(words)
     except TractographyError as error:
         print(f"bids-tractography: error: {error}", file=sys.stderr)
         return error.exit_code
+    except _Terminated:
+        return _TERMINATED
     except KeyboardInterrupt:
         print(
             "bids-tractography: interrupted; the same command goes on where this one stopped.",
@@ -62,6 +66,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _INTERRUPTED
     except BrokenPipeError:
         return 0
+
+
+class _Terminated(BaseException):
+    """The process was asked to end, as schedulers do before they kill."""
+
+
+def _terminate(_number: int, _frame: object) -> NoReturn:
+    raise _Terminated
 
 
 class _Parser(argparse.ArgumentParser):
@@ -192,6 +204,7 @@ def _bids_app(words: list[str]) -> int:
     console = Console(stderr=True)
     _set_up_logging(console, options.verbose)
     if options.analysis_level == "group":
+        _refuse_participant_options(options)
         path, n_rows = write_group_table(options.output_dir.absolute())
         print(f"{path}: {n_rows} tractograms")
         return 0
@@ -205,12 +218,28 @@ def _bids_app(words: list[str]) -> int:
             outcomes[name] = outcome
             if isinstance(outcome, Failure):
                 logger.error("%s: %s", name, outcome.message)
-    _print_outcomes(request, outcomes)
+    if sys.stdout is not None:
+        with suppress(OSError):  # a full or closed standard output does not undo what is done
+            _print_outcomes(request, outcomes)
     return exit_code(outcomes)
 
 
+def _refuse_participant_options(options: argparse.Namespace) -> None:
+    """Refuse what the group level would ignore."""
+    unused = build_parser().parse_args(["in", "out", "group"])
+    kept = ("bids_dir", "output_dir", "verbose")
+    given = [
+        f"--{name.replace('_', '-')}"
+        for name, value in vars(options).items()
+        if name not in kept and value != getattr(unused, name)
+    ]
+    if given:
+        raise UsageError(f"the group level has no use for {', '.join(given)}.")
+
+
 def _request(options: argparse.Namespace) -> Request:
-    n_cpus = len(os.sched_getaffinity(0))
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux has it
+    n_cpus = len(affinity(0)) if affinity else os.cpu_count() or 1
     output = options.output_dir.resolve()
     return Request(
         bids_dir=options.bids_dir.resolve(),
@@ -307,7 +336,11 @@ def _print_plan(request: Request, study: Study) -> int:
             print(f"\n{participant}: left out: {found.error}")
         else:
             for job in found:
-                _print_job(job)
+                if isinstance(job, Job):
+                    _print_job(job)
+                else:
+                    failures[job[0]] = job[1]
+                    print(f"\n{job[0]}: cannot be done: {job[1].message}")
     print("\n# configuration")
     print(_as_yaml(request.config), end="")
     return exit_code(failures)

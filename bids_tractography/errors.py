@@ -101,6 +101,18 @@ class BusyError(TractographyError):
     exit_code = 75
 
 
+class CrashError(TractographyError):
+    """A defect of the program."""
+
+    exit_code = 70
+
+
+class DiedError(TractographyError):
+    """A process was killed, most often for memory; another try may do."""
+
+    exit_code = 75
+
+
 class ConfigError(TractographyError):
     """The tracking configuration has faults."""
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, ThreadPoolExecutor, wait
@@ -11,13 +13,12 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from itertools import islice
 
-from bids_tractography.errors import TractographyError
+from bids_tractography.errors import CrashError, DiedError, TractographyError
 from bids_tractography.job import Job
 from bids_tractography.pipeline import Done, Progress, process_dwi
 
 logger = logging.getLogger(__name__)
 
-_DIED = 75  # a process that was killed, most often for memory: another try may do
 _LOG_SECONDS = 60
 
 
@@ -59,10 +60,14 @@ def run_jobs(
         return
     with ThreadPoolExecutor(n_procs) as pool:
         running = {pool.submit(_run_apart, job): job for job in islice(jobs, n_procs)}
-        while running:
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                yield running.pop(future), future.result()
-                running |= {pool.submit(_run_apart, job): job for job in islice(jobs, 1)}
+        try:
+            while running:
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    yield running.pop(future), future.result()
+                    running |= {pool.submit(_run_apart, job): job for job in islice(jobs, 1)}
+        finally:  # when interrupted, do not wait for them
+            for child in multiprocessing.active_children():
+                child.terminate()
 
 
 def _run(job: Job, report: Callable[[Progress], None]) -> Outcome:
@@ -71,26 +76,39 @@ def _run(job: Job, report: Callable[[Progress], None]) -> Outcome:
     except TractographyError as error:
         return Failure(str(error), error.exit_code)
     except MemoryError:
-        return Failure("out of memory: give it more, or fewer jobs at a time (--n-procs).", _DIED)
+        return Failure(
+            "out of memory: give it more, or fewer jobs at a time (--n-procs).", DiedError.exit_code
+        )
     except Exception as error:  # the one place: a job's fault must not end the others
         logger.exception("%s: unexpected error", job.name)
-        return Failure(f"unexpected {type(error).__name__}: {error}", 70)
+        return Failure(f"unexpected {type(error).__name__}: {error}", CrashError.exit_code)
 
 
 def _run_apart(job: Job) -> Outcome:
     """Run a job in a new process; tell if it dies."""
     spawn = multiprocessing.get_context("spawn")  # threads of BLAS and OpenMP do not survive a fork
-    level = logging.getLogger().getEffectiveLevel()
-    with ProcessPoolExecutor(1, mp_context=spawn, initializer=_log_to, initargs=(level,)) as pool:
+    level = logging.getLogger("bids_tractography").getEffectiveLevel()
+    with ProcessPoolExecutor(
+        1, mp_context=spawn, initializer=_start_worker, initargs=(level, os.getpid())
+    ) as pool:
         try:
             return pool.submit(_run_logging, job).result()
         except BrokenProcessPool:
-            return Failure("its process died (killed, perhaps for memory).", _DIED)
+            return Failure("its process died (killed, perhaps for memory).", DiedError.exit_code)
 
 
-def _log_to(level: int) -> None:
+def _exit_with(parent: int) -> None:
+    """End this process when its parent has died, so that its locks go too."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(DiedError.exit_code)
+
+
+def _start_worker(level: int, parent: int) -> None:
+    threading.Thread(target=_exit_with, args=(parent,), daemon=True).start()
+    logging.getLogger("bids_tractography").setLevel(level)
     logging.basicConfig(
-        level=level, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S"
+        level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S"
     )
 
 

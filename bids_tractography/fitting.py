@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from bids_tractography.dwi import Dwi
 from bids_tractography.images import Grid, read_image
@@ -46,7 +47,9 @@ class Fit:
     details: dict[str, Any]
 
 
-def fit_or_read(job: Job, dwi: Dwi, stale: Mapping[str, str], fingerprint: Fingerprint) -> Fit:
+def fit_or_read(
+    job: Job, dwi: Dwi, stale: Mapping[str, str], fingerprints: Mapping[str, Fingerprint]
+) -> Fit:
     """Fit tensor and model and write what they give, or read it back.
 
     Parameters
@@ -55,11 +58,12 @@ def fit_or_read(job: Job, dwi: Dwi, stale: Mapping[str, str], fingerprint: Finge
     dwi : Dwi
     stale : mapping
         What has to be made, see `Job.stale`.
-    fingerprint : Fingerprint
-        Of what the fit makes.
+    fingerprints : mapping
+        By role, see `Job.fingerprints`.
     """
     if any(role in stale for role in FITTED):
-        return _fit(job, dwi, fingerprint)
+        with threadpool_limits(1):  # sums must not depend on the number of BLAS threads
+            return _fit(job, dwi, fingerprints)
     logger.info("%s: maps and fODF are up to date.", job.name)
 
     def read(role: str, ndim: int = 3) -> NDArray[np.float32]:
@@ -74,7 +78,7 @@ def fit_or_read(job: Job, dwi: Dwi, stale: Mapping[str, str], fingerprint: Finge
     )
 
 
-def _fit(job: Job, dwi: Dwi, fingerprint: Fingerprint) -> Fit:
+def _fit(job: Job, dwi: Dwi, fingerprints: Mapping[str, Fingerprint]) -> Fit:
     config = job.config
     brain = brain_mask(dwi, job.run.brain_mask)
     tensor = fit_tensor(dwi, brain.data, config.tensor, job.n_threads)
@@ -82,14 +86,14 @@ def _fit(job: Job, dwi: Dwi, fingerprint: Fingerprint) -> Fit:
     fodf = Fodf(model.coefficients, dwi.grid)
     details = {
         **model.record,
-        "Warnings": [*dwi.warnings, *model.record.get("Warnings", [])],
-        "BrainMask": brain.record,
+        "warnings": [*dwi.warnings, *model.record.get("warnings", [])],
+        "brain_mask": brain.record,
     }
 
     def write(
         role: str, data: NDArray[np.generic], sidecar: Sidecar, about: dict[str, Any]
     ) -> None:
-        record = Record(fingerprint=fingerprint, details=about)
+        record = Record(fingerprint=fingerprints[role], details=about)
         job.outputs.write_map(job.paths[role], data, dwi.grid, sidecar, record)
 
     write("brain", brain.data.astype(np.uint8), brain_mask_sidecar(job, brain), brain.record)

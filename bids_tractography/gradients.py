@@ -16,6 +16,8 @@ from bids_tractography.tables import read_table
 
 # b-vectors are stored with 3 to 6 decimals; further from 1 is not rounding.
 _UNIT_TOLERANCE = 0.02
+# About 2.5 degrees: motion correction turns repeated directions by less.
+_SAME_AXIS_COSINE = 0.999
 _LEAST_LARGEST_B_S_MM2 = 100
 
 
@@ -29,10 +31,13 @@ class Shell:
         Mean b-value.
     volumes : ndarray of int, shape (n,)
         Their indices in the image.
+    n_directions : int
+        Distinct axes among them: repeated volumes add signal, no direction.
     """
 
     b_s_mm2: float
     volumes: NDArray[np.intp]
+    n_directions: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,13 +77,30 @@ class Gradients:
         jumps = np.diff(values) > (np.maximum(100, 0.1 * values[:-1]) if gap == "auto" else gap)
         groups = np.split(order, np.flatnonzero(jumps) + 1)
         return tuple(
-            Shell(float(self.bvals[group].mean()), np.sort(group)) for group in groups if group.size
+            Shell(
+                float(self.bvals[group].mean()),
+                np.sort(group),
+                count_axes(self.directions[group]),
+            )
+            for group in groups
+            if group.size
         )
 
     def table(self, volumes: NDArray[np.intp]) -> GradientTable:
         """Return DIPY's table of some volumes, directions in scanner axes."""
         bvals = np.where(self.bvals[volumes] <= self.b0_threshold_s_mm2, 0, self.bvals[volumes])
         return gradient_table(bvals, bvecs=self.directions[volumes], b0_threshold=0)
+
+
+def count_axes(directions: NDArray[np.float64]) -> int:
+    """Count the distinct axes among unit vectors (n, 3), antipodes being one."""
+    same = np.abs(directions @ directions.T) > _SAME_AXIS_COSINE
+    distinct = 0
+    left = np.ones(len(directions), bool)
+    while left.any():
+        distinct += 1
+        left &= ~same[int(np.argmax(left))]
+    return distinct
 
 
 def read_gradients(

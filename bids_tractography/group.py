@@ -11,7 +11,7 @@ from typing import Any
 
 from bids_tractography.errors import NoInputError
 from bids_tractography.outputs import write_json, write_text
-from bids_tractography.provenance import RECORD_KEY
+from bids_tractography.provenance import RECORD_KEY, TractogramRecord
 from bids_tractography.streamlines import Rejection, Stop
 
 logger = logging.getLogger(__name__)
@@ -77,11 +77,16 @@ def write_group_table(root: Path) -> tuple[Path, int]:
 
 def _row(root: Path, sidecar: Path) -> dict[str, Any] | None:
     try:
-        record = json.loads(sidecar.read_text(encoding="utf-8"))[RECORD_KEY]
-        return _columns(root, sidecar, record)
+        content = json.loads(sidecar.read_text(encoding="utf-8"))[RECORD_KEY]
+        record = TractogramRecord.model_validate(content)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        logger.warning("%s is left out: it has no record of ours (%r).", sidecar, error)
+        logger.warning("%s is left out: it has no record of this version (%s).", sidecar, error)
         return None
+    missing = [n for n in record.file_sha256 if not sidecar.with_name(n).exists()]
+    if missing or not record.file_sha256:
+        logger.warning("%s is left out: its tractogram is not there.", sidecar)
+        return None
+    return _columns(root, sidecar, record.model_dump(mode="json"))
 
 
 def _columns(root: Path, sidecar: Path, record: dict[str, Any]) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from bids_tractography.errors import (
     NoDwiError,
     NoInputError,
     NoMatchError,
+    TractographyError,
     UsageError,
 )
 
@@ -78,8 +79,6 @@ class DwiRun:
         Labels; the session may be missing.
     image, bval, bvec : Path
     brain_mask, seed_mask, stop_mask : Path or None
-    spatial_reference : str or None
-        What its sidecar says of its space.
     """
 
     dataset: str
@@ -204,8 +203,14 @@ def read_filters(path: Path) -> dict[str, dict[str, Any]]:
             f"{path} has filters for {', '.join(unknown)}, which this app does not ask for.",
             f"Queries: {', '.join(_QUERIES)}.",
         )
+    known = known_entities()
     for query, filters in content.items():
         for entity, value in filters.items():
+            if entity not in known:
+                raise UsageError(
+                    f"{path}: {query}.{entity} is no entity that pybids knows.",
+                    f"Entities: {', '.join(sorted(known))}.",
+                )
             if any(
                 isinstance(item, dict) for item in (value if isinstance(value, list) else [value])
             ):
@@ -244,28 +249,33 @@ class ParticipantFiles:
             if (dataset.root / f"sub-{subject}").is_dir()
         }
 
-    def dwi_runs(self, config: Config) -> list[DwiRun]:
+    def dwi_runs(self, config: Config) -> list[DwiRun | tuple[str, TractographyError]]:
         """Find every DWI run: of each session, the preprocessed ones if there are any.
+
+        Returns
+        -------
+        list
+            Runs; and for each image that lacks a file, its name and what is wrong.
 
         Raises
         ------
         NoDwiError, FilteredOutError
             If there is none, or filters leave none.
-        NoInputError
-            If gradients are missing.
-        NoMatchError
-            If a mask is not to be found, or several are.
         """
         found = self._images()
         sessions = dict.fromkeys(file.entities.get("session") for _, file in found)
-        runs = []
+        runs: list[DwiRun | tuple[str, TractographyError]] = []
         for session in sessions:
             own = [(name, f) for name, f in found if f.entities.get("session") == session]
             preprocessed = [(name, f) for name, f in own if f.entities.get("desc") == "preproc"]
             if preprocessed and len(own) > len(preprocessed):
                 aside = [f.filename for _, f in own if f.entities.get("desc") != "preproc"]
                 logger.info("Preprocessed runs are used; left aside: %s.", ", ".join(aside))
-            runs += [self._run(name, file, config) for name, file in preprocessed or own]
+            for name, file in preprocessed or own:
+                try:
+                    runs.append(self._run(name, file, config))
+                except TractographyError as error:
+                    runs.append((file.filename.rpartition("_")[0], error))
         return runs
 
     def _images(self) -> list[tuple[str, BIDSFile]]:
@@ -278,6 +288,7 @@ class ParticipantFiles:
                 for name, file in wanted
                 if file.entities.get("session") in self._selection.sessions
             ]
+        wanted = [(name, file) for name, file in wanted if _is_magnitude(file)]
         if not everything:
             raise NoDwiError(f"sub-{self._subject} has no DWI (sub-*/[ses-*/]dwi/*_dwi.nii.gz).")
         if not wanted:
@@ -368,7 +379,10 @@ class ParticipantFiles:
         if mask.path is not None:
             if not mask.path.exists():
                 raise NoInputError(f"{key}.path: {mask.path} does not exist.")
-            return mask.path.resolve()
+            return mask.path.absolute()
+        unknown = sorted(set(mask.filters or {}) - known_entities())
+        if unknown:
+            raise NoMatchError(f"{key}.filters: pybids knows no entity {', '.join(unknown)}.")
         filters = {"extension": _IMAGE, **_translate(mask.filters or {})}
         found = self._get({"session": session or Query.NONE, **filters})
         if not found and session:  # as inheritance would, fall back to the participant
@@ -378,6 +392,10 @@ class ParticipantFiles:
             where = f"sub-{self._subject}" + (f" ses-{session}" if session else "")
             raise NoMatchError(f"{key}.filters match no image of {where}: {mask.filters}.")
         return _only(paths, f"images for {key}.filters", "Add entities to the filters.")
+
+
+def _is_magnitude(file: BIDSFile) -> bool:
+    return file.entities.get("part") in (None, "mag")
 
 
 def _only(paths: list[Path], what: str, remedy: str) -> Path:
@@ -444,6 +462,11 @@ def _pybids_configs(root: Path) -> list[dict[str, Any]]:
             for entity in config["entities"]
         ]
     return configs
+
+
+def known_entities() -> set[str]:
+    """Return the names that filters may have."""
+    return {e["name"] for config in _pybids_configs(Path("/")) for e in config["entities"]}
 
 
 def _database_of(root: Path, subject: str, folder: Path) -> Path:

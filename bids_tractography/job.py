@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
+
+from pydantic_core import to_jsonable_python
 
 from bids_tractography.config import Config
 from bids_tractography.config.tracking import GivenSeeds
@@ -59,7 +62,7 @@ class Job:
     def inputs(self) -> dict[str, Path]:
         """All files that the result depends on, by role."""
         seeds = self.config.seeding.seeds
-        given = {"seeds": seeds.path.resolve()} if isinstance(seeds, GivenSeeds) else {}
+        given = {"seeds": seeds.path.absolute()} if isinstance(seeds, GivenSeeds) else {}
         return {**self.run.files, **given}
 
     @cached_property
@@ -96,20 +99,36 @@ class Job:
         hashes : mapping
             SHA-256 of every input file, by role.
         """
-        config = self.config.model_dump(mode="json")
+        config = self.config
         software = software_fingerprint()
-        fit_inputs = {r: h for r, h in hashes.items() if r in ("dwi", "bval", "bvec", "brain_mask")}
-        fit = Fingerprint(
-            inputs=sha256_of_json(fit_inputs),
-            config=sha256_of_json({key: config[key] for key in ("gradients", "tensor", "model")}),
-            software=software,
-        )
+        of = {
+            "brain": ("dwi", "bval", "bvec", "brain_mask"),
+            "seed": ("dwi", "bval", "bvec", "brain_mask", "seed_mask"),
+            "stop": ("dwi", "bval", "bvec", "brain_mask", "stop_mask"),
+        }
+        read = {role: of.get(role, of["brain"]) for role in (*FITTED, "seed", "stop")}
+        maps = (config.gradients, config.tensor.max_b_s_mm2)
+        said: dict[str, tuple[Any, ...]] = {
+            "brain": (config.gradients,),
+            "fod": (*maps, config.model),
+            "seed": (*maps, config.seeding.mask),
+            "stop": (*maps, config.stopping),
+        }
         tracking = Fingerprint(
             inputs=sha256_of_json(dict(hashes)),
-            config=config_hash(self.config),
-            software=f"{software}, engine {choose_engine(self.config).name}",
+            config=config_hash(config),
+            software=f"{software}, engine {choose_engine(config).name}",
         )
-        return {role: fit if role in FITTED else tracking for role in self.paths}
+        return {
+            role: Fingerprint(
+                inputs=sha256_of_json({r: h for r, h in hashes.items() if r in read[role]}),
+                config=sha256_of_json(to_jsonable_python(said.get(role, maps))),
+                software=software,
+            )
+            if role in read
+            else tracking
+            for role in self.paths
+        }
 
     def stale(self, fingerprints: Mapping[str, Fingerprint]) -> dict[str, str]:
         """Tell what has to be made, by what it is, and why."""

@@ -57,7 +57,7 @@ def brain_mask(dwi: Dwi, path: Path | None) -> Mask:
     """
     if path is not None:
         data = read_mask(path, dwi.grid)
-        mask = Mask(data, f"Brain mask {path.name}.", {"Method": "file"})
+        mask = Mask(data, f"Brain mask {path.name}.", {"method": "file"})
     else:
         mask = Mask(
             _otsu_mask(dwi),
@@ -65,10 +65,10 @@ def brain_mask(dwi: Dwi, path: Path | None) -> Mask:
             "and of the mean diffusion-weighted image, united; small components dropped, gaps "
             "closed, holes filled.",
             {
-                "Method": "median_otsu",
-                "MedianRadius": _MEDIAN_RADIUS_MM,
-                "ClosingRadius": _CLOSING_RADIUS_MM,
-                "LeastComponent": _LEAST_COMPONENT,
+                "method": "median_otsu",
+                "median_radius_mm": _MEDIAN_RADIUS_MM,
+                "closing_radius_mm": _CLOSING_RADIUS_MM,
+                "least_component": _LEAST_COMPONENT,
             },
         )
     return _not_empty(mask, "the brain mask")
@@ -154,13 +154,13 @@ def make_mask(
         mask = Mask(
             read_mask(path, grid),
             f"Voxels above 0 of {path.name}.",
-            {"Kind": "file", "Threshold": 0},
+            {"kind": "file", "threshold": 0},
         )
     else:
         mask = Mask(
             (maps[config.map] > config.above) & brain,
             f"Voxels of the brain where {config.map.upper()} > {config.above:g}.",
-            {"Kind": "threshold", "Map": config.map, "Threshold": config.above},
+            {"kind": "threshold", "map": config.map, "threshold": config.above},
         )
     return _not_empty(mask, key)
 

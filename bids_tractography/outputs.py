@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import re
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -24,12 +25,13 @@ from pydantic import ValidationError
 from bids_tractography import __version__
 from bids_tractography.errors import BusyError, OutputError
 from bids_tractography.images import Grid, write_image
-from bids_tractography.provenance import RECORD_KEY, Fingerprint, Record
+from bids_tractography.provenance import RECORD_KEY, Fingerprint, Record, sha256_of_file
 
 logger = logging.getLogger(__name__)
 
 PIPELINE = "bids_tractography"
 BIDS_VERSION = "1.11.1"
+WORK = ".work"  # locks, and batches unless they are to lie elsewhere
 
 # As the two proposals and the released schema order them.
 _ENTITY_ORDER = (
@@ -135,6 +137,11 @@ class RunOutputs:
         name, root = max(homes, key=lambda item: len(item[1].parts))
         return f"bids:{name}:{path.relative_to(root).as_posix()}"
 
+    def remove_leftovers(self) -> None:
+        """Remove temporary files of a run that was killed; only while holding its lock."""
+        for path in self.folder.glob(f".tmp-*.{self.name}_*"):
+            path.unlink()
+
     def write_data(self, path: Path, writer: Callable[[Path], None]) -> None:
         """Write a file under a temporary name first; a file without a sidecar is unfinished."""
         logger.info("Writing %s", path.name)
@@ -142,7 +149,8 @@ class RunOutputs:
         write_atomically(path, writer)
 
     def write_sidecar(self, path: Path, sidecar: Sidecar, record: Record) -> None:
-        """Write the sidecar of a file that is there."""
+        """Write the sidecar of a file that is there, with the file's hash."""
+        record = record.model_copy(update={"file_sha256": {path.name: sha256_of_file(path)}})
         content = {
             "Description": sidecar.description,
             "Sources": [self.uri(source) for source in sidecar.sources],
@@ -170,9 +178,13 @@ def why_stale(path: Path, fingerprint: Fingerprint) -> str | None:
     if not path.exists():
         return "it is not there"
     try:
-        made_with = Fingerprint.model_validate(read_record(path)["fingerprint"])
+        record = read_record(path)
+        made_with = Fingerprint.model_validate(record["fingerprint"])
+        as_written = record["file_sha256"][path.name] == sha256_of_file(path)
     except (OSError, ValueError, KeyError, TypeError, ValidationError):
         return "it is unfinished, or not ours"
+    if not as_written:
+        return "it was changed or damaged"
     parts = fingerprint.differences(made_with)
     return f"it was made with another {' and '.join(parts)}" if parts else None
 
@@ -192,7 +204,7 @@ def write_atomically(path: Path, writer: Callable[[Path], None]) -> None:
     OutputError
         If the folder cannot be written or the disk is full.
     """
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    temporary = path.with_name(f".tmp-{uuid.uuid4().hex}.{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         writer(temporary)
@@ -204,6 +216,20 @@ def write_atomically(path: Path, writer: Callable[[Path], None]) -> None:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it.
+
+    Raises
+    ------
+    OutputError
+        If that cannot be done.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{path} cannot be made ({error.strerror}).") from None
 
 
 def write_text(path: Path, text: str) -> None:
@@ -221,33 +247,49 @@ def write_json(path: Path, content: Any) -> None:
 
 
 @contextmanager
-def exclusive(folder: Path, what: str) -> Iterator[None]:
-    """Hold a folder for this process; the lock goes with the process, however it ends.
+def exclusive(root: Path, name: str) -> Iterator[None]:
+    """Hold a run of an output folder for this process; the lock goes with the process.
+
+    Parameters
+    ----------
+    root : Path
+        The output folder.
+    name : str
+        Of the run.
 
     Raises
     ------
     BusyError
         If another process holds it.
+    OutputError
+        If the lock cannot be written.
     """
+    lock = root / WORK / f"{name}.lock"
+    busy = BusyError(f"another process is working on {name}.", "Wait for it, or stop it.")
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        file = lock.open("w")
     except OSError as error:
-        raise OutputError(f"{folder.parent} cannot be made ({error.strerror}).") from None
-    lock = folder.with_name(folder.name + ".lock")
-    busy = BusyError(f"another process is working on {what}.", "Wait for it, or stop it.")
-    with lock.open("w") as file:
+        raise OutputError(f"{lock} cannot be written ({error.strerror}).") from None
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise busy from None
         except OSError as error:
             logger.warning("Cannot lock %s (%s): run one process at a time.", lock, error.strerror)
-        if not lock.exists() or not os.path.samestat(os.fstat(file.fileno()), lock.stat()):
+        try:
+            ours = os.path.samestat(os.fstat(file.fileno()), lock.stat())
+        except FileNotFoundError:
+            ours = False
+        if not ours:
             raise busy  # its last holder has just removed it
         try:
             yield
         finally:
             lock.unlink(missing_ok=True)
+            with suppress(OSError):  # others are at work
+                lock.parent.rmdir()
 
 
 def check_output_folder(output: Path, bids: Path, work: Path) -> None:
@@ -278,6 +320,8 @@ def write_dataset_files(
     container: dict[str, str] | None,
 ) -> None:
     """Write what makes the output folder a BIDS derivative dataset."""
+    path = root / "dataset_description.json"
+    before = _our_description(path)
     ourselves: dict[str, Any] = {
         "Name": PIPELINE,
         "Version": __version__,
@@ -285,17 +329,35 @@ def write_dataset_files(
     }
     if container:
         ourselves["Container"] = container
+    # Links of earlier calls stay: sidecars that are there use them.
+    targets = before.get("DatasetLinks", {}) | {n: link_target(root, p) for n, p in links.items()}
     description = {
         "Name": "Whole-brain tractography",
         "BIDSVersion": BIDS_VERSION,
         "DatasetType": "derivative",
         "GeneratedBy": [ourselves, *inputs_generated_by],
-        "SourceDatasets": [{"URL": link_target(root, path)} for path in links.values()],
-        "DatasetLinks": {name: link_target(root, path) for name, path in links.items()},
+        "SourceDatasets": [{"URL": target} for target in dict.fromkeys(targets.values())],
+        "DatasetLinks": targets,
     }
-    write_json(root / "dataset_description.json", description)
+    write_json(path, description)
     write_text(root / ".bidsignore", _BIDSIGNORE)
     write_text(root / "README", _readme())
+
+
+def _our_description(path: Path) -> dict[str, Any]:
+    """Read the description of an earlier call; refuse that of another pipeline."""
+    if not path.exists():
+        return {}
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        name = content["GeneratedBy"][0]["Name"]
+    except (ValueError, KeyError, IndexError, TypeError):
+        name = None
+    if name != PIPELINE:
+        raise OutputError(
+            f"{path.parent} holds a dataset that is not ours.", "Name another folder."
+        )
+    return content
 
 
 def link_target(root: Path, dataset: Path) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from bids_tractography.errors import EmptyMaskError, NoStreamlinesError
 from bids_tractography.fitting import Fit, fit_or_read
 from bids_tractography.job import Job
 from bids_tractography.masks import Mask, make_mask, read_mask
-from bids_tractography.outputs import exclusive, read_record
+from bids_tractography.outputs import exclusive, read_record, sidecar_path
 from bids_tractography.provenance import (
     Fingerprint,
     InputFile,
@@ -29,7 +28,6 @@ from bids_tractography.provenance import (
     config_hash,
     environment,
     peak_memory_mib,
-    sha256_of_file,
 )
 from bids_tractography.seeding import SeedList, draw_rng_seed, read_given_seeds
 from bids_tractography.sidecars import (
@@ -101,44 +99,51 @@ def process_dwi(job: Job, report: Callable[[Progress], None]) -> Done:
         For anything wrong with inputs, configuration or output.
     """
     watch = Stopwatch()
-    with exclusive(job.work, job.name):
+    with exclusive(job.outputs.root, job.name):
+        job.outputs.remove_leftovers()
         with watch.stage("hashing"):
             hashes = job.hash_inputs()
         fingerprints = job.fingerprints(hashes)
         stale = job.stale(fingerprints)
         if not stale:
+            BatchStore(job.work, 0).discard()  # of a run that was stopped at its very end
             logger.info("%s: everything is up to date; nothing to compute.", job.name)
             return Done(job.paths["tractogram"], reused=True)
-        _tell_why(job, stale)
+        _invalidate(job, stale)
         with watch.stage("reading"):
             dwi = read_dwi(job.run.image, job.run.bval, job.run.bvec, job.config.gradients)
         with watch.stage("fitting"):
-            fit = fit_or_read(job, dwi, stale, fingerprints["fod"])
+            fit = fit_or_read(job, dwi, stale, fingerprints)
         del dwi  # the largest array of all; tracking does not need it
         with watch.stage("masks"):
-            seed_mask = _seed_mask(job, fit, fingerprints["tractogram"])
-            stopping = _stopping_rule(job, fit, fingerprints["tractogram"])
+            seed_mask = _seed_mask(job, fit, fingerprints)
+            stopping = _stopping_rule(job, fit, fingerprints["stop"])
+        if not {"tractogram", "tdi"} & set(stale):
+            return Done(job.paths["tractogram"], reused=False)
         with _batch_store(job, stale, fingerprints["tractogram"]) as store:
             seeds = _seed_list(job, fit, seed_mask, store.rng_seed)
             _track(job, fit, stopping, seeds, store, report)
             _write_tractogram(job, fit, seeds, store, hashes, fingerprints["tractogram"], watch)
-        shutil.rmtree(job.work, ignore_errors=True)
+            store.discard()
     return Done(job.paths["tractogram"], reused=False)
 
 
-def _tell_why(job: Job, stale: Mapping[str, str]) -> None:
+def _invalidate(job: Job, stale: Mapping[str, str]) -> None:
+    """Take the sidecars of what is made again away: however this run ends, none is untrue."""
     for role, reason in stale.items():
         if job.paths[role].exists():
             logger.info("%s is made again: %s.", job.paths[role].name, reason)
+            sidecar_path(job.paths[role]).unlink(missing_ok=True)
 
 
-def _seed_mask(job: Job, fit: Fit, fingerprint: Fingerprint) -> Mask | None:
+def _seed_mask(job: Job, fit: Fit, fingerprints: Mapping[str, Fingerprint]) -> Mask | None:
     """Make and write the mask of the voxels to seed; None where seeds are given."""
     config = job.config.seeding.mask
     if config is None:
         return None
     mask = make_mask(config, job.run.seed_mask, fit.maps, fit.brain, fit.grid, "seeding.mask")
-    record = Record(fingerprint=fingerprint, details={**mask.record, "Voxels": mask.n_voxels})
+    details = {**mask.record, "voxels": mask.n_voxels}
+    record = Record(fingerprint=fingerprints["seed"], details=details)
     job.outputs.write_map(
         job.paths["seed"],
         mask.data.astype(np.uint8),
@@ -164,7 +169,7 @@ def _stopping_rule(job: Job, fit: Fit, fingerprint: Fingerprint) -> StoppingRule
         raise EmptyMaskError("stopping lets no voxel through: no streamline could take a step.")
     record = Record(
         fingerprint=fingerprint,
-        details={**config.model_dump(mode="json"), "Voxels": int(np.count_nonzero(places))},
+        details={**config.model_dump(mode="json"), "voxels": int(np.count_nonzero(places))},
     )
     job.outputs.write_map(
         job.paths["stop"], places.astype(np.uint8), fit.grid, stop_mask_sidecar(job), record
@@ -175,7 +180,7 @@ def _stopping_rule(job: Job, fit: Fit, fingerprint: Fingerprint) -> StoppingRule
 def _batch_store(job: Job, stale: Mapping[str, str], fingerprint: Fingerprint) -> BatchStore:
     """Open the store, with the seed of the configuration, of the tractogram to replace, or new."""
     if job.fresh:
-        shutil.rmtree(job.work, ignore_errors=True)
+        BatchStore(job.work, 0).discard()
     seed = job.config.seeding.rng_seed
     if seed is None and "tractogram" not in stale:
         seed = read_record(job.paths["tractogram"])["rng_seed"]
@@ -234,7 +239,7 @@ def _write_tractogram(
     """Assemble the tractogram and its density map; the tractogram's sidecar comes last."""
     if store.n_streamlines == 0:
         counts = store.counts
-        shutil.rmtree(job.work, ignore_errors=True)
+        store.discard()
         raise NoStreamlinesError(
             f"{job.name}: none of {counts.generated} streamlines from {counts.seeds} seeds was "
             f"kept (rejected: {_listed(counts.rejected)}; seeds without a direction: "
@@ -251,7 +256,6 @@ def _write_tractogram(
             Record(fingerprint=fingerprint),
         )
         job.outputs.write_data(path, lambda p: write_trx(p, store, fit.grid, dtype))
-        file_hash = sha256_of_file(path)
         content = content_hash(store, dtype)
     watch.add("tracking", store.seconds, store.cpu_seconds)
     record = TractogramRecord(
@@ -259,7 +263,6 @@ def _write_tractogram(
         **_resolved(job, hashes, fit),
         **_account(job, seeds, store),
         content_sha256=content,
-        file_sha256={path.name: file_hash},
         seconds=watch.seconds,
         cpu_seconds=watch.cpu_seconds,
         peak_memory_mib=peak_memory_mib(),
@@ -279,13 +282,13 @@ def _resolved(job: Job, hashes: Mapping[str, str], fit: Fit) -> dict[str, Any]:
             InputFile(role=role, uri=job.outputs.uri(path), sha256=hashes[role])
             for role, path in job.inputs.items()
         ],
-        "model": {key: value for key, value in fit.details.items() if key != "Warnings"},
+        "model": {key: value for key, value in fit.details.items() if key != "warnings"},
         "environment": environment(job.container),
         "engine": kind.name,
         "engine_version": version(kind.library),
         "engine_differences": list(kind.differences),
         "threads": job.n_threads,
-        "warnings": fit.details["Warnings"],
+        "warnings": fit.details["warnings"],
     }
 
 

@@ -23,8 +23,8 @@ RECORD_KEY = "BidsTractography"
 RECORD_VERSION = 1
 
 # Versions that decide what comes out.
-_DECISIVE = ("dipy", "nibabel", "numpy")
-_RECORDED = (*_DECISIVE, "pybids", "pydantic", "scipy", "trx-python")
+_DECISIVE = ("dipy", "nibabel", "numpy", "scipy")
+_RECORDED = (*_DECISIVE, "pybids", "pydantic")
 
 
 def sha256_of_file(path: Path) -> str:
@@ -42,9 +42,10 @@ def sha256_of_json(value: Any) -> str:
 def config_hash(config: Config) -> str:
     """Hash what the configuration says about the result.
 
-    The batch size is left out, since it changes nothing.
+    What changes nothing of the tractogram is left out; the engine is named with its version.
     """
-    return sha256_of_json(config.model_dump(mode="json", exclude={"tracking": {"batch_size"}}))
+    nothing = {"tracking": {"batch_size", "engine"}, "tensor": {"v1"}}
+    return sha256_of_json(config.model_dump(mode="json", exclude=nothing))
 
 
 class _Model(BaseModel):
@@ -55,7 +56,7 @@ class Fingerprint(_Model):
     """What a file is a function of: equal fingerprints, equal file."""
 
     inputs: str
-    """Of the names and contents of all input files."""
+    """Of the contents of all input files, by role."""
     config: str
     """Of the parts of the configuration that the file depends on."""
     software: str
@@ -107,6 +108,8 @@ class Record(_Model):
     fingerprint: Fingerprint
     version: str = __version__
     details: dict[str, JsonValue] = {}
+    file_sha256: dict[str, str] = {}
+    """Of the files that the sidecar is about, by name."""
 
 
 class TractogramRecord(Record):
@@ -133,7 +136,6 @@ class TractogramRecord(Record):
     points: int
     length_quantiles_mm: dict[str, float]
     content_sha256: str
-    file_sha256: dict[str, str]
     warnings: list[str]
     seconds: dict[str, float]
     cpu_seconds: dict[str, float]

@@ -2,7 +2,7 @@
 
 The random numbers of seed ``i`` are the block ``i`` of a counter-based generator
 (Philox-4x64, Salmon 2011) under the key ``rng_seed``: they depend on nothing else, so batches,
-threads and restarts cannot change them, and a longer list begins with the shorter one.
+threads and restarts cannot change them, and a larger total begins with the smaller one.
 """
 
 from __future__ import annotations

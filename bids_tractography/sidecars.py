@@ -69,10 +69,10 @@ def fodf_sidecar(job: Job, details: dict[str, Any], sh_order: int) -> Sidecar:
             "SphericalHarmonicsDegree": sh_order,
         },
     }
-    if "Response" in details:
+    if "response" in details:
         keys["ResponseFunction"] = {
             "Type": "eigen",
-            "Coefficients": [*details["Response"]["Eigenvalues"], details["Response"]["S0"]],
+            "Coefficients": [*details["response"]["eigenvalues_mm2_s"], details["response"]["s0"]],
         }
     description = f"{model}; spherical harmonics in MRtrix3's basis, RAS+ scanner axes."
     return Sidecar(description, [job.run.image, job.paths["brain"]], keys)
@@ -150,7 +150,6 @@ def _bep046(job: Job, n_seeds: int) -> dict[str, Any]:
         "StreamlineTermination": {
             **_termination(job),
             "AnglePerStep": algorithm.max_angle_deg,
-            "MaximumLength": tracking.max_length_mm,
         },
         "StreamlineAcceptanceCriteria": {
             "MinimumLength": tracking.min_length_mm,
@@ -171,29 +170,31 @@ def _seed_source(job: Job) -> dict[str, Any]:
             seeds = {"Type": "Random"}
         case GivenSeeds(path=path):
             # The draft has no type for given coordinates; one seed an element is nearest.
-            return {"Type": "CountPerElement", "SeedsPerElement": 1, "Source": uri(path.resolve())}
+            return {"Type": "CountPerElement", "SeedsPerElement": 1, "Source": uri(path.absolute())}
     return {**seeds, "Source": uri(job.paths["seed"]), "Unidirectional": False}
 
 
 def _termination(job: Job) -> dict[str, Any]:
     stopping = job.config.stopping
-    if isinstance(stopping, ThresholdStop):
+    if isinstance(stopping, ThresholdStop) and stopping.map == "fa":
         metric = {
             "Metric": stopping.map.upper(),
             "Source": job.outputs.uri(job.paths[stopping.map]),
             "Threshold": stopping.below,
         }
-        return {"Anisotropy" if stopping.map == "fa" else "ScalarMap": [metric]}
+        return {"Anisotropy": [metric]}
     return {"Masks": [job.outputs.uri(job.paths["stop"])]}
 
 
 def _older_draft(config: Config, n_seeds: int, n_streamlines: int) -> dict[str, Any]:
     tracking, algorithm = config.tracking, config.tracking.algorithm
+    given = isinstance(config.seeding.seeds, GivenSeeds)
+    source = {} if given else {"SourceType": "voxels"}
     return {
         "TractographyClass": "local",
         "TractographyMethod": _METHODS[algorithm.kind],
         "Count": n_streamlines,
-        "Seeding": {"SourceType": "voxels", "CountType": "global", "Count": n_seeds},
+        "Seeding": {**source, "CountType": "global", "Count": n_seeds},
         "Constraints": {},
         "Parameters": {
             "Units": "mm",

@@ -193,7 +193,7 @@ def test_a_killed_run_resumes_to_the_same_bytes(
     quick_batches = (*QUICK, "tracking.batch_size=10")  # 60 of them
     settings = [word for override in quick_batches for word in ("--set", override)]
     command = [sys.executable, "-m", "bids_tractography", scanned_once, output, "participant"]
-    ledger = output / ".work" / "sub-01" / "ledger.jsonl"
+    ledger = output / ".work" / "sub-01.batches" / "ledger.jsonl"
     ends = []
     for after in np.random.default_rng(5).permutation([0, 13, 27, 44]).cumsum() % 50:
         with subprocess.Popen(
@@ -471,3 +471,116 @@ def test_the_group_level_gathers_one_row_a_run(finished, tmp_path: Path) -> None
     described = json.loads((output / "group_tractograms.json").read_text())
     assert set(described) == set(table)
     assert run_cli("unused", tmp_path / "nothing", "group", overrides=()).returncode == 66
+
+
+def test_files_of_others_in_the_work_folder_stay(scanned_once: Path, tmp_path: Path) -> None:
+    work = tmp_path / "scratch"
+    (work / "sub-01").mkdir(parents=True)
+    (work / "sub-01" / "thesis.txt").write_text("precious")
+    ended = run_cli(scanned_once, tmp_path / "output", "participant", "-w", work)
+    assert ended.returncode == 0
+    assert [path.name for path in work.rglob("*")] == ["sub-01", "thesis.txt"]
+
+
+def test_a_dataset_of_another_pipeline_is_not_overwritten(
+    scanned_once: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "qsiprep"
+    write_description(output, DatasetType="derivative", GeneratedBy=[{"Name": "QSIPrep"}])
+    before = (output / "dataset_description.json").read_bytes()
+    ended = run_cli(scanned_once, output, "participant")
+    assert ended.returncode == 73
+    assert "not ours" in ended.stderr
+    assert (output / "dataset_description.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("what", ["tractogram.trx", "fod_dwimap.nii.gz", "seed_mask.nii.gz"])
+def test_a_damaged_output_is_made_again(
+    finished, scanned_once: Path, tmp_path: Path, what: str
+) -> None:
+    output = shutil.copytree(finished[0], tmp_path / "output")
+    (path,) = output.glob(f"sub-01/dwi/*{what}")
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    again = run_cli(scanned_once, output, "participant")
+    assert again.returncode == 0, again.stderr
+    assert "made again: it was changed or damaged" in again.stderr
+    assert path.read_bytes() == whole
+    assert sha256(the_tractogram(output)) == sha256(the_tractogram(finished[0]))
+
+
+def test_two_algorithms_share_an_output_folder(
+    finished, scanned_once: Path, tmp_path: Path
+) -> None:
+    output = shutil.copytree(finished[0], tmp_path / "output")
+    det = (*QUICK, "tracking.algorithm.kind=det")
+    assert run_cli(scanned_once, output, "participant", overrides=det).returncode == 0
+    assert len(tractograms(output)) == 2
+    again = run_cli(scanned_once, output, "participant")
+    assert "nothing to compute" in again.stderr
+
+
+def test_links_of_earlier_calls_stay(finished, scanned_once: Path, tmp_path: Path) -> None:
+    output = shutil.copytree(finished[0], tmp_path / "output")
+    write_description(tmp_path / "extra", DatasetType="derivative")
+    extra = ("-d", f"extra={tmp_path / 'extra'}")
+    assert run_cli(scanned_once, output, "participant", *extra).returncode == 0
+    assert run_cli(scanned_once, output, "participant").returncode == 0
+    links = json.loads((output / "dataset_description.json").read_text())["DatasetLinks"]
+    assert set(links) == {scanned_once.name, "extra"}
+
+
+def test_a_run_without_gradients_does_not_stop_the_other_runs(
+    dataset: Path, finished, tmp_path: Path
+) -> None:
+    folder = dataset / "sub-01" / "dwi"
+    shutil.copy(folder / "sub-01_dwi.nii.gz", folder / "sub-01_dir-PA_dwi.nii.gz")
+    shutil.copy(folder / "sub-01_dwi.nii.gz", folder / "sub-01_part-phase_dwi.nii.gz")
+    (folder / "sub-01_dwi.bval").rename(folder / "sub-01_dir-AP_dwi.bval")
+    (folder / "sub-01_dwi.bvec").rename(folder / "sub-01_dir-AP_dwi.bvec")
+    (folder / "sub-01_dwi.nii.gz").rename(folder / "sub-01_dir-AP_dwi.nii.gz")
+    ended = run_cli(dataset, tmp_path / "output", "participant")
+    assert ended.returncode == 66
+    assert "sub-01_dir-PA: sub-01_dir-PA_dwi.nii.gz has no .bval and no .bvec" in ended.stderr
+    assert "part-phase" not in ended.stderr
+    assert sha256(the_tractogram(tmp_path / "output")) == sha256(the_tractogram(finished[0]))
+
+
+def test_the_group_level_refuses_what_it_would_ignore(finished, tmp_path: Path) -> None:
+    output = shutil.copytree(finished[0], tmp_path / "output")
+    ended = run_cli("unused", output, "group", "--dry-run", overrides=())
+    assert ended.returncode == 64
+    assert "--dry-run" in ended.stderr
+    assert not (output / "group_tractograms.tsv").exists()
+
+
+def test_the_group_level_leaves_out_tractograms_that_are_gone(finished, tmp_path: Path) -> None:
+    output = shutil.copytree(finished[0], tmp_path / "output")
+    the_tractogram(output).unlink()
+    ended = run_cli("unused", output, "group", overrides=())
+    assert ended.returncode == 66
+    assert "its tractogram is not there" in ended.stderr
+
+
+def test_a_request_to_end_is_obeyed_at_once_and_the_run_resumes(
+    finished, scanned_once: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "output"
+    slow = (*QUICK, "tracking.batch_size=10")
+    settings = [word for override in slow for word in ("--set", override)]
+    ledger = output / ".work" / "sub-01.batches" / "ledger.jsonl"
+    command = [sys.executable, "-m", "bids_tractography", scanned_once, output, "participant"]
+    with subprocess.Popen(
+        [*command, "--n-procs", "2", *settings],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        while batches_in(ledger) < 5 and process.poll() is None:
+            time.sleep(0.001)
+        process.terminate()
+        assert process.wait(timeout=20) == 143
+    deadline = time.monotonic() + 10
+    while (ended := run_cli(scanned_once, output, "participant", overrides=slow)).returncode == 75:
+        assert time.monotonic() < deadline, "a worker still holds the lock"
+    assert ended.returncode == 0
+    assert sha256(the_tractogram(output)) == sha256(the_tractogram(finished[0]))

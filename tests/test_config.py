@@ -160,8 +160,16 @@ def test_repeated_keys_are_refused(tmp_path: Path, name: str, text: str) -> None
 
 
 def test_the_same_key_in_two_sections_is_no_repetition(tmp_path: Path) -> None:
-    config = from_yaml(tmp_path, "seeding: {mask: {map: md}}\nstopping: {map: md}\n")
+    config = from_yaml(
+        tmp_path, "seeding: {mask: {map: md, above: 1}}\nstopping: {map: md, below: 1}\n"
+    )
     assert config.stopping.model_dump()["map"] == "md"
+
+
+@pytest.mark.parametrize("override", ["seeding.mask.map=md", "stopping.map=md"])
+def test_the_threshold_of_fa_is_no_default_for_other_maps(override: str) -> None:
+    with pytest.raises(ConfigError, match="the default is for FA"):
+        load_config(None, [override])
 
 
 @pytest.mark.parametrize(
@@ -545,7 +553,15 @@ FILE = st.one_of(
         }
     ),
 )
-MASKS = FILE | kind("threshold", map=st.sampled_from(["fa", "md"]), above=numbers(0, 1))
+
+
+def threshold(key: str, values: Any) -> Any:
+    """A threshold on FA, which has a default, or on MD, which has none."""
+    on_md = {"kind": st.just("threshold"), "map": st.just("md"), key: values}
+    return kind("threshold", map=st.just("fa"), **{key: values}) | st.fixed_dictionaries(on_md)
+
+
+MASKS = FILE | threshold("above", numbers(0, 1))
 RESPONSES = st.one_of(
     kind("auto", voxels=st.integers(1, 10**6), erode_mm=numbers(0, 30)),
     st.fixed_dictionaries(
@@ -581,7 +597,7 @@ CONFIGS = st.fixed_dictionaries(
         ),
         "seeding": st.fixed_dictionaries({"mask": MASKS, "seeds": SEEDS, "rng_seed": RNG_SEEDS})
         | st.fixed_dictionaries({"seeds": GIVEN_SEEDS, "rng_seed": RNG_SEEDS}),
-        "stopping": kind("threshold", map=st.sampled_from(["fa", "md"]), below=numbers(-1, 1))
+        "stopping": threshold("below", numbers(-1, 1))
         | st.fixed_dictionaries({"kind": st.just("binary"), "mask": FILE}),
         "tracking": st.fixed_dictionaries(
             {

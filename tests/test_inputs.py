@@ -60,7 +60,11 @@ def runs_of(
 ) -> list[DwiRun]:
     datasets = [read_dataset(f"set{n}", root) for n, root in enumerate(roots)]
     selection = Selection(sessions, filters, database)
-    return ParticipantFiles(datasets, subject, selection).dwi_runs(load_config(None, overrides))
+    found = ParticipantFiles(datasets, subject, selection).dwi_runs(load_config(None, overrides))
+    for run in found:
+        if isinstance(run, tuple):
+            raise run[1]
+    return found
 
 
 def filters_in(folder: Path, content: Any) -> dict[str, dict[str, Any]]:

@@ -363,15 +363,15 @@ HOLD = """
 import sys, time
 from pathlib import Path
 from bids_tractography.outputs import exclusive
-with exclusive(Path(sys.argv[1]), "it"):
+with exclusive(Path(sys.argv[1]), sys.argv[2]):
     print("held", flush=True)
     time.sleep(60)
 """
 
 
 @contextmanager
-def held_elsewhere(folder: Path) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-c", HOLD, str(folder)]
+def held_elsewhere(root: Path, name: str) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-c", HOLD, str(root), name]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
@@ -381,9 +381,9 @@ def held_elsewhere(folder: Path) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-def is_free(folder: Path) -> bool:
+def is_free(root: Path, name: str) -> bool:
     try:
-        with exclusive(folder, "it"):
+        with exclusive(root, name):
             return True
     except BusyError:
         return False
@@ -391,40 +391,37 @@ def is_free(folder: Path) -> bool:
 
 def test_being_kept_out_is_told_as_temporary(tmp_path: Path) -> None:
     with (
-        exclusive(tmp_path / "sub-01", "it"),
+        exclusive(tmp_path, "sub-01"),
         pytest.raises(BusyError, match="working on sub-01") as error,
-        exclusive(tmp_path / "sub-01", "sub-01"),
+        exclusive(tmp_path, "sub-01"),
     ):
         pass
     assert error.value.exit_code == 75
 
 
 def test_another_process_is_kept_out_until_it_is_killed(tmp_path: Path) -> None:
-    folder = tmp_path / "work/sub-01"
-    with held_elsewhere(folder) as process:
-        assert not is_free(folder)
-        assert not is_free(folder), "being turned away must not free it"
-        assert is_free(tmp_path / "work/sub-02")
+    with held_elsewhere(tmp_path, "sub-01") as process:
+        assert not is_free(tmp_path, "sub-01")
+        assert not is_free(tmp_path, "sub-01"), "being turned away must not free it"
+        assert is_free(tmp_path, "sub-02")
         process.send_signal(signal.SIGKILL)
         process.wait()
-        assert is_free(folder)
+        assert is_free(tmp_path, "sub-01")
 
 
-def test_a_folder_is_free_again_afterwards(tmp_path: Path) -> None:
-    folder = tmp_path / "work/sub-01"
-    with exclusive(folder, "it"):
-        assert not is_free(folder)
-    assert is_free(folder)
-    with pytest.raises(RuntimeError), exclusive(folder, "it"):
+def test_a_run_is_free_again_afterwards_and_no_lock_is_left(tmp_path: Path) -> None:
+    with exclusive(tmp_path, "sub-01"):
+        assert not is_free(tmp_path, "sub-01")
+    assert is_free(tmp_path, "sub-01")
+    with pytest.raises(RuntimeError), exclusive(tmp_path, "sub-01"):
         raise RuntimeError
-    assert is_free(folder)
-    assert not folder.exists()
-    assert list(folder.parent.iterdir()) == []
+    assert is_free(tmp_path, "sub-01")
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_a_work_folder_that_cannot_be_made_is_an_output_error(tmp_path: Path) -> None:
+def test_a_lock_that_cannot_be_made_is_an_output_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match="file"), exclusive(tmp_path / "file/sub-01", "it"):
+    with pytest.raises(OutputError, match="file"), exclusive(tmp_path / "file", "sub-01"):
         pass
 
 

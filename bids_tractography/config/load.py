@@ -95,7 +95,7 @@ def _read_file(path: Path) -> dict[str, Any]:
         content = reader(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise NoInputError(f"{path}: cannot read the configuration ({error.strerror}).") from None
-    except (ValueError, yaml.YAMLError) as error:  # JSON, TOML and Unicode errors are ValueErrors
+    except (ValueError, RecursionError, yaml.YAMLError) as error:  # most are ValueErrors
         raise ConfigError(f"{path} is not valid {path.suffix[1:].upper()}: {error}") from None
     if content is None:
         return {}

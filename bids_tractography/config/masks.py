@@ -21,7 +21,13 @@ class ThresholdMask(Section):
     map: ScalarMap = "fa"
     """Map of the tensor fit: fractional anisotropy or mean diffusivity (mm²/s)."""
     above: float = 0.2
-    """Voxels are in the mask where ``map > above``."""
+    """Voxels are in the mask where ``map > above``; has to be given for other maps than FA."""
+
+    @model_validator(mode="after")
+    def _threshold_of_its_map(self) -> ThresholdMask:
+        if self.map != "fa" and "above" not in self.model_fields_set:
+            raise ValueError(f"say above which value: the default is for FA, not {self.map}")
+        return self
 
 
 class FileMask(Section):

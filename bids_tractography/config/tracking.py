@@ -32,7 +32,7 @@ class TotalSeeds(Section):
 
     kind: Literal["total"] = "total"
     count: Annotated[int, Field(ge=1)]
-    """Number of seeds in all; a larger number keeps the first ones as they are."""
+    """Number of seeds in all; with the same rng_seed a larger number begins with the same ones."""
 
 
 class GivenSeeds(Section):
@@ -84,7 +84,13 @@ class ThresholdStop(Section):
     map: ScalarMap = "fa"
     """Map of the tensor fit."""
     below: float = 0.2
-    """Tracking goes on while ``map > below``."""
+    """Tracking goes on while ``map > below``; has to be given for other maps than FA."""
+
+    @model_validator(mode="after")
+    def _threshold_of_its_map(self) -> ThresholdStop:
+        if self.map != "fa" and "below" not in self.model_fields_set:
+            raise ValueError(f"say below which value: the default is for FA, not {self.map}")
+        return self
 
 
 class BinaryStop(Section):
@@ -168,6 +174,6 @@ class Output(Section):
     @field_validator("formats")
     @classmethod
     def _at_least_one(cls, formats: tuple[str, ...]) -> tuple[str, ...]:
-        if not formats:
-            raise ValueError("name at least one format")
+        if not formats or len(set(formats)) < len(formats):
+            raise ValueError("name at least one format, and each once")
         return formats

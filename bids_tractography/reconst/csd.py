@@ -16,7 +16,7 @@ from bids_tractography.dwi import Dwi
 from bids_tractography.errors import DataError, GradientError
 from bids_tractography.gradients import Shell
 from bids_tractography.reconst.fodf import ModelFit, n_coefficients, sh_basis
-from bids_tractography.reconst.tensor import TensorFit
+from bids_tractography.reconst.tensor import TensorFit, tensor_fitter
 from bids_tractography.reconst.voxels import map_voxels
 
 logger = logging.getLogger(__name__)
@@ -63,11 +63,11 @@ def fit_csd(
         If no response can be estimated.
     """
     shell = choose_shell(dwi.gradients.shells, config)
-    order = choose_order(shell.volumes.size, config)
+    order = choose_order(shell.n_directions, config)
     response = (
         _given(config.response)
         if isinstance(config.response, GivenResponse)
-        else estimate_response(dwi, mask, tensor, config.response)
+        else estimate_response(dwi, mask, tensor, shell, config.response)
     )
     for warning in response.warnings:
         logger.warning(warning)
@@ -79,17 +79,17 @@ def fit_csd(
         return deconvolve(signals[:, shell.volumes], problem)
 
     record: dict[str, Any] = {
-        "Shell": shell.b_s_mm2,
-        "Directions": int(shell.volumes.size),
-        "SphericalHarmonicOrder": order,
-        "Response": {
-            "Eigenvalues": list(response.eigenvalues_mm2_s),
-            "S0": response.s0,
-            "Voxels": response.voxels,
+        "shell_s_mm2": shell.b_s_mm2,
+        "directions": shell.n_directions,
+        "sh_order": order,
+        "response": {
+            "eigenvalues_mm2_s": list(response.eigenvalues_mm2_s),
+            "s0": response.s0,
+            "voxels": response.voxels,
         },
-        "PositivityWeight": config.positivity_weight,
-        "PositivityThreshold": config.positivity_threshold,
-        "Warnings": list(response.warnings),
+        "positivity_weight": config.positivity_weight,
+        "positivity_threshold": config.positivity_threshold,
+        "warnings": list(response.warnings),
     }
     return ModelFit(map_voxels(fit, dwi.data, mask, n_threads), record)
 
@@ -107,8 +107,8 @@ def choose_shell(shells: tuple[Shell, ...], config: CsdModel) -> Shell:
                 f"model.shell_s_mm2 is {config.shell_s_mm2:g}; the shells are at {there} s/mm²."
             )
         return nearest
-    suitable = [shell for shell in shells if shell.volumes.size >= n_coefficients(4)]
-    return suitable[-1] if suitable else max(shells, key=lambda shell: shell.volumes.size)
+    suitable = [shell for shell in shells if shell.n_directions >= n_coefficients(4)]
+    return suitable[-1] if suitable else max(shells, key=lambda shell: shell.n_directions)
 
 
 def choose_order(n_directions: int, config: CsdModel) -> int:
@@ -132,12 +132,13 @@ def _given(config: GivenResponse) -> Response:
 
 
 def estimate_response(
-    dwi: Dwi, mask: NDArray[np.bool_], tensor: TensorFit, config: AutoResponse
+    dwi: Dwi, mask: NDArray[np.bool_], tensor: TensorFit, shell: Shell, config: AutoResponse
 ) -> Response:
     """Average the tensors of the voxels of highest FA, away from the edge of the brain.
 
     Noise and motion give the edge of the brain a high FA; the tensor of single-bundle voxels
-    inside it is close to axially symmetric.
+    inside it is close to axially symmetric. It is fitted again to b=0 and the shell to be
+    deconvolved, since signals of another b-value do not extrapolate to it.
     """
     depth_mm = ndimage.distance_transform_edt(np.pad(mask, 1), dwi.grid.voxel_size_mm)[
         1:-1, 1:-1, 1:-1
@@ -157,7 +158,8 @@ def estimate_response(
     # Stable, so that ties do not depend on the sorting algorithm.
     best = np.argsort(-tensor.fa[candidates], kind="stable")[: config.voxels]
     chosen = tuple(voxels[best].T)
-    first, second, third = tensor.eigenvalues_mm2_s[chosen].mean(axis=0, dtype=np.float64)
+    fitted = tensor_fitter(dwi, shell.volumes)(dwi.data[chosen].astype(np.float64))
+    first, second, third = fitted[:, :3].mean(axis=0)
     radial = float(second + third) / 2
     response = Response(
         (float(first), radial, radial), float(signal[chosen].mean(dtype=np.float64)), len(best)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from bids_tractography.config.model import TensorMaps, TensorModel
 from bids_tractography.dwi import Dwi
 from bids_tractography.errors import GradientError
+from bids_tractography.gradients import count_axes
 from bids_tractography.reconst.fodf import ModelFit, sh_basis
 from bids_tractography.reconst.voxels import map_voxels
 
@@ -56,7 +58,7 @@ class TensorFit:
     @property
     def record(self) -> dict[str, Any]:
         """What the sidecars tell about the fit."""
-        return {"FitMethod": "wls", "ShellsUsed": list(self.shells_s_mm2)}
+        return {"fit_method": "wls", "shells_s_mm2": list(self.shells_s_mm2)}
 
 
 def fit_tensor(dwi: Dwi, mask: NDArray[np.bool_], config: TensorMaps, n_threads: int) -> TensorFit:
@@ -70,24 +72,35 @@ def fit_tensor(dwi: Dwi, mask: NDArray[np.bool_], config: TensorMaps, n_threads:
     shells = dwi.gradients.shells
     used = [shell for shell in shells if shell.b_s_mm2 <= config.max_b_s_mm2] or [shells[0]]
     weighted = np.concatenate([shell.volumes for shell in used])
-    if weighted.size < _LEAST_DIRECTIONS:
+    n_directions = count_axes(dwi.gradients.directions[weighted])
+    if n_directions < _LEAST_DIRECTIONS:
         raise GradientError(
-            f"the tensor needs {_LEAST_DIRECTIONS} diffusion-weighted volumes, and "
-            f"{weighted.size} are at or below b = {config.max_b_s_mm2:g} s/mm².",
+            f"the tensor needs {_LEAST_DIRECTIONS} distinct directions, and the shells at or below "
+            f"b = {config.max_b_s_mm2:g} s/mm² have {n_directions}.",
             "Raise tensor.max_b_s_mm2.",
         )
-    volumes = np.sort(np.concatenate([dwi.gradients.b0_volumes, weighted]))
-    model = DipyTensorModel(dwi.gradients.table(volumes), fit_method="WLS")
-
-    def fit(signals: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.asarray(model.fit(signals[:, volumes]).model_params)
-
-    parameters = map_voxels(fit, dwi.data, mask, n_threads)
+    parameters = map_voxels(tensor_fitter(dwi, weighted), dwi.data, mask, n_threads)
     return TensorFit(
         eigenvalues_mm2_s=parameters[..., :3],
         eigenvectors=parameters[..., 3:].reshape(*mask.shape, 3, 3),
         shells_s_mm2=tuple(shell.b_s_mm2 for shell in used),
     )
+
+
+def tensor_fitter(
+    dwi: Dwi, weighted: NDArray[np.intp]
+) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
+    """Return a function from signals (n, V) to eigenvalues and eigenvectors (n, 12).
+
+    Parameters
+    ----------
+    dwi : Dwi
+    weighted : ndarray of int
+        Diffusion-weighted volumes to fit to, beside those with b=0.
+    """
+    volumes = np.sort(np.concatenate([dwi.gradients.b0_volumes, weighted]))
+    model = DipyTensorModel(dwi.gradients.table(volumes), fit_method="WLS")
+    return lambda signals: np.asarray(model.fit(signals[:, volumes]).model_params)
 
 
 def tensor_odf(

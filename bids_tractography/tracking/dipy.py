@@ -305,8 +305,9 @@ DIPY = EngineKind(
     stopping=frozenset({"threshold", "binary"}),
     batch_size=10_000,
     differences=(
-        "The random numbers of a streamline are keyed by the position of its seed, so streamlines "
-        "of seeds whose 2x + 3y + 5z (in voxels) coincides to about 1e-9 share theirs.",
+        "The random numbers of a streamline are keyed by the position of its seed: streamlines of "
+        "one seed share theirs, and so do those of seeds whose 2x + 3y + 5z (in voxels) coincides "
+        "to about 1e-6, which is rare for random seeds and common for a regular grid.",
         "The stopping rule is not asked at the seed itself.",
         "The reverse of the first step, where the second half of a streamline sets out, is taken "
         "in voxel units: the first cone of that half is bent where voxels are not cubes.",

@@ -10,9 +10,9 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shutil
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +21,7 @@ from typing import Any, BinaryIO, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from bids_tractography.errors import OutputError
 from bids_tractography.seeding import SeedBatch
 from bids_tractography.streamlines import Counts, StreamlineBatch
 
@@ -99,16 +100,26 @@ class BatchStore:
             return store
         if head:
             logger.info("Unfinished batches in %s belong to another run: starting over.", folder)
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
         store = cls(folder, rng_seed)
-        for path in (store._points_path, store._lengths_path):
-            path.touch()
-        head = {"format": _FORMAT, "fingerprint": fingerprint, "rng_seed": rng_seed}
-        temporary = folder / "ledger.tmp"
-        temporary.write_text(json.dumps(head) + "\n")
-        temporary.rename(store._ledger_path)
+        store.discard()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for path in (store._points_path, store._lengths_path):
+                path.touch()
+            head = {"format": _FORMAT, "fingerprint": fingerprint, "rng_seed": rng_seed}
+            temporary = folder / "ledger.tmp"
+            temporary.write_text(json.dumps(head) + "\n")
+            temporary.rename(store._ledger_path)
+        except OSError as error:
+            raise OutputError(f"{folder} cannot be written ({error.strerror}).") from None
         return store
+
+    def discard(self) -> None:
+        """Remove the store: its own files, and the folder if nothing else is in it."""
+        for name in ("ledger.jsonl", "ledger.tmp", "points.float32", "lengths.uint32"):
+            (self.folder / name).unlink(missing_ok=True)
+        with suppress(OSError):
+            self.folder.rmdir()
 
     @property
     def _points_path(self) -> Path:
@@ -173,9 +184,12 @@ class BatchStore:
 
     def _write(self, path: Path, content: bytes) -> None:
         file = self._files[path]
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+        try:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        except OSError as error:
+            raise OutputError(f"{path} cannot be written ({error.strerror}).") from error
 
     def _account(self, entry: Entry) -> None:
         self.next_seed = entry.stop
