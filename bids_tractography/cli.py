@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 import yaml
 from rich.console import Console
 from rich.logging import RichHandler
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -361,7 +362,7 @@ def _print_outcomes(request: Request, outcomes: dict[str, Outcome]) -> None:
         table.add_column(column, overflow="fold")
     for name, outcome in sorted(outcomes.items()):
         if isinstance(outcome, Failure):
-            table.add_row(name, f"failed ({outcome.exit_code})", outcome.message)
+            table.add_row(name, f"failed ({outcome.exit_code})", escape(outcome.message))
         else:
             where = outcome.tractogram.relative_to(request.output_dir)
             table.add_row(name, "up to date" if outcome.reused else "done", str(where))
