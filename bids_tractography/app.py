@@ -9,7 +9,7 @@ import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -224,7 +224,7 @@ def _job(request: Request, datasets: list[Dataset], run: DwiRun) -> Job:
         common["SpatialReference"] = outputs.uri(run.image)
     if "res" in outputs.entities:
         common["Resolution"] = "That of the DWI"
-    outputs = RunOutputs(request.output_dir, run.image.name, links, common)
+    outputs = replace(outputs, common=common)
     return Job(
         run=run,
         config=request.config,

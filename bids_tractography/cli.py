@@ -33,7 +33,7 @@ from bids_tractography.app import LeftOut, Request, Study, exit_code, open_study
 from bids_tractography.config import Config
 from bids_tractography.config.load import load_config
 from bids_tractography.errors import TractographyError, UnknownLevelError, UsageError
-from bids_tractography.executor import Failure, LogProgress, Outcome
+from bids_tractography.executor import LOG_FORMAT, LOG_TIME, Failure, LogProgress, Outcome
 from bids_tractography.group import write_group_table
 from bids_tractography.inputs import read_filters
 from bids_tractography.job import Job
@@ -280,12 +280,10 @@ def _set_up_logging(console: Console, verbosity: int) -> None:
     handler: logging.Handler
     if console.is_terminal:
         handler = RichHandler(console=console, show_path=False, markup=False, highlighter=None)
-        handler.setFormatter(logging.Formatter("%(message)s", datefmt="%H:%M:%S"))
+        handler.setFormatter(logging.Formatter("%(message)s", datefmt=LOG_TIME))
     else:
         handler = logging.StreamHandler()
-        handler.setFormatter(
-            logging.Formatter("%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
-        )
+        handler.setFormatter(logging.Formatter(LOG_FORMAT, datefmt=LOG_TIME))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("bids_tractography").setLevel(logging.DEBUG if verbosity else logging.INFO)
     logging.captureWarnings(capture=True)

@@ -19,6 +19,7 @@ from bids_tractography.pipeline import Done, Progress, process_dwi
 
 logger = logging.getLogger(__name__)
 
+LOG_FORMAT, LOG_TIME = "%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"
 _LOG_SECONDS = 60
 
 
@@ -107,9 +108,7 @@ def _exit_with(parent: int) -> None:
 def _start_worker(level: int, parent: int) -> None:
     threading.Thread(target=_exit_with, args=(parent,), daemon=True).start()
     logging.getLogger("bids_tractography").setLevel(level)
-    logging.basicConfig(
-        level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S"
-    )
+    logging.basicConfig(level=logging.WARNING, format=LOG_FORMAT, datefmt=LOG_TIME)
 
 
 def _run_logging(job: Job) -> Outcome:
