@@ -12,10 +12,17 @@ from numpy.typing import NDArray
 class Stop(StrEnum):
     """Why an end of a streamline is where it is."""
 
-    STOPPING_RULE = "stopping_rule"
+    STOPPING_RULE = "stopping_rule"  # a threshold or a mask
+    GREY_MATTER = "grey_matter"  # act and cmc: where a streamline may end
+    FLUID = "fluid"  # act and cmc: where it may not
     IMAGE_BORDER = "image_border"
-    NO_DIRECTION = "no_direction"
+    ANGLE = "angle"  # there are directions, but none in the cone
+    NO_DIRECTION = "no_direction"  # the fODF is zero
     MAX_LENGTH = "max_length"
+
+
+# Ends that the anatomy does not explain: of dead-end streamlines.
+DEAD = (Stop.FLUID, Stop.ANGLE, Stop.NO_DIRECTION)
 
 
 class Rejection(StrEnum):
@@ -24,6 +31,8 @@ class Rejection(StrEnum):
     TOO_LONG = "too_long"
     DEAD_END = "dead_end"
     TOO_SHORT = "too_short"
+    EXCLUDED = "excluded"  # a point in an exclude mask
+    NOT_INCLUDED = "not_included"  # no point in one of the include masks
 
 
 @dataclass(frozen=True)

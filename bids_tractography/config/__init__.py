@@ -2,9 +2,26 @@
 
 from __future__ import annotations
 
-from bids_tractography.config.model import CsdModel, Gradients, Model, TensorMaps
-from bids_tractography.config.section import Section
+from collections.abc import Iterator
+
+from pydantic import model_validator
+
+from bids_tractography.config.algorithm import ParticleFiltering
+from bids_tractography.config.files import File, files_in
+from bids_tractography.config.masks import InterfaceMask, TissueMask
+from bids_tractography.config.model import (
+    CsdModel,
+    Gradients,
+    Model,
+    MsmtCsdModel,
+    TensorMaps,
+)
+from bids_tractography.config.section import Section, sections_in
+from bids_tractography.config.tissue import AutoTissue, DwiTissue, Tissue
 from bids_tractography.config.tracking import (
+    ActStop,
+    CmcStop,
+    ImportTract,
     Output,
     Seeding,
     Stopping,
@@ -22,6 +39,8 @@ class Config(Section):
     """Reading of b-values."""
     tensor: TensorMaps = TensorMaps()
     """Scalar maps."""
+    tissue: Tissue = AutoTissue()
+    """Tissue fractions, where masks or stopping ask for them."""
     model: Model = CsdModel()
     """The fODF that streamlines follow."""
     seeding: Seeding = Seeding()
@@ -30,5 +49,29 @@ class Config(Section):
     """Where streamlines end."""
     tracking: Tracking = Tracking()
     """The tracker."""
+    import_tract: ImportTract | None = None
+    """A tractogram made elsewhere: a path, or BIDS filters; nothing is tracked then."""
     output: Output = Output()
     """The tractogram file."""
+
+    @model_validator(mode="after")
+    def _parts_go_together(self) -> Config:
+        if isinstance(self.tracking.algorithm, ParticleFiltering) and not isinstance(
+            self.stopping, ActStop | CmcStop
+        ):
+            raise ValueError(
+                "tracking.algorithm pft needs tissue: set stopping.kind to act or cmc"
+            )
+        if isinstance(self.tissue, DwiTissue) and not isinstance(self.model, MsmtCsdModel):
+            raise ValueError("tissue.kind dwi needs model.kind msmt_csd, which has the fractions")
+        return self
+
+    @property
+    def needs_tissue(self) -> bool:
+        """Whether tissue fractions are asked for anywhere."""
+        of_tissue = ActStop | CmcStop | TissueMask | InterfaceMask
+        return any(isinstance(section, of_tissue) for section in sections_in(self))
+
+    def files(self) -> Iterator[tuple[str, File]]:
+        """Yield every file that is named, with the dotted path of its key."""
+        return files_in(self)

@@ -2,51 +2,157 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from bids_tractography.config.section import Section, default_kind
+from bids_tractography.config.files import File
+from bids_tractography.config.section import NotEmpty, Section, default_kind
 
-ScalarMap = Literal["fa", "md"]
-# null: the entity is absent; "*": it has any value.
-FilterValue = str | int | None
+TensorScalar = Literal["fa", "md", "ad", "rd"]
+ScalarMap = Literal[TensorScalar, "gfa"]
+TissueName = Literal["wm", "gm", "csf"]
+
+
+class FullMask(Section):
+    """Every voxel of the image."""
+
+    kind: Literal["full"] = "full"
+
+
+class BrainMask(Section):
+    """The brain: the mask of the dataset, or one made from the DWI."""
+
+    kind: Literal["brain"] = "brain"
+
+
+class FileMask(File):
+    """An image; voxels above zero are in the mask. Other grids: the nearest voxel."""
+
+    kind: Literal["file"] = "file"
+
+
+class RoiMask(Section):
+    """Regions, united: voxels above zero in any of several images."""
+
+    kind: Literal["roi"] = "roi"
+    files: Annotated[tuple[File, ...], NotEmpty]
+    """Images; on another grid, the nearest voxel is taken."""
+
+
+class LabelsMask(File):
+    """Regions of a segmentation, by their numbers."""
+
+    kind: Literal["labels"] = "labels"
+    include: tuple[int, ...] = ()
+    """Labels in the mask; empty for every label above zero."""
+    exclude: tuple[int, ...] = ()
+    """Labels that are not."""
+
+    @model_validator(mode="after")
+    def _some_label(self) -> LabelsMask:
+        if not self.include and not self.exclude:
+            raise ValueError("give labels to include, to exclude, or both")
+        both = sorted(set(self.include) & set(self.exclude))
+        if both:
+            raise ValueError(f"{both} cannot be included and excluded")
+        return self
 
 
 class ThresholdMask(Section):
-    """Voxels where a scalar map is above a value."""
+    """Voxels where a map is above a value, below one, or both."""
 
     kind: Literal["threshold"] = "threshold"
-    map: ScalarMap = "fa"
-    """Map of the tensor fit: fractional anisotropy or mean diffusivity (mm²/s)."""
-    above: float = 0.2
-    """Voxels are in the mask where ``map > above``; has to be given for other maps than FA."""
+    map: ScalarMap | File = "fa"
+    """A map of the fit (``fa``, ``md``, ``ad``, ``rd`` of the tensor in mm²/s, ``gfa`` of the
+    fODF), or a file; on another grid it is interpolated linearly."""
+    above: float | None = None
+    """Voxels are in the mask where ``map > above``; 0.2 for FA if nothing is said."""
+    below: float | None = None
+    """Voxels are in the mask where ``map < below``."""
+    percentile: bool = False
+    """The values are percentiles of the map's non-zero voxels in the brain."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_threshold(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("map", "fa") == "fa":
+            unsaid = "above" not in data and "below" not in data and not data.get("percentile")
+            return {**data, "above": 0.2} if unsaid else data
+        return data
 
     @model_validator(mode="after")
     def _threshold_of_its_map(self) -> ThresholdMask:
-        if self.map != "fa" and "above" not in self.model_fields_set:
-            raise ValueError(f"say above which value: the default is for FA, not {self.map}")
+        values = [value for value in (self.above, self.below) if value is not None]
+        if not values:
+            raise ValueError("say above or below which value")
+        if len(values) == 2 and values[0] >= values[1]:
+            raise ValueError("no value is above and below")
+        if self.percentile and not all(0 <= value <= 100 for value in values):
+            raise ValueError("a percentile is from 0 to 100")
         return self
 
 
-class FileMask(Section):
-    """An image on the DWI grid; voxels above zero are in the mask."""
+class TissueMask(Section):
+    """Voxels with more than a fraction of a tissue."""
 
-    kind: Literal["file"] = "file"
-    path: Path | None = None
-    """Path of the image, the same for every DWI run."""
-    filters: dict[str, FilterValue | list[FilterValue]] | None = Field(default=None, min_length=1)
-    """BIDS entities (pybids names) of the image; participant and session are added."""
+    kind: Literal["tissue"] = "tissue"
+    tissue: TissueName = "wm"
+    """White matter, grey matter or cerebrospinal fluid."""
+    above: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    """Voxels are in the mask where the fraction is above this."""
 
-    @model_validator(mode="after")
-    def _one_source(self) -> FileMask:
-        if (self.path is None) == (self.filters is None):
-            raise ValueError("give either path or filters")
-        return self
+
+class InterfaceMask(Section):
+    """The rim of white matter: voxels of it that touch grey matter, or hold some."""
+
+    kind: Literal["interface"] = "interface"
+    above: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    """White matter in the voxel, and grey matter in it or in one of its six neighbours, are
+    above this fraction."""
+
+
+class AnyMask(Section):
+    """Voxels of at least one mask."""
+
+    kind: Literal["any"] = "any"
+    of: Annotated[tuple[Mask, ...], NotEmpty]
+    """The masks to unite."""
+
+
+class AllMask(Section):
+    """Voxels of every mask."""
+
+    kind: Literal["all"] = "all"
+    of: Annotated[tuple[Mask, ...], NotEmpty]
+    """The masks to intersect."""
+
+
+class NotMask(Section):
+    """Voxels that are not in a mask."""
+
+    kind: Literal["not"] = "not"
+    of: Mask
+    """The mask to invert."""
 
 
 Mask = Annotated[
-    Annotated[ThresholdMask | FileMask, Field(discriminator="kind")],
+    Annotated[
+        FullMask
+        | BrainMask
+        | FileMask
+        | RoiMask
+        | LabelsMask
+        | ThresholdMask
+        | TissueMask
+        | InterfaceMask
+        | AnyMask
+        | AllMask
+        | NotMask,
+        Field(discriminator="kind"),
+    ],
     BeforeValidator(default_kind("threshold")),
 ]
+
+for _section in (AnyMask, AllMask, NotMask):  # they contain each other
+    _section.model_rebuild()

@@ -6,8 +6,12 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
 
+from bids_tractography.config.files import File
 from bids_tractography.config.section import Section, default_kind
 
+ShBasis = Literal[
+    "auto", "tournier07", "tournier07_legacy", "descoteaux07", "descoteaux07_legacy"
+]
 ShOrder = Annotated[int, Field(ge=2, le=16, multiple_of=2)]
 
 
@@ -87,7 +91,135 @@ class TensorModel(Section):
     """Maximal spherical-harmonic order of the stored distribution."""
 
 
+class KurtosisModel(Section):
+    """Orientation distribution of the diffusion kurtosis tensor (Henriques 2015); two shells."""
+
+    kind: Literal["kurtosis"] = "kurtosis"
+    sh_order: ShOrder = 8
+    """Maximal spherical-harmonic order of the stored distribution."""
+    max_b_s_mm2: Annotated[float, Field(gt=0)] = 3000
+    """Shells above this are left out: the expansion in b does not hold there."""
+    alpha: Annotated[float, Field(gt=0, le=10)] = 4
+    """Radial weighting power of the distribution."""
+
+
+class AutoResponses(Section):
+    """Responses of white matter, grey matter and fluid from the data (Dhollander 2016)."""
+
+    kind: Literal["auto"] = "auto"
+
+
+class ResponseFiles(Section):
+    """Responses in MRtrix3's text files: a line for each shell, b=0 first."""
+
+    kind: Literal["files"] = "files"
+    wm: File
+    """White matter: zonal harmonics of even order."""
+    gm: File | None = None
+    """Grey matter: one number for each shell."""
+    csf: File
+    """Cerebrospinal fluid: one number for each shell."""
+
+
+class MsmtCsdModel(Section):
+    """Multi-shell multi-tissue constrained spherical deconvolution (Jeurissen 2014)."""
+
+    kind: Literal["msmt_csd"] = "msmt_csd"
+    sh_order: ShOrder | Literal["auto"] = "auto"
+    """Maximal order of the white-matter fODF; ``auto``: 8, or what the directions allow."""
+    tissues: Literal["auto", "wm_csf", "wm_gm_csf"] = "auto"
+    """Tissues; ``auto``: three with two shells or more, white matter and fluid with one."""
+    response: Annotated[
+        Annotated[AutoResponses | ResponseFiles, Field(discriminator="kind")],
+        BeforeValidator(default_kind("auto")),
+    ] = AutoResponses()
+
+
+class _Odf(Section):
+    kind: str
+    isotropic_part: Literal["drop", "keep"] = "drop"
+    """An orientation distribution has a floor in every direction, which would be followed;
+    ``drop`` subtracts its minimum over the sphere."""
+
+
+class CsaModel(_Odf):
+    """Constant-solid-angle Q-ball imaging (Aganj 2010)."""
+
+    kind: Literal["csa"] = "csa"
+    shell_s_mm2: Annotated[float, Field(gt=0)] | Literal["outermost"] = "outermost"
+    """b-value of the shell, or the outermost one that has enough directions."""
+    sh_order: ShOrder | Literal["auto"] = "auto"
+    """Maximal spherical-harmonic order; ``auto``: as the directions allow, at most 8."""
+    smooth: Annotated[float, Field(ge=0)] = 0.006
+    """Laplace-Beltrami regularisation."""
+
+
+class OpdtModel(_Odf):
+    """Orientation probability density transform (Tristan-Vega 2010)."""
+
+    kind: Literal["opdt"] = "opdt"
+    shell_s_mm2: Annotated[float, Field(gt=0)] | Literal["outermost"] = "outermost"
+    """b-value of the shell, or the outermost one that has enough directions."""
+    sh_order: ShOrder | Literal["auto"] = "auto"
+    """Maximal spherical-harmonic order; ``auto``: as the directions allow, at most 8."""
+    smooth: Annotated[float, Field(ge=0)] = 0.006
+    """Laplace-Beltrami regularisation."""
+
+
+class GqiModel(_Odf):
+    """Generalised q-sampling imaging (Yeh 2010), all shells."""
+
+    kind: Literal["gqi"] = "gqi"
+    sampling_length: Annotated[float, Field(gt=0, le=5)] = 1.2
+    """Diffusion sampling length ratio."""
+    method: Literal["gqi2", "standard"] = "gqi2"
+    """With the squared distance (``gqi2``) or as first published (``standard``)."""
+    sh_order: ShOrder = 8
+    """Maximal spherical-harmonic order of the stored distribution."""
+
+
+class RumbaModel(Section):
+    """Robust and unbiased model-based spherical deconvolution (Canales-Rodriguez 2015)."""
+
+    kind: Literal["rumba"] = "rumba"
+    wm_eigenvalues_mm2_s: tuple[float, float, float] | Literal["auto"] = "auto"
+    """White-matter response, largest first; ``auto``: that of the data."""
+    gm_mm2_s: Annotated[float, Field(gt=0)] | None = 0.8e-3
+    """Diffusivity of the grey-matter compartment; null leaves it out."""
+    csf_mm2_s: Annotated[float, Field(gt=0)] | None = 3e-3
+    """Diffusivity of the fluid compartment; null leaves it out."""
+    iterations: Annotated[int, Field(ge=1, le=10_000)] = 600
+    """Richardson-Lucy iterations."""
+    coils: Annotated[int, Field(ge=1, le=1024)] = 1
+    """Receiver coils combined as a sum of squares; 1 for SENSE."""
+    sh_order: ShOrder = 8
+    """Maximal spherical-harmonic order of the stored distribution."""
+
+
+class PrecomputedModel(File):
+    """fODFs made elsewhere: spherical harmonics in a NIfTI image on the DWI grid."""
+
+    kind: Literal["precomputed"] = "precomputed"
+    basis: ShBasis = "auto"
+    """Basis of the harmonics; ``auto``: as its sidecar says, and an error if it does not.
+    MRtrix3 writes ``tournier07``; DIPY by default ``descoteaux07_legacy``."""
+    axes: Literal["auto", "scanner", "image"] = "auto"
+    """Whether directions are along the scanner's axes (MRtrix3, ours) or the image's (DIPY);
+    ``auto``: as the sidecar says, or as the basis' program does."""
+
+
 Model = Annotated[
-    Annotated[CsdModel | TensorModel, Field(discriminator="kind")],
+    Annotated[
+        CsdModel
+        | MsmtCsdModel
+        | TensorModel
+        | KurtosisModel
+        | CsaModel
+        | OpdtModel
+        | GqiModel
+        | RumbaModel
+        | PrecomputedModel,
+        Field(discriminator="kind"),
+    ],
     BeforeValidator(default_kind("csd")),
 ]

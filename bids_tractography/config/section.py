@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
 
 
 class Section(BaseModel):
@@ -32,6 +32,15 @@ class Section(BaseModel):
         }
 
 
+def _not_empty(value: tuple[Any, ...]) -> tuple[Any, ...]:
+    if not value:
+        raise ValueError("give at least one")
+    return value
+
+
+NotEmpty = AfterValidator(_not_empty)
+
+
 def default_kind(kind: str) -> Callable[[Any], Any]:
     """Make a validator that completes a mapping without ``kind``, or a bare name.
 
@@ -47,3 +56,14 @@ def default_kind(kind: str) -> Callable[[Any], Any]:
         return value
 
     return complete
+
+
+def sections_in(value: Any) -> Iterator[Section]:
+    """Yield a section and all sections inside it, in tuples too."""
+    if isinstance(value, Section):
+        yield value
+        for name in type(value).model_fields:
+            yield from sections_in(getattr(value, name))
+    elif isinstance(value, tuple):
+        for item in value:
+            yield from sections_in(item)

@@ -7,7 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from bids_tractography.config.masks import FileMask, Mask, ScalarMap
+from bids_tractography.config.algorithm import Algorithm, Probabilistic
+from bids_tractography.config.files import File
+from bids_tractography.config.masks import Mask, ScalarMap
 from bids_tractography.config.section import Section, default_kind
 
 
@@ -81,15 +83,19 @@ class ThresholdStop(Section):
     """Stop where a map, interpolated linearly, is not above a value."""
 
     kind: Literal["threshold"] = "threshold"
-    map: ScalarMap = "fa"
-    """Map of the tensor fit."""
+    map: ScalarMap | File = "fa"
+    """A map of the fit, or a file; on another grid it is interpolated linearly."""
     below: float = 0.2
     """Tracking goes on while ``map > below``; has to be given for other maps than FA."""
+    percentile: bool = False
+    """The value is a percentile of the map's non-zero voxels in the brain."""
 
     @model_validator(mode="after")
     def _threshold_of_its_map(self) -> ThresholdStop:
-        if self.map != "fa" and "below" not in self.model_fields_set:
-            raise ValueError(f"say below which value: the default is for FA, not {self.map}")
+        if (self.map != "fa" or self.percentile) and "below" not in self.model_fields_set:
+            raise ValueError("say below which value: the default is for FA alone")
+        if self.percentile and not 0 <= self.below <= 100:
+            raise ValueError("a percentile is from 0 to 100")
         return self
 
 
@@ -97,41 +103,30 @@ class BinaryStop(Section):
     """Stop outside a mask (the voxel nearest to the point decides)."""
 
     kind: Literal["binary"] = "binary"
-    mask: FileMask
+    mask: Mask
     """Tracking goes on inside this mask."""
 
 
+class ActStop(Section):
+    """Anatomically constrained (Smith 2012): a streamline ends well where the grey-matter
+    fraction, interpolated, is above one half or outside the head, and badly in fluid."""
+
+    kind: Literal["act"] = "act"
+
+
+class CmcStop(Section):
+    """Continuous map criterion (Girard 2014): at each step a streamline goes on with a
+    probability that falls with the fractions of grey matter and fluid."""
+
+    kind: Literal["cmc"] = "cmc"
+
+
 Stopping = Annotated[
-    Annotated[ThresholdStop | BinaryStop, Field(discriminator="kind")],
+    Annotated[
+        ThresholdStop | BinaryStop | ActStop | CmcStop,
+        Field(discriminator="kind"),
+    ],
     BeforeValidator(default_kind("threshold")),
-]
-
-
-class _OnSphere(Section):
-    kind: str
-    step_size_mm: Annotated[float, Field(gt=0, le=10)] = 0.5
-    """Distance between points."""
-    max_angle_deg: Annotated[float, Field(gt=0, lt=90)] = 30
-    """Largest angle between successive steps."""
-    pmf_threshold: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Amplitudes below this share of the fODF's largest at the point count as zero."""
-
-
-class Probabilistic(_OnSphere):
-    """Each direction is drawn from the fODF within the cone around the last one."""
-
-    kind: Literal["prob"] = "prob"
-
-
-class Deterministic(_OnSphere):
-    """Each direction is the largest of the fODF within the cone around the last one."""
-
-    kind: Literal["det"] = "det"
-
-
-Algorithm = Annotated[
-    Annotated[Probabilistic | Deterministic, Field(discriminator="kind")],
-    BeforeValidator(default_kind("prob")),
 ]
 
 
@@ -140,8 +135,12 @@ class Tracking(Section):
 
     algorithm: Algorithm = Probabilistic()
     """The tracker and its parameters."""
-    engine: Literal["auto", "dipy"] = "auto"
+    engine: Literal["auto", "cpu", "dipy"] = "auto"
     """What runs the tracker."""
+    include: tuple[Mask, ...] = ()
+    """Streamlines are kept if they have a point in every one of these masks."""
+    exclude: tuple[Mask, ...] = ()
+    """Streamlines are rejected if they have a point in any of these masks."""
     max_directions: Annotated[int, Field(ge=1, le=10)] = 1
     """Streamlines started from a seed: one along each of the largest peaks, at most this many."""
     min_length_mm: Annotated[float, Field(ge=0)] = 20
@@ -149,8 +148,8 @@ class Tracking(Section):
     max_length_mm: Annotated[float, Field(gt=0)] = 250
     """Longer streamlines are rejected."""
     dead_ends: Literal["drop", "keep"] = "drop"
-    """Streamlines with an end where no direction was left, away from where the stopping
-    rule would have ended them."""
+    """Streamlines with an end that anatomy does not explain: where no direction was left, away
+    from where the stopping rule would have ended them, or (act, cmc) in fluid."""
     batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """Seeds in memory at a time; it changes nothing else."""
 
@@ -163,13 +162,23 @@ class Tracking(Section):
         return self
 
 
+class Linearise(Section):
+    """Drop points that lie on a straight line between their neighbours."""
+
+    max_error_mm: Annotated[float, Field(gt=0, le=5)] = 0.1
+    """No point of a streamline is further than this from what is written."""
+
+
 class Output(Section):
     """What the tractogram is written as."""
 
-    formats: tuple[Literal["trx"], ...] = ("trx",)
+    formats: tuple[Literal["trx", "tck", "trk"], ...] = ("trx",)
     """Files to write, at least one."""
     dtype: Literal["float32", "float16"] = "float32"
-    """Type of the positions; float16 errs by up to 0.06 mm beyond 128 mm from the origin."""
+    """Type of the positions in TRX files; float16 errs by up to 0.06 mm beyond 128 mm from the
+    origin."""
+    linearise: Linearise | None = None
+    """Fewer points; all of them when null."""
 
     @field_validator("formats")
     @classmethod
@@ -177,3 +186,16 @@ class Output(Section):
         if not formats or len(set(formats)) < len(formats):
             raise ValueError("name at least one format, and each once")
         return formats
+
+    @model_validator(mode="after")
+    def _half_precision_of_trx(self) -> Output:
+        if self.dtype == "float16" and set(self.formats) != {"trx"}:
+            raise ValueError("dtype float16 is for trx alone; tck and trk have float32")
+        return self
+
+
+class ImportTract(File):
+    """A tractogram made elsewhere, taken instead of tracking."""
+
+    place: Literal["copy", "link"] = "copy"
+    """Copy it into the derivatives, or link to it."""

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from bids_tractography.reconst.fodf import sh_basis
 from bids_tractography.seeding import SeedBatch
 from bids_tractography.stopping import BinaryRule, StoppingRule, extent
-from bids_tractography.streamlines import Counts, Rejection, Stop, StreamlineBatch
+from bids_tractography.streamlines import DEAD, Counts, Rejection, Stop, StreamlineBatch
 from bids_tractography.tracking.base import EngineKind, TrackingProblem
 from bids_tractography.tracking.directions import (
     amplitudes,
@@ -230,7 +230,7 @@ class DipyEngine:
             length_mm < tracking.min_length_mm - _LENGTH_TOLERANCE, Rejection.TOO_SHORT, ""
         )
         if tracking.dead_ends == "drop":
-            dead = (stops == Stop.NO_DIRECTION).any(axis=1)
+            dead = np.isin(stops, DEAD).any(axis=1)
             reasons = np.where(dead, Rejection.DEAD_END, reasons)
         return np.where(n_points > self._max_points, Rejection.TOO_LONG, reasons)
 

@@ -1,0 +1,97 @@
+"""Tracking algorithms, each with its own parameters only."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+
+from bids_tractography.config.section import Section, default_kind
+
+
+class _Stepping(Section):
+    kind: str
+    step_size_mm: Annotated[float, Field(gt=0, le=10)] = 0.5
+    """Distance between points."""
+    max_angle_deg: Annotated[float, Field(gt=0, lt=90)] = 30
+    """Largest angle between successive steps."""
+    pmf_threshold: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Amplitudes below this share of the fODF's largest at the point count as zero."""
+
+
+class Probabilistic(_Stepping):
+    """Each direction is drawn from the fODF within the cone around the last one."""
+
+    kind: Literal["prob"] = "prob"
+
+
+class Deterministic(_Stepping):
+    """Each direction is the largest of the fODF within the cone around the last one."""
+
+    kind: Literal["det"] = "det"
+
+
+class ParticleFiltering(_Stepping):
+    """Probabilistic, and where an end is none that anatomy allows, particles look for a better
+    way on from a little further back (Girard 2014). Needs tissue: stopping act or cmc."""
+
+    kind: Literal["pft"] = "pft"
+    back_mm: Annotated[float, Field(gt=0, le=20)] = 2
+    """How far to go back."""
+    front_mm: Annotated[float, Field(ge=0, le=20)] = 1
+    """How far particles go beyond the point where the streamline ended."""
+    particles: Annotated[int, Field(ge=2, le=1000)] = 15
+    """Particles in each attempt."""
+    max_trials: Annotated[int, Field(ge=1, le=1000)] = 20
+    """Attempts for each half of a streamline."""
+
+
+class ParallelTransport(Section):
+    """Parallel transport tractography: smooth curves probed ahead (Aydogan 2021)."""
+
+    kind: Literal["ptt"] = "ptt"
+    step_size_mm: Annotated[float, Field(gt=0, le=10)] = 0.5
+    """Distance between points."""
+    max_angle_deg: Annotated[float, Field(gt=0, lt=90)] = 15
+    """Largest turn in one step; with the step it bounds the curvature."""
+    pmf_threshold: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Amplitudes below this share of the fODF's largest at the point count as zero."""
+    probe_length_mm: Annotated[float, Field(gt=0, le=20)] = 1.5
+    """How far ahead a candidate curve is probed."""
+    probe_radius_mm: Annotated[float, Field(ge=0, le=5)] = 0
+    """Radius of the probe's cross-section; with 0 only its centre line is sampled."""
+    probe_quality: Annotated[int, Field(ge=2, le=20)] = 7
+    """Samples along the probe."""
+    probe_count: Annotated[int, Field(ge=1, le=20)] = 1
+    """Samples around the probe where it has a radius."""
+    data_support_exponent: Annotated[float, Field(gt=0, le=10)] = 1
+    """Power of the data support by which candidates are drawn."""
+
+
+class EuDx(Section):
+    """Euler steps along the interpolated peaks of the eight voxels around (Garyfallidis 2012)."""
+
+    kind: Literal["eudx"] = "eudx"
+    step_size_mm: Annotated[float, Field(gt=0, le=10)] = 0.5
+    """Distance between points."""
+    max_angle_deg: Annotated[float, Field(gt=0, lt=90)] = 60
+    """Peaks further than this from the last direction do not count."""
+    peak_threshold: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Peaks below this share of the largest peak in the image do not count."""
+    least_weight: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    """Interpolation weight of the voxels with a suitable peak below which tracking ends."""
+
+
+class ClosestPeak(_Stepping):
+    """Each direction is the peak of the interpolated fODF nearest to the last one."""
+
+    kind: Literal["closest_peak"] = "closest_peak"
+
+
+Algorithm = Annotated[
+    Annotated[
+        Probabilistic | Deterministic | ParticleFiltering | ParallelTransport | EuDx | ClosestPeak,
+        Field(discriminator="kind"),
+    ],
+    BeforeValidator(default_kind("prob")),
+]

@@ -1,0 +1,82 @@
+"""Where white matter, grey matter and cerebrospinal fluid are."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+
+from bids_tractography.config.files import File
+from bids_tractography.config.section import Section, default_kind
+
+
+class AutoTissue(Section):
+    """The first source there is: probseg, dseg, 5tt, t1w, dwi."""
+
+    kind: Literal["auto"] = "auto"
+
+
+class ProbsegTissue(Section):
+    """Fractions of the datasets: ``label-WM``, ``label-GM``, ``label-CSF`` ``_probseg``."""
+
+    kind: Literal["probseg"] = "probseg"
+
+
+class DsegTissue(Section):
+    """A segmentation of the datasets: FreeSurfer's numbers (``desc-aseg_dseg``), or BIDS' three
+    tissues (``_dseg``)."""
+
+    kind: Literal["dseg"] = "dseg"
+    segmentation: File | None = None
+    """The file; found by its name when null."""
+
+
+class FiveTissueTypes(Section):
+    """A 5TT image of the datasets, as MRtrix3 makes it."""
+
+    kind: Literal["5tt"] = "5tt"
+    image: File | None = None
+    """The file; found by its name when null."""
+
+
+class T1wTissue(Section):
+    """A T1-weighted image of the participant: aligned with the DWI and segmented."""
+
+    kind: Literal["t1w"] = "t1w"
+    image: File | None = None
+    """The file; found by its name when null."""
+    least_overlap: Annotated[float, Field(ge=0, le=1)] = 0.8
+    """Dice overlap of the two brain masks, aligned, below which the alignment is refused."""
+
+
+class DwiTissue(Section):
+    """The DWI itself: volume fractions of multi-tissue deconvolution (several shells)."""
+
+    kind: Literal["dwi"] = "dwi"
+
+
+class GivenTissue(Section):
+    """Three files."""
+
+    kind: Literal["files"] = "files"
+    wm: File
+    """White-matter fraction."""
+    gm: File
+    """Grey-matter fraction."""
+    csf: File
+    """Fraction of cerebrospinal fluid."""
+
+
+Tissue = Annotated[
+    Annotated[
+        AutoTissue
+        | ProbsegTissue
+        | DsegTissue
+        | FiveTissueTypes
+        | T1wTissue
+        | DwiTissue
+        | GivenTissue,
+        Field(discriminator="kind"),
+    ],
+    BeforeValidator(default_kind("auto")),
+]
