@@ -207,24 +207,29 @@ def _transport(frame, k1, k2, s):
     frame : tuple of float
     """
     tx, ty, tz, nx, ny, nz, bx, by, bz = frame
-    h = s * s / 2
-    a, b, c = s, k1 * h, k2 * h
-    moved = (
-        a * tx + b * nx + c * bx,
-        a * ty + b * ny + c * by,
-        a * tz + b * nz + c * bz,
+    curvature = np.sqrt(k1 * k1 + k2 * k2)
+    if curvature < 1e-9:
+        return (s * tx, s * ty, s * tz), frame
+    # A circle in the plane of the tangent and m; the frame turns with the tangent.
+    n, b = k1 / curvature, k2 / curvature
+    mx, my, mz = n * nx + b * bx, n * ny + b * by, n * nz + b * bz
+    sine, cosine = np.sin(curvature * s), np.cos(curvature * s)
+    along, across = sine / curvature, (1 - cosine) / curvature
+    moved = (along * tx + across * mx, along * ty + across * my, along * tz + across * mz)
+    dx = (cosine - 1) * mx - sine * tx
+    dy = (cosine - 1) * my - sine * ty
+    dz = (cosine - 1) * mz - sine * tz
+    return moved, (
+        cosine * tx + sine * mx,
+        cosine * ty + sine * my,
+        cosine * tz + sine * mz,
+        nx + n * dx,
+        ny + n * dy,
+        nz + n * dz,
+        bx + b * dx,
+        by + b * dy,
+        bz + b * dz,
     )
-    a, b, c = 1 - (k1 * k1 + k2 * k2) * h, k1 * s, k2 * s
-    ux, uy, uz = a * tx + b * nx + c * bx, a * ty + b * ny + c * by, a * tz + b * nz + c * bz
-    length = np.sqrt(ux * ux + uy * uy + uz * uz)
-    ux, uy, uz = ux / length, uy / length, uz / length
-    a, b, c = -k2 * s, -k1 * k2 * h, 1 - k2 * k2 * h
-    vx, vy, vz = a * tx + b * nx + c * bx, a * ty + b * ny + c * by, a * tz + b * nz + c * bz
-    wx, wy, wz = vy * uz - vz * uy, vz * ux - vx * uz, vx * uy - vy * ux
-    length = np.sqrt(wx * wx + wy * wy + wz * wz)
-    wx, wy, wz = wx / length, wy / length, wz / length
-    vx, vy, vz = uy * wz - uz * wy, uz * wx - ux * wz, ux * wy - uy * wx
-    return moved, (ux, uy, uz, wx, wy, wz, vx, vy, vz)
 
 
 @kernel
