@@ -221,14 +221,14 @@ def _make_room(
             weight=make(np.float64, count),
             total=make(np.float64, 2, count),
             start=make(np.int64, 2, count, 8),
-            share=make(np.float32, 2, count, 8),
+            share=make(np.float32, 2, count, 16),
             corner=make(np.int64, 2, count),
         )
     if curves is not None:
         curves = curves._replace(first=make(np.float64, 3))
     corners = kernels.Corners(
         start=make(np.int64, 8),
-        share=make(np.float32, 8),
+        share=make(np.float32, 16),
         values=make(np.float32, field.n_axes),
         peaks=make(np.int64, field.n_axes),
     )
@@ -469,6 +469,13 @@ CPU = EngineKind(
     algorithms=frozenset(_ALGORITHMS),
     stopping=frozenset({"threshold", "binary", "act", "cmc"}),
     batch_size=50_000,
-    differences=(),
+    differences=(
+        "Amplitudes are rounded to 1/65535 of the largest in their voxel, and negative ones are 0 "
+        "in each voxel, before interpolation.",
+        "The stopping rule is not asked at the seed itself.",
+        "ptt: amplitudes are those of the axis nearest to a direction, to within 0.8 degrees; the "
+        "threshold is a share of the interpolated maxima of the eight voxels around a point.",
+        "Both ends of a streamline beyond the maximal length count as max_length.",
+    ),
     build=CpuEngine,
 )

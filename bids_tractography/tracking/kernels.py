@@ -169,8 +169,9 @@ class Corners(NamedTuple):
     ----------
     start : int64, shape (8,)
         Where each one's row starts.
-    share : float32, shape (8,)
-        Interpolation weight of the unit of each row: ``sum(share * rows)`` is the fODF.
+    share : float32, shape (16,)
+        Interpolation weight of the unit of each row: ``sum(share[:8] * rows)`` is the fODF. Then
+        their cumulative sums.
     values : float32, shape (n_axes,)
         Room for the fODF along every axis.
     peaks : int64, shape (n_axes,)
@@ -287,6 +288,7 @@ def look(field, x, y, z, corners):
                 part = weight * cells[here + np.uint64(1)]
                 share[corner] = part
                 total += part
+                share[corner + 8] = total
                 first += weight * cells[here + np.uint64(2)]
                 second += weight * cells[here + np.uint64(3)]
                 corner += 1

@@ -51,7 +51,7 @@ class Particles(NamedTuple):
     total : float64, shape (2, number)
         Sum of the shares of the corners below.
     start : int64, shape (2, number, 8)
-    share : float32, shape (2, number, 8)
+    share : float32, shape (2, number, 16)
         Corners of each particle, before and after a step.
     corner : int64, shape (2, number)
         Which of the corners before the step are a particle's.
@@ -77,7 +77,7 @@ class Particles(NamedTuple):
 def _corners_of(particles, corners, side, particle):
     place = side * particles.number + particle
     return Corners(
-        particles.start + 64 * place, particles.share + 32 * place, corners.values, corners.peaks
+        particles.start + 64 * place, particles.share + 64 * place, corners.values, corners.peaks
     )
 
 

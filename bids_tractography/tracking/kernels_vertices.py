@@ -24,6 +24,22 @@ _ATTEMPTS = 8  # blocks of random numbers, two draws each, before the whole cone
 
 
 @kernel
+def _propose(rows, start, share, cone, first, size, scale, high, low):
+    """Draw a corner and a vertex of the cone by 24 bits each; return the vertex and its amplitude.
+
+    The 16 bits left are for accepting it.
+    """
+    where = np.float32(high >> np.uint64(8)) * scale
+    corner = np.int64(0)
+    for c in range(8, 15):
+        corner += where >= share[c]
+    bits = ((high & np.uint64(0xFF)) << np.uint64(16)) | (low >> np.uint64(16))
+    chosen = (np.int64(bits) * size) >> 24
+    vertex = np.int64(cone[np.uint64(first + chosen)])
+    return vertex, np.int64(rows[np.uint64(start[corner] + (vertex >> 1))])
+
+
+@kernel
 def draw_vertex(field, corners, total, last, stream, turn, particle):
     """Draw a vertex of the cone with the probability of its interpolated amplitude, or -1.
 
@@ -46,19 +62,13 @@ def draw_vertex(field, corners, total, last, stream, turn, particle):
     enough, least = threshold * LARGEST * total, np.float32(-1)
     for attempt in range(_ATTEMPTS):
         w0, w1, w2, w3 = random_words(stream, DIRECTION, turn, particle, attempt)
+        # Both candidates are loaded before either is asked for, so that one wait does for two.
+        one, one_value = _propose(rows, start, share, cone, first, size, scale, w0, w1)
+        other, other_value = _propose(rows, start, share, cone, first, size, scale, w2, w3)
         for second in range(2):
-            high, low = (w2, w3) if second else (w0, w1)
-            where = np.float32(high >> np.uint64(8)) * scale
-            part = np.float32(0)
-            corner = 0
-            for c in range(7):
-                part += share[c]
-                corner += where >= part
-            bits = ((high & np.uint64(0xFF)) << np.uint64(16)) | (low >> np.uint64(16))
-            chosen = (np.int64(bits) * size) >> 24
-            vertex = np.int64(cone[np.uint64(first + chosen)]) ^ flip
-            value = np.int64(rows[np.uint64(start[corner] + (vertex >> 1))])
-            if np.int64(low & np.uint64(0xFFFF)) < value:
+            axis, value, word = (other, other_value, w3) if second else (one, one_value, w1)
+            if np.int64(word & np.uint64(0xFFFF)) < value:
+                vertex = axis ^ flip
                 value = amplitude(field, corners, vertex >> 1)
                 if value >= enough:
                     return vertex
