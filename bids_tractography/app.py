@@ -19,9 +19,8 @@ import yaml
 from bids_tractography import __version__
 from bids_tractography.citation import bibliography, methods_text
 from bids_tractography.config import Config
-from bids_tractography.config.masks import FileMask
-from bids_tractography.config.tracking import BinaryStop, GivenSeeds
 from bids_tractography.errors import (
+    ConfigError,
     FilteredOutError,
     NoDwiError,
     NoInputError,
@@ -31,6 +30,7 @@ from bids_tractography.errors import (
 )
 from bids_tractography.executor import Failure, Outcome, run_jobs
 from bids_tractography.inputs import (
+    RAW,
     Dataset,
     DwiRun,
     ParticipantFiles,
@@ -136,8 +136,8 @@ def open_study(request: Request) -> Study:
     TractographyError
         For a faulty configuration, dataset, label or output folder.
     """
-    _check_config(request.config)
     datasets = _datasets(request)
+    _check_config(request.config, datasets)
     if request.database:
         make_folder(request.database)
     for dataset in datasets:
@@ -173,15 +173,19 @@ def plan(request: Request, study: Study) -> Iterator[tuple[str, Found]]:
             yield name, LeftOut(error) if skip else Failure(str(error), error.exit_code)
 
 
-def _check_config(config: Config) -> None:
-    choose_engine(config)
-    seeds = config.seeding.seeds
-    if isinstance(seeds, GivenSeeds) and not seeds.path.is_file():
-        raise NoInputError(f"seeding.seeds.path: {seeds.path} does not exist.")
-    stop = config.stopping.mask if isinstance(config.stopping, BinaryStop) else None
-    for key, mask in (("seeding.mask", config.seeding.mask), ("stopping.mask", stop)):
-        if isinstance(mask, FileMask) and mask.path and not mask.path.is_file():
-            raise NoInputError(f"{key}.path: {mask.path} does not exist.")
+def _check_config(config: Config, datasets: list[Dataset]) -> None:
+    """Check what can be checked of the configuration before any participant is looked at."""
+    if config.import_tract is None:
+        choose_engine(config)
+    for key, file in config.files():
+        if file.path is not None and not file.path.is_file():
+            raise NoInputError(f"{key}.path: {file.path} does not exist.")
+        scopes = {RAW, *(dataset.name for dataset in datasets)}
+        if file.scope not in (None, *scopes):
+            raise ConfigError(
+                f"{key}.scope: there is no dataset named {file.scope}.",
+                f"There are: {', '.join(sorted(scopes))}. Name others with --derivatives NAME=PATH.",
+            )
 
 
 def _datasets(request: Request) -> list[Dataset]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
@@ -37,12 +36,15 @@ class TotalSeeds(Section):
     """Number of seeds in all; with the same rng_seed a larger number begins with the same ones."""
 
 
-class GivenSeeds(Section):
-    """Seeds listed in a file; there is no seed mask then."""
+class GivenSeeds(File):
+    """Seeds listed in a file; there is no seed mask then.
+
+    Three columns of text (x y z, RAS+ mm), or a NumPy ``.npy`` array (N, 3).
+    """
+
+    extensions: ClassVar[tuple[str, ...]] = (".txt", ".npy")
 
     kind: Literal["given"] = "given"
-    path: Path
-    """Text file of three columns (x y z, RAS+ mm), or a NumPy ``.npy`` array (N, 3)."""
 
 
 Seeds = Annotated[
@@ -108,15 +110,20 @@ class BinaryStop(Section):
 
 
 class ActStop(Section):
-    """Anatomically constrained (Smith 2012): a streamline ends well where the grey-matter
-    fraction, interpolated, is above one half or outside the head, and badly in fluid."""
+    """Anatomically constrained (Smith 2012): end well in grey matter, badly in fluid.
+
+    Where the interpolated fraction is above one half; outside all tissue is a good end too.
+    """
 
     kind: Literal["act"] = "act"
 
 
 class CmcStop(Section):
-    """Continuous map criterion (Girard 2014): at each step a streamline goes on with a
-    probability that falls with the fractions of grey matter and fluid."""
+    """Continuous map criterion (Girard 2014).
+
+    At each step a streamline goes on with a probability that falls with the fractions of grey
+    matter and fluid.
+    """
 
     kind: Literal["cmc"] = "cmc"
 
@@ -196,6 +203,8 @@ class Output(Section):
 
 class ImportTract(File):
     """A tractogram made elsewhere, taken instead of tracking."""
+
+    extensions: ClassVar[tuple[str, ...]] = (".trx", ".tck", ".trk", ".tck.gz", ".trk.gz")
 
     place: Literal["copy", "link"] = "copy"
     """Copy it into the derivatives, or link to it."""

@@ -54,6 +54,17 @@ class ModelFit:
     record: dict[str, Any]
 
 
+def gfa(coefficients: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the generalised fractional anisotropy (Tuch 2004) of (..., C) as (...).
+
+    The share of the function's root mean square that is not its mean; 0 where it is zero.
+    """
+    power = np.einsum("...c,...c->...", coefficients, coefficients, dtype=np.float64)
+    mean = coefficients[..., 0].astype(np.float64) ** 2
+    share = np.divide(mean, power, out=np.ones_like(power), where=power > 0)
+    return np.sqrt(np.clip(1 - share, 0, 1)).astype(np.float32)
+
+
 def n_coefficients(sh_order: int) -> int:
     """Count the even spherical harmonics up to an order."""
     return (sh_order + 1) * (sh_order + 2) // 2

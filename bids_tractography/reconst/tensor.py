@@ -51,6 +51,16 @@ class TensorFit:
         return np.asarray(mean_diffusivity(self.eigenvalues_mm2_s), np.float32)
 
     @property
+    def ad(self) -> NDArray[np.float32]:
+        """Axial diffusivity in mm²/s."""
+        return self.eigenvalues_mm2_s[..., 0]
+
+    @property
+    def rd(self) -> NDArray[np.float32]:
+        """Radial diffusivity in mm²/s."""
+        return np.asarray(self.eigenvalues_mm2_s[..., 1:].mean(axis=-1), np.float32)
+
+    @property
     def v1(self) -> NDArray[np.float32]:
         """Principal direction, unit vectors in RAS+ scanner axes, shape (X, Y, Z, 3)."""
         return self.eigenvectors[..., 0]
