@@ -57,6 +57,7 @@ def stored(folder: Path, streamlines: list[Any], size: int = 10**6) -> BatchStor
                 np.cumsum([0, *map(len, some)]).astype(np.int64),
                 np.arange(first, first + n),
                 Counts(seeds=n, generated=n, kept=n, stops=stops),
+                np.zeros((n, 2), np.uint8),
             )
             store.append(SeedBatch(first, np.zeros((n, 3))), batch, seconds=0, cpu_seconds=0)
     return store
@@ -104,7 +105,8 @@ def test_trx_bytes_depend_on_neither_batches_nor_folder_nor_time(
     streamlines = random_streamlines(100)
     seen = set()
     for size, piece in [(100, 1 << 22), (100, 600), (1, 24), (13, 48)]:
-        monkeypatch.setattr("bids_tractography.tractogram.store._COPY_BYTES", piece)
+        monkeypatch.setattr("bids_tractography.tractogram.base._READ_BYTES", piece)
+        monkeypatch.setattr("bids_tractography.tractogram.base.PIECE_STREAMLINES", piece)
         monkeypatch.setattr("time.localtime", lambda *_, s=size: (2000 + s, 1, 2, 3, 4, 5, 0, 0, 0))
         store = stored(tmp_path / f"{size}-{piece}", streamlines, size)
         write_trx(tmp_path / "a.trx", store, oblique_las_grid(), dtype)
