@@ -115,4 +115,5 @@ class StreamlineBatch:
             points_mm=self.points_mm[np.repeat(kept, lengths)],
             offsets=offsets,
             seed_index=self.seed_index[kept],
+            stops=self.stops[kept],
         )
