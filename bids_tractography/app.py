@@ -191,7 +191,7 @@ def _check_config(config: Config, datasets: list[Dataset]) -> None:
         if file.scope not in (None, *scopes):
             raise ConfigError(
                 f"{key}.scope: there is no dataset named {file.scope}.",
-                f"There are: {', '.join(sorted(scopes))}. Name others with --derivatives NAME=PATH.",
+                f"There are: {', '.join(sorted(scopes))}; --derivatives NAME=PATH adds others.",
             )
 
 

@@ -150,7 +150,8 @@ def make_stream(rng_seed, seed, direction, half):  # type: ignore[no-untyped-def
 @kernel
 def random_words(stream, purpose, turn, particle, attempt):  # type: ignore[no-untyped-def]
     """Return four words that no other purpose, turn (32 bits), particle (11) or attempt (16)
-    of any stream has."""
+    of any stream has.
+    """
     last = (
         (np.uint64(purpose) << np.uint64(_PURPOSE))
         | stream.half
