@@ -73,7 +73,7 @@ def offsets_of(lengths: Iterable[NDArray[np.uint32]]) -> Iterator[NDArray[np.uin
     """Turn lengths in pieces into offsets in pieces, ``n_streamlines + 1`` numbers in all."""
     end = np.uint64(0)
     yield np.array([end], "<u8")
-    for piece in lengths:
+    for piece in filter(len, lengths):
         ends = end + np.cumsum(piece, dtype="<u8")
         end = ends[-1]
         yield ends
