@@ -16,6 +16,9 @@ from bids_tractography.images import Grid
 # Points (n, 3), RAS+ mm, of whole streamlines, and the number of points of each (t,).
 Piece = tuple[NDArray[np.float32], NDArray[np.uint32]]
 
+# Files of a linearised tractogram, beside those of the store that it is made from.
+LINEARISED = ("linearised.float32", "linearised.uint32")
+
 PIECE_STREAMLINES = 4096
 PIECE_POINTS = 1 << 18
 # Points of a streamline; a file that has longer ones is damaged.
