@@ -9,6 +9,7 @@ import struct
 import zipfile
 from pathlib import Path
 from typing import Any, Literal
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -47,7 +48,7 @@ def random_streamlines(count: int, longest: int = 30) -> list[Any]:
 def stored(folder: Path, streamlines: list[Any], size: int = 10**6) -> BatchStore:
     """Store streamlines, one for every seed, in batches of a size."""
     store = BatchStore.open(folder, {"inputs": "a"}, 1)
-    with store:
+    with store, mock.patch("os.fsync"):
         for first in range(0, len(streamlines), size):
             some = streamlines[first : first + size]
             n = len(some)

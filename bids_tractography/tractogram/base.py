@@ -16,6 +16,9 @@ from bids_tractography.images import Grid
 # Points (n, 3), RAS+ mm, of whole streamlines, and the number of points of each (t,).
 Piece = tuple[NDArray[np.float32], NDArray[np.uint32]]
 
+# Files of a linearised tractogram, beside those of the store that it is made from.
+LINEARISED = ("linearised.float32", "linearised.uint32")
+
 PIECE_STREAMLINES = 4096
 PIECE_POINTS = 1 << 18
 # Points of a streamline; a file that has longer ones is damaged.
@@ -73,7 +76,7 @@ def offsets_of(lengths: Iterable[NDArray[np.uint32]]) -> Iterator[NDArray[np.uin
     """Turn lengths in pieces into offsets in pieces, ``n_streamlines + 1`` numbers in all."""
     end = np.uint64(0)
     yield np.array([end], "<u8")
-    for piece in lengths:
+    for piece in filter(len, lengths):
         ends = end + np.cumsum(piece, dtype="<u8")
         end = ends[-1]
         yield ends

@@ -6,7 +6,6 @@ import logging
 import os
 import shutil
 import uuid
-import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -16,7 +15,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from nibabel.streamlines.tractogram_file import HeaderError
 from numpy.typing import NDArray
 
 from bids_tractography.errors import DataError, GridError, NoInputError, OutputError
@@ -107,8 +105,7 @@ def check_tractogram(path: Path, grid: Grid) -> ImportedTractogram:
         raise NoInputError(f"{path} does not exist{link}.")
     if path.is_dir():
         raise DataError(f"{path} is a folder.", "Zip it: a TRX file is needed.")
-    with _faults(path), warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    with _faults(path):
         reader = READERS[extension](path)
         _check_header(path, reader.grid, grid)
         survey = _survey(reader, grid)
@@ -123,7 +120,7 @@ def check_tractogram(path: Path, grid: Grid) -> ImportedTractogram:
         share_inside=survey.n_inside / survey.n_points,
         content_sha256=survey.content_sha256,
         header_grid=reader.grid,
-        warnings=(*dict.fromkeys(str(one.message) for one in caught), *survey.remarks),
+        warnings=survey.warnings,
     )
 
 
@@ -133,8 +130,8 @@ def _faults(path: Path) -> Iterator[None]:
     try:
         yield
     except (
-        *(OSError, EOFError, ValueError, LookupError, RuntimeError, OverflowError, zlib.error),
-        *(zipfile.BadZipFile, HeaderError),
+        *(OSError, EOFError, ValueError, LookupError, RuntimeError, zlib.error),
+        zipfile.BadZipFile,
     ) as error:
         raise DataError(
             f"{path} cannot be read: {error}.",
@@ -172,18 +169,18 @@ class _Survey:
     content_sha256: str
 
     @property
-    def remarks(self) -> list[str]:
+    def warnings(self) -> tuple[str, ...]:
         """What a user should know, and may live with."""
-        remarks = []
+        warnings = []
         outside = self.n_points - self.n_inside
         if outside:
-            remarks.append(
+            warnings.append(
                 f"{outside} of {self.n_points} points of the tractogram "
                 f"({outside / self.n_points:.2%}) lie outside of the DWI."
             )
         if self.n_empty:
-            remarks.append(f"{self.n_empty} streamlines of the tractogram have no points.")
-        return remarks
+            warnings.append(f"{self.n_empty} streamlines of the tractogram have no points.")
+        return tuple(warnings)
 
 
 def _survey(reader: Reader, grid: Grid) -> _Survey:
@@ -199,7 +196,8 @@ def _survey(reader: Reader, grid: Grid) -> _Survey:
         voxels = np.rint(grid.to_voxels(points[finite]))
         n_inside += int(np.count_nonzero(((voxels >= 0) & (voxels < shape)).all(axis=1)))
         lengths.append(counts)
-        lengths_mm.append(measured_lengths_mm(points, counts).astype(np.float32))
+        with np.errstate(invalid="ignore"):  # points that are not finite are refused later
+            lengths_mm.append(measured_lengths_mm(points, counts).astype(np.float32))
         content.add(points)
     return _Survey(
         np.concatenate(lengths_mm),

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from bids_tractography.errors import OutputError
 from bids_tractography.tractogram.base import (
+    LINEARISED,
     Piece,
     Streamlines,
     blocks,
@@ -59,10 +60,6 @@ class Linearised:
         """Read the numbers of points of the streamlines in pieces."""
         return read_array(_paths(self.folder)[1], "<u4")
 
-    def discard(self) -> None:
-        """Remove the files."""
-        discard(self.folder)
-
 
 def linearise(tractogram: Streamlines, max_error_mm: float, folder: Path) -> Linearised:
     """Linearise a tractogram into two files, in constant memory.
@@ -73,7 +70,8 @@ def linearise(tractogram: Streamlines, max_error_mm: float, folder: Path) -> Lin
     max_error_mm : float
         No point is further than this from what is left.
     folder : Path
-        Files of an earlier call in it are replaced.
+        That of the store, which removes the files with its own. Those of an earlier call are
+        replaced.
 
     Raises
     ------
@@ -108,16 +106,9 @@ def linearise(tractogram: Streamlines, max_error_mm: float, folder: Path) -> Lin
     )
 
 
-def discard(folder: Path) -> None:
-    """Remove the files of a linearised tractogram, whole or not, and the folder if it is empty."""
-    for path in _paths(folder):
-        path.unlink(missing_ok=True)
-    if folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()
-
-
 def _paths(folder: Path) -> tuple[Path, Path]:
-    return folder / "linearised.float32", folder / "linearised.uint32"
+    points, lengths = LINEARISED
+    return folder / points, folder / lengths
 
 
 def kept_points(

@@ -26,6 +26,7 @@ from bids_tractography.errors import OutputError
 from bids_tractography.seeding import SeedBatch
 from bids_tractography.streamlines import Counts, StreamlineBatch
 from bids_tractography.tractogram.base import (
+    LINEARISED,
     Piece,
     StreamlineValues,
     read_array,
@@ -147,7 +148,8 @@ class BatchStore:
 
     def discard(self) -> None:
         """Remove the store: its own files, and the folder if nothing else is in it."""
-        for name in ("ledger.jsonl", "ledger.tmp", *(array.name for array in _ARRAYS)):
+        arrays = (array.name for array in _ARRAYS)
+        for name in ("ledger.jsonl", "ledger.tmp", *arrays, *LINEARISED):
             (self.folder / name).unlink(missing_ok=True)
         with suppress(OSError):
             self.folder.rmdir()

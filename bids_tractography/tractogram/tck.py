@@ -5,14 +5,14 @@ https://mrtrix.readthedocs.io/en/latest/getting_started/image_data.html#tracks-f
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 import numpy as np
-from nibabel.streamlines import TckFile
 from numpy.typing import NDArray
 
 from bids_tractography.images import Grid
@@ -21,6 +21,8 @@ from bids_tractography.tractogram.base import LONGEST, Piece, Streamlines, open_
 _HEADER_BYTES = 128  # points are aligned, for readers that map the file into memory
 _ROW_BYTES = 12
 _READ_ROWS = 1 << 18
+_HEADER_LINES, _LINE_BYTES = 100_000, 1 << 20  # commands that made a file may be many and long
+_DATATYPES = {"Float32LE": "<f4", "Float32BE": ">f4"}
 
 
 def write_tck(path: Path, tractogram: Streamlines, grid: Grid) -> None:
@@ -65,7 +67,7 @@ class TckReader:
 
     Raises
     ------
-    ValueError, OSError, EOFError, nibabel's HeaderError
+    ValueError, OSError, EOFError, zlib.error
         If it is not whole; on construction if the header is wrong.
     """
 
@@ -78,17 +80,35 @@ class TckReader:
 
     @cached_property
     def _header(self) -> dict[str, str]:
-        return cast(dict[str, str], TckFile.load(str(self.path), lazy_load=True).header)
+        """The keys of the header; the last of those that stand there several times."""
+        header: dict[str, str] = {}
+        with open_plain(self.path) as file:
+            if file.readline(100).strip() != b"mrtrix tracks":
+                raise ValueError("it does not begin with 'mrtrix tracks'")
+            for _ in range(_HEADER_LINES):
+                line = file.readline(_LINE_BYTES).decode().strip()
+                if line == "END":
+                    break
+                key, _, value = line.partition(":")
+                header[key.strip()] = value.strip()
+            else:
+                raise ValueError("its header does not end")
+        if header.get("datatype") not in _DATATYPES:
+            raise ValueError(
+                f"its datatype is {header.get('datatype')}; {' or '.join(_DATATYPES)} is needed"
+            )
+        if not re.fullmatch(r"\. \d+", header.get("file", "")):
+            raise ValueError(f"its header does not say where points begin ({header.get('file')})")
+        return header
 
     def streamlines(self) -> Iterator[Piece]:
         """Read whole streamlines in pieces."""
         header = self._header
         offset = int(header["file"].split()[1])
-        little = "<" if not header["datatype"].endswith("BE") else ">"
         found = 0
         with open_plain(self.path) as file:
             file.seek(offset)
-            for rows in _streamline_rows(file, f"{little}f4"):
+            for rows in _streamline_rows(file, _DATATYPES[header["datatype"]]):
                 ends = np.flatnonzero(np.isnan(rows).all(axis=1))
                 lengths = (np.diff(ends, prepend=-1) - 1).astype(np.uint32)
                 found += len(lengths)

@@ -9,12 +9,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 from nibabel.affines import voxel_sizes
-from nibabel.streamlines import TrkFile
 from nibabel.streamlines.trk import get_affine_trackvis_to_rasmm, header_2_dtype
 from numpy.typing import NDArray
 
@@ -101,7 +100,7 @@ class TrkReader:
 
     Raises
     ------
-    ValueError, OSError, EOFError, nibabel's HeaderError
+    ValueError, OSError, EOFError, zlib.error
         If it is not whole; on construction if the header is wrong.
     """
 
@@ -111,21 +110,37 @@ class TrkReader:
         _ = self.grid
 
     @cached_property
-    def _header(self) -> dict[str, Any]:
+    def _header(self) -> Any:
         with open_plain(self.path) as file:
-            raw = np.frombuffer(file.read(header_2_dtype.itemsize), header_2_dtype)
-        if raw["voxel_to_rasmm"][0, 3, 3] == 0:
+            content = file.read(header_2_dtype.itemsize)
+        if len(content) < header_2_dtype.itemsize or not content.startswith(b"TRACK"):
+            raise ValueError("it does not begin with the header of a TRK file")
+        for order in "<>":
+            header: Any = np.frombuffer(content, header_2_dtype.newbyteorder(order))[0]
+            if header["hdr_size"] == header_2_dtype.itemsize:
+                break
+        else:
+            raise ValueError(f"its header says that it is {header['hdr_size']} bytes long")
+        if header["version"] < 2 or header["voxel_to_rasmm"][3, 3] == 0:
             raise ValueError("its header has no affine (vox_to_ras), so its frame is not known")
-        return cast(dict[str, Any], TrkFile.load(str(self.path), lazy_load=True).header)
+        if not (header["voxel_sizes"] > 0).all():
+            raise ValueError(f"its header has voxels of {header['voxel_sizes']} mm")
+        return header
 
     @cached_property
     def grid(self) -> Grid:
         """The grid that the header names."""
         return grid_of_header(self._header["dimensions"], self._header["voxel_to_rasmm"])
 
+    @cached_property
+    def _to_mm(self) -> NDArray[np.float64]:
+        header = {name: self._header[name] for name in header_2_dtype.fields}
+        header["voxel_order"] = self._header["voxel_order"] or b"LPS"  # TrackVis' default
+        return np.asarray(get_affine_trackvis_to_rasmm(header), np.float64)
+
     def streamlines(self) -> Iterator[Piece]:
         """Read whole streamlines in pieces."""
-        to_mm = get_affine_trackvis_to_rasmm(self._header).astype(np.float64)
+        to_mm = self._to_mm
         some: list[NDArray[np.float32]] = []
         size = 0
         for points in self._records():
@@ -140,7 +155,7 @@ class TrkReader:
     def _records(self) -> Iterator[NDArray[np.float32]]:
         """Read the points of one streamline after another, in TrackVis' coordinates."""
         header = self._header
-        integer, real = np.dtype(f"{header['endianness']}i4"), np.dtype(f"{header['endianness']}f4")
+        integer, real = header.dtype["hdr_size"], header.dtype["origin"].base
         columns = 3 + int(header["nb_scalars_per_point"])
         n_properties = int(header["nb_properties_per_streamline"])
         count, found = int(header["nb_streamlines"]), 0
@@ -161,5 +176,6 @@ class TrkReader:
 
 
 def _piece(to_mm: NDArray[np.float64], some: list[NDArray[np.float32]]) -> Piece:
-    points = _apply(to_mm, np.concatenate(some).astype(np.float32)).astype(np.float32)
+    with np.errstate(invalid="ignore"):  # points that are not finite stay so
+        points = _apply(to_mm, np.concatenate(some).astype(np.float32)).astype(np.float32)
     return points, np.array([len(points) for points in some], np.uint32)

@@ -31,6 +31,7 @@ from bids_tractography.tractogram.base import (
 # A fixed date makes the bytes depend on the content alone.
 _DATE = (1980, 1, 1, 0, 0, 0)
 _READ_NUMBERS = 4096
+_ARRAYS = ("positions", "offsets", "dps", "dpv", "groups")
 
 
 def write_trx(
@@ -109,7 +110,7 @@ class TrxReader:
 
     Raises
     ------
-    ValueError, OSError, EOFError, zipfile.BadZipFile
+    ValueError, LookupError, OSError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile
         If it is not whole; on construction if its header, or the size of any array, is wrong.
     """
 
@@ -146,10 +147,8 @@ class TrxReader:
         with zipfile.ZipFile(self.path) as archive:
             for info in archive.infolist():
                 folder, _, name = info.filename.rpartition("/")
-                if folder and folder.split("/")[0] not in ("dps", "dpv", "groups", "dpg"):
-                    continue
-                if name and not name.endswith(".json"):
-                    key = folder.split("/")[0] or name.split(".")[0]
+                key = folder.split("/")[0] or name.split(".")[0]
+                if key in _ARRAYS and name and not name.endswith(".json"):
                     arrays.setdefault(key, []).append(_array(info))
         return arrays
 
