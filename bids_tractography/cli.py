@@ -31,7 +31,7 @@ from rich.table import Table
 from bids_tractography import __version__
 from bids_tractography.app import LeftOut, Request, Study, exit_code, open_study, plan, run
 from bids_tractography.config import Config
-from bids_tractography.config.load import load_config
+from bids_tractography.config.load import load_config, translate_config
 from bids_tractography.doctor import examine
 from bids_tractography.errors import TractographyError, UnknownLevelError, UsageError
 from bids_tractography.estimate import estimate
@@ -97,7 +97,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="bids-tractography",
         description="Whole-brain tractography of BIDS datasets, raw or preprocessed.",
-        epilog="Other commands: 'bids-tractography config show|schema|check' about the "
+        epilog="Other commands: 'bids-tractography config show|schema|check|translate' about the "
         "configuration, 'bids-tractography phantom DIR' for a small dataset to try it on, "
         "'bids-tractography doctor' for what this machine can do.",
         allow_abbrev=False,
@@ -424,8 +424,9 @@ def _config_command(words: list[str]) -> int:
     )
     parser.add_argument(
         "action",
-        choices=("show", "schema", "check"),
-        help="show: every key with its effective value; schema: JSON Schema; check: faults",
+        choices=("show", "schema", "check", "translate"),
+        help="show: every key with its effective value; schema: JSON Schema; check: faults; "
+        "translate: a file in pyAFQ's terms in ours",
     )
     parser.add_argument("file", nargs="?", type=Path, help="configuration: YAML, TOML or JSON")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
@@ -433,12 +434,25 @@ def _config_command(words: list[str]) -> int:
     if options.action == "schema":
         print(config_schema(), end="")
         return 0
+    if options.action == "translate":
+        if options.file is None or options.set:
+            raise UsageError("config translate takes a file, and nothing else.")
+        print(_translated(options.file), end="")
+        return 0
     config = load_config(options.file, options.set)
     if options.action == "show":
         print(_as_yaml(config), end="")
     else:
         print(f"{options.file or 'the configuration'}: no faults")
     return 0
+
+
+def _translated(path: Path) -> str:
+    """Return a configuration in pyAFQ's terms as YAML in ours, with notes as comments."""
+    load_config(path)  # its faults in our terms
+    translation = translate_config(path)
+    notes = "".join(f"# {note}\n" for note in translation.notes)
+    return notes + yaml.safe_dump(translation.config, sort_keys=False, allow_unicode=True)
 
 
 def config_schema() -> str:
