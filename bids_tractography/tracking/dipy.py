@@ -128,7 +128,7 @@ class DipyEngine:
             offsets=np.concatenate([[0], np.cumsum(n_points[kept])]).astype(np.int64),
             seed_index=seeds.first + row[tracks.pair[kept]].astype(np.int64),
             counts=counts,
-            stops=_codes(stops[kept]),
+            stops=(stops[kept][..., None] == np.array(list(Stop))).argmax(axis=-1).astype(np.uint8),
         )
 
     def _amplitudes(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -290,14 +290,6 @@ def _count(
         rejected=rejections,
         stops=ends,
     )
-
-
-def _codes(stops: NDArray[np.str_]) -> NDArray[np.uint8]:
-    """Return the places of reasons in `Stop`."""
-    codes = np.zeros(stops.shape, np.uint8)
-    for place, reason in enumerate(Stop):
-        codes[stops == reason] = place
-    return codes
 
 
 def _ranges(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -281,7 +281,7 @@ class BatchStore:
         ----------
         name : str
             ``seed``: index of its seed; ``ends``: why its first and its last point are where
-            they are, as places in `Stop`.
+            they are, as places in ``list(Stop)``.
         """
         array, title = {"seed": (_SEED, "seed_index"), "ends": (_ENDS, "ends")}[name]
         return StreamlineValues(
