@@ -12,12 +12,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
 from bids_tractography import __version__
 from bids_tractography.citation import bibliography, methods_text
+from bids_tractography.cluster import run_jobs_on_ray
 from bids_tractography.config import Config
 from bids_tractography.errors import (
     ConfigError,
@@ -82,6 +83,10 @@ class Request:
         Do everything again.
     container : dict or None
         Image that the program runs in.
+    executor : str
+        ``local``, or ``ray`` for a cluster.
+    ray_address : str or None
+        Of a running cluster.
     """
 
     bids_dir: Path
@@ -98,6 +103,8 @@ class Request:
     database: Path | None = None
     fresh: bool = False
     container: dict[str, str] | None = None
+    executor: Literal["local", "ray"] = "local"
+    ray_address: str | None = None
 
 
 @dataclass(frozen=True)
@@ -184,7 +191,7 @@ def _check_config(config: Config, datasets: list[Dataset]) -> None:
         if file.scope not in (None, *scopes):
             raise ConfigError(
                 f"{key}.scope: there is no dataset named {file.scope}.",
-                f"There are: {', '.join(sorted(scopes))}. Name others with --derivatives NAME=PATH.",
+                f"There are: {', '.join(sorted(scopes))}; --derivatives NAME=PATH adds others.",
             )
 
 
@@ -314,7 +321,7 @@ def _run_jobs(
     _write_dataset(request, study)
     outcomes: dict[str, Outcome] = {}
     try:
-        for job, outcome in run_jobs(jobs, request.n_procs, report):
+        for job, outcome in _outcomes(request, jobs, report):
             outcomes[job.name] = outcome
             yield job.name, outcome
     finally:
@@ -322,6 +329,14 @@ def _run_jobs(
         path = request.output_dir / "logs" / f"{started}_{process}_participant.json"
         _write_log(path, request, study, {**outcomes, **faults})
         _remove_if_empty(request.work_dir)
+
+
+def _outcomes(
+    request: Request, jobs: Iterator[Job], report: Callable[[Progress], None]
+) -> Iterator[tuple[Job, Outcome]]:
+    if request.executor == "ray":
+        return run_jobs_on_ray(jobs, request.n_procs, request.ray_address)
+    return run_jobs(jobs, request.n_procs, report)
 
 
 def _write_dataset(request: Request, study: Study) -> None:

@@ -14,6 +14,7 @@ from bids_tractography.config.tracking import (
     ThresholdStop,
     TotalSeeds,
 )
+from bids_tractography.reconst import MODELS
 
 _REFERENCES = {
     "garyfallidis2014": """@article{garyfallidis2014,
@@ -105,8 +106,8 @@ Whole-brain tractography was done with bids_tractography {__version__}, which bu
 [@garyfallidis2014]. The diffusion tensor [@basser1994] was fitted by weighted least squares to
 shells up to b = {config.tensor.max_b_s_mm2:g} s/mm². {_model(config)} Streamlines were started
 from {_seeds(config)} (random numbers: Philox [@salmon2011]) and propagated with
-{algorithm.method} tracking [@{algorithm.reference}] in steps of {algorithm.step_size_mm:g} mm, turning by at most
-{algorithm.max_angle_deg:g}° a step, {_stopping(config)}. Streamlines from
+{algorithm.method} tracking [@{algorithm.reference}] in steps of {algorithm.step_size_mm:g} mm,
+turning by at most {algorithm.max_angle_deg:g}° a step, {_stopping(config)}. Streamlines from
 {tracking.min_length_mm:g} to {tracking.max_length_mm:g} mm were kept. Track density
 [@calamante2010] was counted on the grid of the diffusion-weighted images.
 """

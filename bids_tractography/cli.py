@@ -192,6 +192,18 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="threads of each (default: the CPUs of this process, shared out)",
     )
+    machine.add_argument(
+        "--executor",
+        choices=("local", "ray"),
+        default="local",
+        help="where to run: processes of this machine, or a Ray cluster, which takes the batches "
+        "inside a run too (default: local)",
+    )
+    machine.add_argument(
+        "--ray-address",
+        metavar="HOST:PORT",
+        help="a running Ray cluster, or 'auto' (default: one is started on this machine)",
+    )
     parser.add_argument("-v", "--verbose", action="count", default=0, help="more of the log")
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     return parser
@@ -248,6 +260,8 @@ def _refuse_participant_options(options: argparse.Namespace) -> None:
 
 def _request(options: argparse.Namespace) -> Request:
     output = options.output_dir.resolve()
+    if options.ray_address and options.executor != "ray":
+        raise UsageError("--ray-address goes with --executor ray.")
     return Request(
         bids_dir=options.bids_dir.resolve(),
         output_dir=output,
@@ -263,6 +277,8 @@ def _request(options: argparse.Namespace) -> Request:
         database=options.bids_database_dir,
         fresh=options.fresh,
         container=_container(),
+        executor=options.executor,
+        ray_address=options.ray_address,
     )
 
 

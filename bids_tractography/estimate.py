@@ -14,14 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bids_tractography.brain import brain_mask
+from bids_tractography.config.model import AutoResponse, CsdModel, Model
 from bids_tractography.config.tracking import GivenSeeds, GridSeeds, RandomSeeds, TotalSeeds
 from bids_tractography.dwi import Dwi, read_dwi
 from bids_tractography.errors import EmptyMaskError
 from bids_tractography.job import TENSOR_MAPS, Job
 from bids_tractography.masks import Sources, check_files, make_mask
-from bids_tractography.reconst import FitInput, fit_model
+from bids_tractography.reconst import fit_model
 from bids_tractography.reconst.fodf import gfa
-from bids_tractography.reconst.tensor import TensorFit, fit_tensor
+from bids_tractography.reconst.tensor import fit_tensor
 from bids_tractography.seeding import read_given_seeds
 from bids_tractography.tracking import choose_engine
 
@@ -33,6 +34,8 @@ _MEAN_LENGTH_MM, _KEPT_SHARE, _KEPT_LENGTH_MM = 38.0, 0.55, 50.0
 _TISSUE_SHARE, _T1W_SECONDS = 0.3, 90.0
 _BASE_MIB, _ROW_BYTES = 420.0, 362 * 4
 _MIB = 2.0**20
+# What the sample's fit says and the run's will not.
+_OF_SAMPLE = ("warnings", "response", "responses")
 # Of one thread, by engine and algorithm.
 _POINTS_PER_SECOND = {
     ("cpu", "prob"): 2.5e6,
@@ -94,13 +97,24 @@ def estimate(job: Job) -> Estimate:
     tensor = fit_tensor(dwi, sample, job.config.tensor, job.n_threads)
     seconds += (time.perf_counter() - begin) / share
     few = _every(sample, _SAMPLE_FITS)
+    few_share = np.count_nonzero(few) / np.count_nonzero(brain)
     begin = time.perf_counter()
-    model = fit_model(FitInput(dwi, few, tensor, job.n_threads, job.model_files), job.config.model)
-    seconds += (time.perf_counter() - begin) * np.count_nonzero(brain) / np.count_nonzero(few)
+    config = _for_sample(job.config.model, few_share)
+    model = fit_model(dwi, few, tensor, config, job.n_threads, job.model_files)
+    seconds += (time.perf_counter() - begin) / few_share
     maps = {name: getattr(tensor, name) for name in TENSOR_MAPS}
     sources = Sources(dwi.grid, {**maps, "gfa": gfa(model.coefficients)}, sample, job.run.named)
     seeds = _count_seeds(job, sources, np.count_nonzero(brain), share)
     return _scaled_up(job, dwi, brain, seeds, seconds, model.record)
+
+
+def _for_sample(config: Model, share: float) -> Model:
+    """Take the response from as large a share of the sample as of the brain."""
+    if isinstance(config, CsdModel) and isinstance(config.response, AutoResponse):
+        voxels = max(1, int(config.response.voxels * share))
+        response = config.response.model_copy(update={"voxels": voxels})
+        return config.model_copy(update={"response": response})
+    return config
 
 
 def _every(mask: NDArray[np.bool_], most: int) -> NDArray[np.bool_]:
@@ -162,7 +176,7 @@ def _scaled_up(
         streamlines=streamlines,
         seconds=seconds,
         memory_mib=_BASE_MIB + max(fit_mib, tracking_mib),
-        model={key: value for key, value in model.items() if key != "warnings"},
+        model={key: value for key, value in model.items() if key not in _OF_SAMPLE},
         warnings=dwi.warnings,
         disk_mib=(bytes_of_file * len(output.formats) + n_brain * n_coefficients * 4) / _MIB,
     )

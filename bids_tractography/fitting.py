@@ -17,7 +17,7 @@ from bids_tractography.images import Grid, read_image
 from bids_tractography.job import TENSOR_MAPS, TISSUES, Job
 from bids_tractography.outputs import Sidecar, read_record
 from bids_tractography.provenance import Fingerprint, Record
-from bids_tractography.reconst import MODELS, FitInput, fit_model
+from bids_tractography.reconst import MODELS, ModelFit, fit_model
 from bids_tractography.reconst.fodf import Fodf, gfa
 from bids_tractography.reconst.tensor import fit_tensor
 from bids_tractography.sidecars import (
@@ -88,8 +88,7 @@ def _fit(job: Job, dwi: Dwi, fingerprints: Mapping[str, Fingerprint]) -> Fit:
     config = job.config
     brain = brain_mask(dwi, job.run.brain_mask)
     tensor = fit_tensor(dwi, brain.data, config.tensor, job.n_threads)
-    given = FitInput(dwi, brain.data, tensor, job.n_threads, job.model_files)
-    model = fit_model(given, config.model)
+    model = fit_model(dwi, brain.data, tensor, config.model, job.n_threads, job.model_files)
     fodf = Fodf(model.coefficients, dwi.grid)
     details = {
         **model.record,
@@ -110,10 +109,19 @@ def _fit(job: Job, dwi: Dwi, fingerprints: Mapping[str, Fingerprint]) -> Fit:
     if config.tensor.v1:
         write("v1", tensor.v1, tensor_map_sidecar(job, "v1"), tensor.record)
     write("fod", fodf.coefficients, fodf_sidecar(job, details, fodf.sh_order), details)
-    for name, data in model.maps.items():
-        write(name, data, model_map_sidecar(job, name), {})
-    maps |= {**model.maps, "gfa": gfa(fodf.coefficients)}
+    further = _model_maps(model, dwi.grid)
+    for name in MODELS[config.model.kind].maps:
+        write(name, further[name], model_map_sidecar(job, name), {})
+    maps |= {**further, "gfa": gfa(fodf.coefficients)}
     return Fit(dwi.grid, brain.data, maps, fodf, details)
+
+
+def _model_maps(model: ModelFit, grid: Grid) -> dict[str, NDArray[np.float32]]:
+    """Return the model's further maps, with a volume fraction for every tissue."""
+    if model.fractions is None:
+        return dict(model.maps)
+    nothing = np.zeros(grid.shape, np.float32)
+    return {**model.maps, **{f"{t}vf": model.fractions.get(t, nothing) for t in TISSUES}}
 
 
 def tissue_or_read(

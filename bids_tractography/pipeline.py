@@ -20,7 +20,7 @@ from bids_tractography.results import import_tractogram, write_tractogram
 from bids_tractography.seeding import SeedList, draw_rng_seed, read_given_seeds
 from bids_tractography.tracking import choose_engine
 from bids_tractography.tracking.acceptance import Regions
-from bids_tractography.tracking.base import TrackingProblem
+from bids_tractography.tracking.base import Tracker, TrackingProblem, track_here
 from bids_tractography.tractogram.store import BatchStore
 
 logger = logging.getLogger(__name__)
@@ -64,7 +64,9 @@ class Progress:
     seeds_per_second: float
 
 
-def process_dwi(job: Job, report: Callable[[Progress], None]) -> Done:
+def process_dwi(
+    job: Job, report: Callable[[Progress], None], track: Tracker = track_here
+) -> Done:
     """Turn a DWI run into maps, masks, a tractogram and their sidecars.
 
     Parameters
@@ -72,6 +74,8 @@ def process_dwi(job: Job, report: Callable[[Progress], None]) -> Done:
     job : Job
     report : callable
         Told of every finished batch.
+    track : Tracker
+        Who tracks the batches; it changes nothing of what comes out.
 
     Raises
     ------
@@ -112,7 +116,7 @@ def process_dwi(job: Job, report: Callable[[Progress], None]) -> Done:
         with _batch_store(job, stale, fingerprints["tractogram"]) as store:
             seeds = _seed_list(job, fit, seed_mask, store.rng_seed)
             problem = TrackingProblem(fit.fodf, stopping, job.config.tracking, store.rng_seed)
-            _track(job, problem, acceptance, seeds, store, report)
+            _track(job, problem, acceptance, seeds, store, report, track)
             write_tractogram(job, fit, seeds, store, hashes, fingerprints["tractogram"], watch)
             store.discard()
     return Done(job.paths["tractogram"], reused=False)
@@ -155,24 +159,22 @@ def _track(
     seeds: SeedList,
     store: BatchStore,
     report: Callable[[Progress], None],
+    track: Tracker,
 ) -> None:
     """Track the batches that the store does not have yet."""
     if store.next_seed >= len(seeds):
         return
-    tracking = job.config.tracking
-    kind = choose_engine(job.config)
-    engine = kind.build(problem, job.n_threads)
-    size = kind.batch_size if tracking.batch_size == "auto" else tracking.batch_size
+    kind, batch_size = choose_engine(job.config), job.config.tracking.batch_size
+    size = kind.batch_size if batch_size == "auto" else batch_size
     logger.info("%s: tracking %d seeds with %s.", job.name, len(seeds), kind.name)
     begin, first = time.perf_counter(), store.next_seed
-    for batch in seeds.batches(size, start=first):
-        wall, cpu = time.perf_counter(), time.process_time()
-        streamlines = acceptance.accept(engine.track(batch))
+    batches = seeds.batches(size, start=first)
+    for tracked in track(problem, kind, job.n_threads, batches):
         store.append(
-            batch,
-            streamlines,
-            seconds=time.perf_counter() - wall,
-            cpu_seconds=time.process_time() - cpu,
+            tracked.seeds,
+            acceptance.accept(tracked.streamlines),
+            seconds=tracked.seconds,
+            cpu_seconds=tracked.cpu_seconds,
         )
         rate = (store.next_seed - first) / (time.perf_counter() - begin)
         report(Progress(job.name, store.next_seed, len(seeds), store.n_streamlines, rate))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -68,7 +67,7 @@ def write_tractogram(
         values = [store.per_streamline(name) for name in output.per_streamline]
         makers = writers(output, values).values()
         for path, write in zip(products.paths, makers, strict=True):
-            job.outputs.write_data(path, partial(write, tractogram=written, grid=fit.grid))
+            job.outputs.write_data(path, lambda p, write=write: write(p, written, fit.grid))
         content = content_hash(written, output.dtype)
         linearise.discard(job.work)
     watch.add("tracking", store.seconds, store.cpu_seconds)

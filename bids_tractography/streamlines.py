@@ -93,12 +93,15 @@ class StreamlineBatch:
     seed_index : ndarray of int64, shape (T,)
         Index of its seed in the whole list.
     counts : Counts
+    stops : ndarray of uint8, shape (T, 2)
+        Why the first and the last point are where they are, as places in `Stop`.
     """
 
     points_mm: NDArray[np.float32]
     offsets: NDArray[np.int64]
     seed_index: NDArray[np.int64]
     counts: Counts
+    stops: NDArray[np.uint8]
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -112,4 +115,5 @@ class StreamlineBatch:
             points_mm=self.points_mm[np.repeat(kept, lengths)],
             offsets=offsets,
             seed_index=self.seed_index[kept],
+            stops=self.stops[kept],
         )

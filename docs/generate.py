@@ -123,6 +123,9 @@ def _type(field: dict[str, Any]) -> str:
         return f"`{field['const']}`"
     if "enum" in field:
         return " or ".join(f"`{value}`" for value in field["enum"])
+    if field.get("type") == "array":
+        items = field.get("items") or {}
+        return f"list of {_type(items)}" if items else "list of numbers"
     return str(field.get("type", "any"))
 
 

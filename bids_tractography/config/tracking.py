@@ -173,7 +173,7 @@ class Linearise(Section):
     """Drop points that lie on a straight line between their neighbours."""
 
     max_error_mm: Annotated[float, Field(gt=0, le=5)] = 0.1
-    """No point of a streamline is further than this from what is written."""
+    """No point of a streamline is further than this from what is written (float16 not counted)."""
 
 
 class Output(Section):
@@ -186,6 +186,9 @@ class Output(Section):
     origin."""
     linearise: Linearise | None = None
     """Fewer points; all of them when null."""
+    per_streamline: tuple[Literal["seed", "ends"], ...] = ()
+    """What TRX files say of each streamline: the index of its seed; why its ends are where they
+    are."""
 
     @field_validator("formats")
     @classmethod
@@ -193,6 +196,19 @@ class Output(Section):
         if not formats or len(set(formats)) < len(formats):
             raise ValueError("name at least one format, and each once")
         return formats
+
+    @field_validator("per_streamline")
+    @classmethod
+    def _each_once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(names)) < len(names):
+            raise ValueError("name each once")
+        return names
+
+    @model_validator(mode="after")
+    def _values_of_trx(self) -> Output:
+        if self.per_streamline and "trx" not in self.formats:
+            raise ValueError("per_streamline is for trx; tck and trk have no place for it")
+        return self
 
     @model_validator(mode="after")
     def _half_precision_of_trx(self) -> Output:

@@ -128,6 +128,7 @@ class DipyEngine:
             offsets=np.concatenate([[0], np.cumsum(n_points[kept])]).astype(np.int64),
             seed_index=seeds.first + row[tracks.pair[kept]].astype(np.int64),
             counts=counts,
+            stops=(stops[kept][..., None] == np.array(list(Stop))).argmax(axis=-1).astype(np.uint8),
         )
 
     def _amplitudes(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -172,9 +173,10 @@ class DipyEngine:
         step_voxels = self._problem.tracking.algorithm.step_size_mm / grid.voxel_size_mm
         beyond = ends + self._origin + heading * step_voxels
         outside = ((beyond < -0.5) | (beyond >= np.array(grid.shape) - 0.5)).any(axis=2)
-        stuck = ~self._has_direction(ends.reshape(-1, 3), heading.reshape(-1, 3)).reshape(-1, 2)
+        ahead, anywhere = self._directions(ends.reshape(-1, 3), heading.reshape(-1, 3))
         stops = np.where(outside, Stop.IMAGE_BORDER, Stop.STOPPING_RULE)
-        stops = np.where(stuck, Stop.NO_DIRECTION, stops)
+        stops = np.where(ahead.reshape(-1, 2), stops, Stop.ANGLE)
+        stops = np.where(anywhere.reshape(-1, 2), stops, Stop.NO_DIRECTION)
         too_long = np.diff(tracks.offsets) > self._max_points
         return np.where(too_long[:, None], Stop.MAX_LENGTH, stops)
 
@@ -206,12 +208,12 @@ class DipyEngine:
         heading = np.stack([backward, forward], axis=1)
         return np.asarray(heading / np.linalg.norm(heading, axis=2, keepdims=True))
 
-    def _has_direction(
+    def _directions(
         self, points: NDArray[np.float64], heading: NDArray[np.float64]
-    ) -> NDArray[np.bool_]:
-        """Ask at points (n, 3) whether the cone around a heading (n, 3) holds a direction."""
+    ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Ask at points (n, 3) for directions in the cone around a heading (n, 3), and at all."""
         algorithm = self._problem.tracking.algorithm
-        answer = np.zeros(len(points), bool)
+        ahead, anywhere = np.zeros(len(points), bool), np.zeros(len(points), bool)
         for start in range(0, len(points), 8192):
             block = slice(start, start + 8192)
             values = self._amplitudes(points[block])
@@ -219,8 +221,10 @@ class DipyEngine:
             cosine = np.abs(np.einsum("ni,vi->nv", heading[block], self._vertices))
             # A heading is itself a vertex but for rounding; so are the borders of its cone.
             in_cone = cosine >= np.cos(np.deg2rad(algorithm.max_angle_deg)) - _LENGTH_TOLERANCE
-            answer[block] = (enough & (values > 0) & in_cone).any(axis=1)
-        return answer
+            usable = enough & (values > 0)
+            ahead[block] = (usable & in_cone).any(axis=1)
+            anywhere[block] = usable.any(axis=1)
+        return ahead, anywhere
 
     def _rejections(self, n_points: NDArray[np.int64], stops: NDArray[np.str_]) -> NDArray[np.str_]:
         """Return why each streamline is rejected, empty if it is kept, shape (T,)."""
