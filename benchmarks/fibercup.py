@@ -3,10 +3,12 @@
     python benchmarks/fibercup.py DATA_DIR [--per-voxel N] [--keep DIR]
 
 DATA_DIR is the dataset with its ``truth/``. All trackers get the same DWI, brain mask, random
-seeds per voxel, stop, step, angle and bounds of length, and estimate their responses themselves.
-Tracking goes on in the white-matter mask with the bundles and the end regions, because the mask
-alone does not reach all of them. PFT needs tissue: grey matter is the end regions, white matter
-the rest of the mask, fluid everything else; rows with ACT have it too, as a 5TT image for MRtrix3.
+seeds per voxel, stop, step, angle and bounds of length, and estimate their responses themselves;
+CSD takes b = 1500, where there still is more signal than noise. Tracking goes on in the
+white-matter mask with the bundles and the end regions, as the mask alone does not reach all of
+them, where there is any signal, as the mask also covers voxels without. PFT needs tissue: grey
+matter is the end regions, white matter the rest of the mask, fluid everything else; rows with ACT
+have it too, as a 5TT image for MRtrix3.
 
 Scores are Tractometer's (Côté 2013): streamlines that connect the two regions of a bundle, two
 others, or no two; bundles with a valid streamline; share of the bundles' voxels visited by valid
@@ -31,6 +33,8 @@ from scoring import ConnectionScore, Lines, Volume, read_lines, read_volume, sco
 
 STEP_MM, ANGLE_DEG, LENGTHS_MM = 0.5, 30, (20, 250)
 TOLERANCE_MM = 3.0
+SHELL = 1500
+LEAST_SIGNAL = 0.1  # of the 99th percentile of b = 0
 MODELS = ("csd", "msmt_csd")
 OURS = (("det", "mask"), ("prob", "mask"), ("ptt", "mask"), ("prob", "act"), ("pft", "act"))
 THEIRS = (
@@ -61,11 +65,11 @@ class Truth:
     pairs: dict[int, tuple[int, int]]
     white_matter: Volume
 
-    @property
-    def mask(self) -> np.ndarray:
-        """Where tracking goes on."""
+    def mask(self, signal: np.ndarray) -> np.ndarray:
+        """Return where tracking goes on: known fibres with any signal without weighting."""
         parts = (self.white_matter.data, self.regions.data, self.bundles.data.any(axis=3))
-        return np.logical_or.reduce([part > 0 for part in parts])
+        known = np.logical_or.reduce([part > 0 for part in parts])
+        return np.asarray(known & (signal > LEAST_SIGNAL * np.percentile(signal[known], 99)))
 
 
 def read_truth(folder: Path) -> Truth:
@@ -108,7 +112,12 @@ class Inputs:
 
 def prepare(inputs: Inputs, truth: Truth) -> None:
     """Write the mask, the tissue fractions, the 5TT image and a dataset with the brain mask."""
-    mask, ends = truth.mask, truth.regions.data > 0
+    image = nib.as_closest_canonical(nib.load(f"{inputs.dwi}.nii.gz"))  # the truth is in RAS+
+    if not np.allclose(image.affine, truth.regions.affine):
+        raise ValueError("the DWI and the truth are on different grids")
+    unweighted = np.loadtxt(f"{inputs.dwi}.bval") < 50
+    mask = truth.mask(image.get_fdata()[..., unweighted].mean(axis=3))
+    ends = truth.regions.data > 0
     tissue = {"gm": mask & ends, "wm": mask & ~ends, "csf": ~mask}
     for name, data in {"mask": mask, **tissue}.items():
         save(data, truth.regions, inputs.file(f"{name}.nii.gz"))
@@ -148,7 +157,8 @@ def run_ours(inputs: Inputs, model: str, algorithm: str, stop: str) -> Tracked:
         "tracking.max_length_mm": LENGTHS_MM[1],
     }
     if model == "csd":  # the phantom is thinner than the border that is left out in a head
-        settings["model"]["response"] = {"kind": "auto", "erode_mm": 0, "voxels": 100}
+        response = {"kind": "auto", "erode_mm": 0, "voxels": 100}
+        settings["model"] |= {"shell_s_mm2": SHELL, "response": response}
     if stop == "act":
         settings["stopping"] = {"kind": "act"}
         files = {name: str(inputs.file(f"{name}.nii.gz")) for name in ("wm", "gm", "csf")}
@@ -163,8 +173,9 @@ def fit_theirs(inputs: Inputs, model: str) -> None:
     dwi = [f"{inputs.dwi}.nii.gz", "-fslgrad", f"{inputs.dwi}.bvec", f"{inputs.dwi}.bval"]
     mask = ["-mask", file("mask.nii.gz")]
     if model == "csd":
-        mrtrix("dwi2response", "tournier", *dwi, file("wm.txt"), *mask, "-number", 100)
-        mrtrix("dwi2fod", "csd", *dwi, file("wm.txt"), file("csd.nii.gz"), *mask)
+        shells = ["-shells", SHELL]
+        mrtrix("dwi2response", "tournier", *dwi, file("wm_ss.txt"), *mask, *shells, "-number", 100)
+        mrtrix("dwi2fod", "csd", *dwi, file("wm_ss.txt"), file("csd.nii.gz"), *mask, *shells)
         return
     responses = [file(f"{tissue}_ms.txt") for tissue in ("wm", "gm", "csf")]
     mrtrix("dwi2response", "dhollander", *dwi, *responses, *mask, "-erode", 0)
