@@ -8,7 +8,7 @@ CSD takes b = 1500, where there still is more signal than noise. Tracking goes o
 white-matter mask with the bundles and the end regions, as the mask alone does not reach all of
 them, where there is any signal, as the mask also covers voxels without. PFT needs tissue: grey
 matter is the end regions, white matter the rest of the mask, fluid everything else; rows with ACT
-have it too, as a 5TT image for MRtrix3.
+have it too, as a 5TT image for MRtrix3, which then also backtracks.
 
 Scores are Tractometer's (Côté 2013): streamlines that connect the two regions of a bundle, two
 others, or no two; bundles with a valid streamline; share of the bundles' voxels visited by valid
@@ -28,10 +28,11 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-from programs import Tracked, UnavailableError, mrtrix, table, track
+from programs import Tracked, UnavailableError, mrtrix, print_table, track
 from scoring import ConnectionScore, Lines, Volume, read_lines, read_volume, score_connections
 
-STEP_MM, ANGLE_DEG, LENGTHS_MM = 0.5, 30, (20, 250)
+STEP_MM, LENGTHS_MM = 1.0, (20, 250)
+ANGLE_DEG = 20  # curves no sharper than a radius of 3 mm, which is a voxel
 TOLERANCE_MM = 3.0
 SHELL = 1500
 LEAST_SIGNAL = 0.1  # of the 99th percentile of b = 0
@@ -141,9 +142,6 @@ def save(data: np.ndarray, grid: Volume, path: Path) -> None:
 def run_ours(inputs: Inputs, model: str, algorithm: str, stop: str) -> Tracked:
     """Track with our own command."""
     mask = {"kind": "file", "path": str(inputs.file("mask.nii.gz"))}
-    stepping: dict[str, Any] = {"kind": algorithm, "step_size_mm": STEP_MM}
-    if algorithm != "ptt":  # its angle is another one
-        stepping["max_angle_deg"] = ANGLE_DEG
     settings: dict[str, Any] = {
         "model": {"kind": model},
         "seeding": {
@@ -152,7 +150,11 @@ def run_ours(inputs: Inputs, model: str, algorithm: str, stop: str) -> Tracked:
             "rng_seed": 1,
         },
         "stopping": {"kind": "binary", "mask": mask},
-        "tracking.algorithm": stepping,
+        "tracking.algorithm": {
+            "kind": algorithm,
+            "step_size_mm": STEP_MM,
+            "max_angle_deg": ANGLE_DEG,
+        },
         "tracking.min_length_mm": LENGTHS_MM[0],
         "tracking.max_length_mm": LENGTHS_MM[1],
     }
@@ -191,7 +193,7 @@ def run_theirs(inputs: Inputs, model: str, algorithm: str, stop: str) -> Tracked
         fit_theirs(inputs, model)
     out = file(f"{model}_{algorithm}_{stop}.tck")
     mask = file("mask.nii.gz")
-    within = ["-act", file("5tt.nii.gz")] if stop == "act" else ["-mask", mask]
+    within = ["-act", file("5tt.nii.gz"), "-backtrack"] if stop == "act" else ["-mask", mask]
     seconds = mrtrix(
         *("tckgen", "-algorithm", algorithm, file(f"{model}.nii.gz"), out, *within),
         *("-seed_random_per_voxel", mask, inputs.per_voxel, "-select", 0),
@@ -245,7 +247,7 @@ def main() -> None:
         folder.mkdir(exist_ok=True)
         inputs = Inputs(options.data.resolve(), folder.resolve(), options.per_voxel)
         prepare(inputs, truth)
-        print(table(list(rows(inputs, truth))), end="")
+        print_table(rows(inputs, truth))
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from programs import Tracked, UnavailableError, mrtrix, table, track
+from programs import Tracked, UnavailableError, mrtrix, print_table, track
 from scoring import (
     Lines,
     TrueBundles,
@@ -194,7 +194,7 @@ def main() -> None:
         folder.mkdir(exist_ok=True)
         inputs = Inputs(options.data.resolve(), folder.resolve(), options.seeds)
         prepare(inputs, truth.fractions)
-        print(table(list(rows(inputs, truth))), end="")
+        print_table(rows(inputs, truth))
 
 
 if __name__ == "__main__":

@@ -91,8 +91,9 @@ def _run(command: list[str]) -> float:
     return time.perf_counter() - start
 
 
-def table(rows: list[Mapping[str, str]]) -> str:
-    """Return rows with the same keys as a Markdown table."""
-    names = list(rows[0])
-    lines = [names, ["---"] * len(names), *([row[name] for name in names] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+def print_table(rows: Iterable[Mapping[str, str]]) -> None:
+    """Print rows with the same keys as a Markdown table, each as soon as it is there."""
+    for place, row in enumerate(rows):
+        if place == 0:
+            print(f"| {' | '.join(row)} |\n|{'---|' * len(row)}")
+        print(f"| {' | '.join(row.values())} |", flush=True)
