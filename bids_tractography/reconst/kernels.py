@@ -143,3 +143,124 @@ def _remove(active: NDArray[np.int64], factor: Array, turns: Array, place: int, 
         turns[i, 0], turns[i, 1] = row[i] / length, row[i + 1] / length
         row[i] = length
         row[i + 1] = 0.0
+
+
+@njit(nogil=True, cache=True, fastmath=_FAST)
+def constrained_solutions(
+    normal: Array,
+    rows: Array,
+    targets: Array,
+    low: NDArray[np.bool_],
+    thresholds: Array,
+    max_iterations: int,
+) -> Array:
+    """Drive low amplitudes to zero by rows of least squares until their set stands still.
+
+    The iteration of Tournier (2007). From one to the next only few rows come and go, and the
+    normal matrix is changed by those alone.
+
+    Parameters
+    ----------
+    normal : ndarray, shape (C, C)
+        Normal matrix without constraints.
+    rows : ndarray, shape (N, C)
+        Coefficients to weighted amplitudes.
+    targets : ndarray, shape (n, C)
+    low : ndarray of bool, shape (n, N)
+        Which amplitudes are low at first.
+    thresholds : ndarray, shape (n,)
+        Amplitudes below it are low.
+    max_iterations : int
+
+    Returns
+    -------
+    ndarray, shape (n, C)
+    """
+    n_voxels, n_terms = targets.shape
+    n_rows = len(rows)
+    result = np.empty((n_voxels, n_terms))
+    # Where most rows are in, it is quicker to take the others out.
+    every = normal + rows.T @ rows
+    current = np.empty((n_terms, n_terms))
+    factor = np.empty((n_terms, n_terms))
+    present = np.empty(n_rows, np.bool_)
+    coming = np.empty(n_rows, np.int64)
+    signs = np.empty(n_rows)
+    for voxel in range(n_voxels):
+        solution = result[voxel]
+        most = 2 * np.sum(low[voxel]) > n_rows
+        current[:] = every if most else normal
+        present[:] = most
+        count = 0
+        for j in range(n_rows):
+            if low[voxel, j] != most:
+                coming[count], signs[count] = j, -1.0 if most else 1.0
+                present[j] = not most
+                count += 1
+        for _ in range(max_iterations):
+            _add_outer_products(current, rows, coming, signs, count)
+            _solve_symmetric(current, factor, targets[voxel], solution)
+            count = 0
+            for j in range(n_rows):
+                row = rows[j]
+                amplitude = 0.0
+                for i in range(n_terms):
+                    amplitude += row[i] * solution[i]
+                if (amplitude < thresholds[voxel]) != present[j]:
+                    coming[count], signs[count] = j, -1.0 if present[j] else 1.0
+                    present[j] = not present[j]
+                    count += 1
+            if count == 0:
+                break
+    return result
+
+
+@njit(nogil=True, cache=True, fastmath=_FAST)
+def _add_outer_products(
+    matrix: Array, rows: Array, which: NDArray[np.int64], signs: Array, count: int
+) -> None:
+    """Add the outer products of some rows, times signs, to the upper triangle, four at a time."""
+    n_terms = len(matrix)
+    whole = count - count % 4
+    for start in range(0, whole, 4):
+        one, two = rows[which[start]], rows[which[start + 1]]
+        three, four = rows[which[start + 2]], rows[which[start + 3]]
+        for i in range(n_terms):
+            into = matrix[i]
+            a, b = signs[start] * one[i], signs[start + 1] * two[i]
+            c, d = signs[start + 2] * three[i], signs[start + 3] * four[i]
+            for j in range(i, n_terms):
+                into[j] += a * one[j] + b * two[j] + c * three[j] + d * four[j]
+    for place in range(whole, count):
+        row = rows[which[place]]
+        for i in range(n_terms):
+            into = matrix[i]
+            a = signs[place] * row[i]
+            for j in range(i, n_terms):
+                into[j] += a * row[j]
+
+
+@njit(nogil=True, cache=True, fastmath=_FAST)
+def _solve_symmetric(matrix: Array, factor: Array, target: Array, solution: Array) -> None:
+    """Solve by Cholesky's factorisation of the upper triangle, which is kept."""
+    n_terms = len(target)
+    factor[:] = matrix
+    solution[:] = target
+    for k in range(n_terms):
+        top = factor[k]
+        scale = 1.0 / np.sqrt(top[k])
+        for j in range(k, n_terms):
+            top[j] *= scale
+        solution[k] *= scale
+        for i in range(k + 1, n_terms):
+            into = factor[i]
+            share = top[i]
+            for j in range(i, n_terms):
+                into[j] -= share * top[j]
+            solution[i] -= share * solution[k]
+    for k in range(n_terms - 1, -1, -1):
+        top = factor[k]
+        total = solution[k]
+        for j in range(k + 1, n_terms):
+            total -= top[j] * solution[j]
+        solution[k] = total / top[k]
