@@ -103,7 +103,7 @@ def test_a_crossing_at_right_angles_has_its_peaks_along_both_bundles(model: Any)
 
 @pytest.mark.parametrize("model", KINDS, ids=name)
 def test_fits_do_not_depend_on_threads(model: Any) -> None:
-    signals, _, _ = crossing(TWO_SHELLS, 60, 600)
+    signals, _, _ = crossing(TWO_SHELLS, 60, 300)
     dwi = dwi_of(rician(signals, 20), TWO_SHELLS)
     if model.kind == "rumba":
         model = RumbaModel(**{**RUMBA, "iterations": 10})
@@ -169,7 +169,7 @@ def test_gqi_is_that_of_dipy(method: str) -> None:
 
 
 def test_rumba_is_that_of_dipy() -> None:
-    signals, _, _ = crossing(TWO_SHELLS, 60, 3)
+    signals, _, _ = crossing(TWO_SHELLS, 60, 2)
     signals = rician(signals, 30)
     model = RumbaModel(**RUMBA, coils=4)
     fitted = fit(dwi_of(signals, TWO_SHELLS), model)
