@@ -17,6 +17,7 @@ from bids_tractography.errors import DataError
 from bids_tractography.gradients import Shell
 from bids_tractography.reconst.base import FitInput, ModelFit
 from bids_tractography.reconst.fodf import n_coefficients, sh_basis
+from bids_tractography.reconst.kernels import constrained_solutions
 from bids_tractography.reconst.shells import choose_order, choose_shell
 from bids_tractography.reconst.tensor import TensorFit, tensor_fitter
 from bids_tractography.reconst.voxels import map_voxels
@@ -213,10 +214,8 @@ def _rotational_harmonics(
 def deconvolve(signals: NDArray[np.float64], problem: _Problem) -> NDArray[np.float64]:
     """Solve the constrained problem for many voxels at once.
 
-    The iteration is that of Tournier (2007) as DIPY's ``csdeconv`` runs it voxel by voxel:
-    amplitudes below the threshold get a row that drives them to zero, until the set of rows
-    stands still. Here the normal matrices of a block come from one matrix product with the
-    outer products of all rows.
+    The iteration is that of Tournier (2007) as DIPY's ``csdeconv`` runs it: amplitudes below the
+    threshold get a row that drives them to zero, until the set of rows stands still.
 
     Parameters
     ----------
@@ -228,8 +227,6 @@ def deconvolve(signals: NDArray[np.float64], problem: _Problem) -> NDArray[np.fl
     """
     positivity = problem.positivity
     n_terms = positivity.shape[1]
-    rows, columns = np.triu_indices(n_terms)
-    outer = positivity[:, rows] * positivity[:, columns]
     normal = problem.forward.T @ problem.forward
     normal = normal + 1e-5 * np.trace(normal) / n_terms * np.eye(n_terms)
     target = signals @ problem.forward
@@ -239,18 +236,13 @@ def deconvolve(signals: NDArray[np.float64], problem: _Problem) -> NDArray[np.fl
     low = result[:, :15] @ positivity[:, :15].T < threshold
     unconstrained = ~low.any(axis=1)
     low[unconstrained] = result[unconstrained] @ positivity.T < threshold[unconstrained]
-    active = np.flatnonzero(low.any(axis=1))
-    for _ in range(_MAX_ITERATIONS):
-        if active.size == 0:
-            break
-        packed = low[active].astype(np.float64) @ outer
-        constrained = np.empty((active.size, n_terms, n_terms))
-        constrained[:, rows, columns] = packed
-        constrained[:, columns, rows] = packed
-        solution = np.linalg.solve(normal + constrained, target[active][..., None])[..., 0]
-        result[active] = solution
-        again = solution @ positivity.T < threshold[active]
-        changed = (again != low[active]).any(axis=1)
-        low[active] = again
-        active = active[changed]
+    constrained = low.any(axis=1)
+    result[constrained] = constrained_solutions(
+        normal,
+        positivity,
+        target[constrained],
+        low[constrained],
+        threshold[constrained, 0],
+        _MAX_ITERATIONS,
+    )
     return np.asarray(result)
