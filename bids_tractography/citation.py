@@ -150,11 +150,6 @@ _REFERENCES = {
   journal = {IEEE Transactions on Medical Imaging}, volume = {40}, year = {2021},
   doi = {10.1109/TMI.2020.3034038}
 }""",
-    "garyfallidis2012": """@phdthesis{garyfallidis2012,
-  title = {Towards an accurate brain tractography},
-  author = {Garyfallidis, Eleftherios},
-  school = {University of Cambridge}, year = {2012}
-}""",
     "tournier2012": """@article{tournier2012,
   title = {{MRtrix}: diffusion tractography in crossing fiber regions},
   author = {Tournier, J.-Donald and Calamante, Fernando and Connelly, Alan},
