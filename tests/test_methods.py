@@ -11,21 +11,40 @@ import numpy as np
 import pytest
 
 from bids_tractography.cli import main
-from bids_tractography.phantom import Phantom, connected_bundles
+from bids_tractography.phantom import (
+    TWO_SHELLS,
+    Phantom,
+    ScanGrid,
+    connected_bundles,
+    write_dwi,
+    write_t1w,
+    write_tissue,
+)
 from bids_tractography.provenance import RECORD_KEY, ImportRecord
-from tests.conftest import QUICK, opened, run_cli, sidecar, tractograms
+from conftest import QUICK, opened, run_cli, sidecar, tractograms, write_description
 
 PROB = "sub-01/dwi/sub-01_tract-wholebrain_track-prob_tractogram"
 
 
+GRID = ScanGrid("LAS", (3.0, 3.0, 3.0))
+
+
 @pytest.fixture(scope="module")
-def two_shells(tmp_path_factory: pytest.TempPathFactory, phantom_dataset: Path) -> Path:
-    """The phantom's participant with two shells, one run."""
+def two_shells(tmp_path_factory: pytest.TempPathFactory, phantom: Phantom) -> Path:
     root = tmp_path_factory.mktemp("two_shells")
-    shutil.copytree(phantom_dataset / "sub-02", root / "sub-02")
-    for path in (root / "sub-02" / "dwi").glob("*dir-PA*"):
-        path.unlink()
-    shutil.copy(phantom_dataset / "dataset_description.json", root)
+    write_description(root, DatasetType="raw")
+    (root / "sub-01" / "dwi").mkdir(parents=True)
+    write_dwi(root / "sub-01" / "dwi" / "sub-01_dwi", phantom, GRID, scheme=TWO_SHELLS)
+    return root
+
+
+@pytest.fixture(scope="module")
+def tissue(tmp_path_factory: pytest.TempPathFactory, phantom: Phantom) -> Path:
+    """A derivative dataset with the phantom's tissue fractions."""
+    root = tmp_path_factory.mktemp("tissue")
+    write_description(root, DatasetType="derivative", GeneratedBy=[{"Name": "truth"}])
+    (root / "sub-01" / "anat").mkdir(parents=True)
+    write_tissue(root / "sub-01" / "anat" / "sub-01", phantom, GRID)
     return root
 
 
@@ -81,7 +100,8 @@ ALGORITHMS = {
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_every_algorithm_finds_the_phantom_s_bundles(
     finished: tuple[Path, object],
-    phantom_dataset: Path,
+    scanned_once: Path,
+    tissue: Path,
     tmp_path: Path,
     phantom: Phantom,
     algorithm: str,
@@ -90,13 +110,12 @@ def test_every_algorithm_finds_the_phantom_s_bundles(
     shutil.copytree(finished[0], output)  # the fit is there
     for path in output.rglob("*_tractogram.*"):
         path.unlink()
-    tissue = phantom_dataset / "derivatives" / "tissue"
     path = tracked(
-        phantom_dataset,
+        scanned_once,
         output,
         f"tracking.algorithm={{kind: {algorithm}, step_size_mm: 1}}",
         *ALGORITHMS[algorithm],
-        words=("--participant-label", "01", "-d", tissue),
+        words=("-d", tissue),
     )
     bundles, invalid = valid(phantom, path)
     assert all(bundles.values()), bundles
@@ -106,12 +125,10 @@ def test_every_algorithm_finds_the_phantom_s_bundles(
     assert sum(record["ends"].values()) == 2 * record["streamlines_generated"]
 
 
-def test_tissue_of_a_t1w_image_alone(
-    phantom_dataset: Path, tmp_path: Path, phantom: Phantom
-) -> None:
-    dataset = tmp_path / "raw"
-    shutil.copytree(phantom_dataset / "sub-01", dataset / "sub-01")
-    shutil.copy(phantom_dataset / "dataset_description.json", dataset)
+def test_tissue_of_a_t1w_image_alone(dataset: Path, tmp_path: Path, phantom: Phantom) -> None:
+    (dataset / "sub-01" / "anat").mkdir()
+    grid = ScanGrid("PIR", (2.0, 2.0, 2.0))
+    write_t1w(dataset / "sub-01" / "anat" / "sub-01_T1w", phantom, grid)
     path = tracked(dataset, tmp_path / "output", "seeding.mask=interface", "stopping=act")
     record = sidecar(next((tmp_path / "output").rglob("*label-WM_probseg.nii.gz")))[RECORD_KEY]
     assert record["details"]["kind"] == "t1w"
@@ -120,16 +137,14 @@ def test_tissue_of_a_t1w_image_alone(
 
 
 def test_all_formats_hold_the_same_streamlines(
-    finished: tuple[Path, object], phantom_dataset: Path, tmp_path: Path
+    finished: tuple[Path, object], scanned_once: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "output"
     shutil.copytree(finished[0], output)
-    words = ("--participant-label", "01")
     ended = run_cli(
-        phantom_dataset,
+        scanned_once,
         output,
         "participant",
-        *words,
         overrides=(*QUICK, "output.formats=[trx, tck, trk]", "output.linearise={}"),
     )
     assert ended.returncode == 0, ended.stderr
@@ -145,10 +160,9 @@ def test_all_formats_hold_the_same_streamlines(
             np.testing.assert_allclose(other.get_data(), points, atol=1e-4)
             np.testing.assert_array_equal(np.append(other._offsets, len(points)), offsets)
     ended = run_cli(
-        phantom_dataset,
+        scanned_once,
         output,
         "participant",
-        *words,
         overrides=(*QUICK, "output.formats=[trx, tck, trk]", "output.linearise={}"),
     )
     assert "everything is up to date" in ended.stderr
@@ -167,12 +181,12 @@ def imported(finished: tuple[Path, object], tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("place", ["copy", "link"])
 def test_a_tractogram_is_brought_in_by_filters(
-    imported: Path, phantom_dataset: Path, tmp_path: Path, place: str
+    imported: Path, scanned_once: Path, tmp_path: Path, place: str
 ) -> None:
     output = tmp_path / "output"
     override = f"import_tract={{filters: {{suffix: tractogram}}, scope: lab, place: {place}}}"
-    words = ("--participant-label", "01", "-d", f"lab={imported}")
-    ended = run_cli(phantom_dataset, output, "participant", *words, overrides=(override,))
+    words = ("-d", f"lab={imported}")
+    ended = run_cli(scanned_once, output, "participant", *words, overrides=(override,))
     assert ended.returncode == 0, ended.stderr
     (path,) = tractograms(output)
     assert path.is_symlink() == (place == "link")
@@ -183,9 +197,9 @@ def test_a_tractogram_is_brought_in_by_filters(
     assert record.points_inside == 1
     with opened(path) as (points, offsets):
         assert (record.streamlines, record.points) == (len(offsets) - 1, len(points))
-    ended = run_cli(phantom_dataset, output, "participant", *words, overrides=(override,))
+    ended = run_cli(scanned_once, output, "participant", *words, overrides=(override,))
     assert "everything is up to date" in ended.stderr
-    assert main([str(phantom_dataset), str(output), "group"]) == 0
+    assert main([str(scanned_once), str(output), "group"]) == 0
     table = (output / "group_tractograms.tsv").read_text().splitlines()
     assert "custom" in table[1]
 
@@ -198,7 +212,6 @@ def test_a_tractogram_is_brought_in_by_filters(
         ("import_tract=/absent.trx", 66, "/absent.trx does not exist"),
         ("stopping=act", 66, "no probseg, dseg, 5TT"),
         ("seeding.mask={kind: labels, path: LABELS, include: [7]}", 65, "no label 7"),
-        ("tissue={kind: probseg}", 0, ""),
     ],
 )
 def test_faults_of_definitions_are_told_before_anything_is_computed(
@@ -206,7 +219,6 @@ def test_faults_of_definitions_are_told_before_anything_is_computed(
 ) -> None:
     labels = tmp_path / "labels.nii.gz"
     nib.save(nib.Nifti1Image(np.ones((4, 4, 4), np.int16), np.eye(4)), labels)
-    shutil.rmtree(dataset / "sub-01" / "anat", ignore_errors=True)
     words = ("-d", f"lab={imported}", "--dry-run")
     if code == 65:
         words = words[:2]
