@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from bids_tractography.dwi import Dwi
 from bids_tractography.errors import DataError, GradientError
 from bids_tractography.gradients import Shell
 from bids_tractography.reconst.fodf import ModelFit, n_coefficients, sh_basis
+from bids_tractography.reconst.kernels import constrained_deconvolution, padded
 from bids_tractography.reconst.tensor import TensorFit, tensor_fitter
 from bids_tractography.reconst.voxels import map_voxels
 
@@ -190,6 +192,9 @@ def _with_warnings(response: Response, mean_fa: float) -> Response:
     return Response(response.eigenvalues_mm2_s, response.s0, response.voxels, tuple(warnings))
 
 
+_Matrix = NDArray[np.float64]
+
+
 @dataclass(frozen=True, eq=False)
 class _Problem:
     """Matrices of a deconvolution.
@@ -207,6 +212,22 @@ class _Problem:
     forward: NDArray[np.float64]
     positivity: NDArray[np.float64]
     threshold: float
+
+    @cached_property
+    def matrices(self) -> tuple[_Matrix, _Matrix, _Matrix, _Matrix, _Matrix]:
+        """What `constrained_deconvolution` takes between the signals and the threshold."""
+        n_terms = self.forward.shape[1]
+        normal = self.forward.T @ self.forward
+        # With fewer directions than coefficients there is no solution without it.
+        normal += 1e-9 * np.trace(normal) / n_terms * np.eye(n_terms)
+        first_guess: _Matrix = np.linalg.solve(normal, self.forward.T).T.astype(np.float64)
+        return (
+            padded(self.forward),
+            padded(normal),
+            padded(first_guess),
+            padded(self.positivity),
+            padded(self.positivity.T),
+        )
 
 
 def _problem(
@@ -248,8 +269,7 @@ def deconvolve(signals: NDArray[np.float64], problem: _Problem) -> NDArray[np.fl
 
     The iteration is that of Tournier (2007) as DIPY's ``csdeconv`` runs it voxel by voxel:
     amplitudes below the threshold get a row that drives them to zero, until the set of rows
-    stands still. Here the normal matrices of a block come from one matrix product with the
-    outer products of all rows.
+    stands still.
 
     Parameters
     ----------
@@ -259,31 +279,6 @@ def deconvolve(signals: NDArray[np.float64], problem: _Problem) -> NDArray[np.fl
     -------
     ndarray, shape (n, C)
     """
-    positivity = problem.positivity
-    n_terms = positivity.shape[1]
-    rows, columns = np.triu_indices(n_terms)
-    outer = positivity[:, rows] * positivity[:, columns]
-    normal = problem.forward.T @ problem.forward
-    normal = normal + 1e-5 * np.trace(normal) / n_terms * np.eye(n_terms)
-    target = signals @ problem.forward
-    result = np.linalg.solve(normal, target.T).T
-    # The first coefficient is the mean amplitude; the first guess is smooth (order 4).
-    threshold = problem.threshold * positivity[0, 0] * result[:, :1]
-    low = result[:, :15] @ positivity[:, :15].T < threshold
-    unconstrained = ~low.any(axis=1)
-    low[unconstrained] = result[unconstrained] @ positivity.T < threshold[unconstrained]
-    active = np.flatnonzero(low.any(axis=1))
-    for _ in range(_MAX_ITERATIONS):
-        if active.size == 0:
-            break
-        packed = low[active].astype(np.float64) @ outer
-        constrained = np.empty((active.size, n_terms, n_terms))
-        constrained[:, rows, columns] = packed
-        constrained[:, columns, rows] = packed
-        solution = np.linalg.solve(normal + constrained, target[active][..., None])[..., 0]
-        result[active] = solution
-        again = solution @ positivity.T < threshold[active]
-        changed = (again != low[active]).any(axis=1)
-        low[active] = again
-        active = active[changed]
-    return np.asarray(result)
+    return constrained_deconvolution(
+        np.ascontiguousarray(signals), *problem.matrices, problem.threshold, _MAX_ITERATIONS
+    )
