@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from dipy.data import small_sphere
+from numpy.polynomial import legendre
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -25,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 _MAX_AUTO_ORDER = 8
 _MAX_ITERATIONS = 50
+_QUADRATURE_POINTS = 200
 # A single-fibre voxel of a brain in vivo has λ1 near 1.7e-3 mm²/s and λ1/λ2 near 4 to 6.
 _PLAUSIBLE_L1_MM2_S = (0.8e-3, 3e-3)
 _PLAUSIBLE_RATIO = 2.0
@@ -254,14 +256,12 @@ def _problem(
 def _rotational_harmonics(
     b_s_mm2: float, response: Response, orders: NDArray[np.intp]
 ) -> NDArray[np.float64]:
-    """Expand the signal of the response along z: one number for each order."""
-    cosines = small_sphere.vertices[:, 2]
+    """Expand the signal of the response along z: one number for each order (Funk-Hecke)."""
+    cosines, weights = legendre.leggauss(_QUADRATURE_POINTS)
     first, radial, _ = response.eigenvalues_mm2_s
     signal = response.s0 * np.exp(-b_s_mm2 * (radial + (first - radial) * cosines**2))
-    basis = sh_basis(int(orders[-1]), small_sphere.vertices)
-    zonal = np.linalg.lstsq(basis, signal, rcond=None)[0][orders * (orders + 1) // 2]
-    # Over the same harmonic of a delta function along z.
-    return np.asarray(zonal / np.sqrt((2 * orders + 1) / (4 * np.pi)))
+    polynomials = legendre.legvander(cosines, int(orders[-1]))[:, orders]
+    return np.asarray(2 * np.pi * (weights * signal) @ polynomials)
 
 
 def deconvolve(signals: NDArray[np.float64], problem: _Problem) -> NDArray[np.float64]:
