@@ -11,7 +11,6 @@ times its mean: correlation of amplitudes, and angle between the main peaks.
 from __future__ import annotations
 
 import argparse
-import os
 import resource
 import shutil
 import subprocess
@@ -38,7 +37,6 @@ from bids_tractography.reconst.voxels import map_voxels
 
 EIGENVALUES_MM2_S = (1.7e-3, 0.2e-3, 0.2e-3)
 DIRECTIONS = get_sphere(name="repulsion724").vertices
-DIPY_VOXELS = 2000
 
 
 def zonal(response: Response, b_s_mm2: float, order: int) -> np.ndarray:
@@ -101,16 +99,30 @@ def agreement(name: str, ours: np.ndarray, theirs: np.ndarray) -> str:
         f"{name}: {sharp.sum()} voxels; relative difference median {np.median(apart):.1e}, "
         f"99th percentile {np.percentile(apart, 99):.1e}, largest {apart.max():.1e}; correlation "
         f"median {middle:.6f}, 1st percentile {low:.4f}; peaks in the same of 724 directions "
-        f"{np.mean(angle == 0):.1%}, 99th percentile {np.percentile(angle, 99):.1f} degrees"
+        f"{np.mean(angle < 0.1):.1%}, 99th percentile {np.percentile(angle, 99):.1f} degrees"
     )
 
 
-def main(image: Path, mask: np.ndarray, order: int | None, repeats: int, dipy_voxels: int) -> None:
+def voxels(dwi: Dwi, mask: Path | None, small: bool) -> np.ndarray:
+    """Return the mask, or where there is signal; of a small run, three slices."""
+    if mask is None:
+        inside = dwi.mean_b0 > 0.15 * np.percentile(dwi.mean_b0[dwi.mean_b0 > 0], 99)
+    else:
+        inside = dwi.grid.from_stored(np.asarray(nib.load(mask).dataobj)) > 0
+    if small:
+        middle = inside.shape[2] // 2
+        inside[:, :, : middle - 1] = inside[:, :, middle + 2 :] = False
+    return inside
+
+
+def main(
+    image: Path, given_mask: Path | None, order: int | None, repeats: int, small: bool
+) -> None:
     """Print one line for each repetition, medians and agreement."""
     stem = image.name.split(".")[0]
     gradients = image.with_name(f"{stem}.bval"), image.with_name(f"{stem}.bvec")
     dwi = read_dwi(image, *gradients, Gradients())
-    mask = dwi.grid.from_stored(mask) if mask.any() else dwi.mean_b0 > 0.15 * dwi.mean_b0.max()
+    mask = voxels(dwi, given_mask, small)
     shell = dwi.gradients.shells[-1]
     order = order or choose_order(shell.n_directions, CsdModel())
     response = Response(EIGENVALUES_MM2_S, float(np.median(dwi.mean_b0[mask])), None)
@@ -119,7 +131,7 @@ def main(image: Path, mask: np.ndarray, order: int | None, repeats: int, dipy_vo
     row = zonal(response, shell.b_s_mm2, order)
     signals = dwi.data[mask][:, shell.volumes].astype(float)
     n_voxels = len(signals)
-    sample = np.sort(np.random.default_rng(0).permutation(n_voxels)[:dipy_voxels])
+    sample = np.sort(np.random.default_rng(0).permutation(n_voxels)[: 300 if small else 2000])
     table = gradient_table(np.full(len(directions), shell.b_s_mm2), bvecs=directions)
     print(f"{n_voxels} voxels, {len(directions)} volumes, order {order}")
     print(f"first call: {cpu_s(lambda: deconvolve(signals[:1], given))[0]:.2f} CPU s")
@@ -151,9 +163,7 @@ def main(image: Path, mask: np.ndarray, order: int | None, repeats: int, dipy_vo
         basis = sh_basis(order, DIRECTIONS).T
         found = ours[mask][sample] @ basis
         sphere = get_sphere(name="repulsion724")
-        dipy = sh_to_sf(
-            theirs, sphere, sh_order_max=order, basis_type="descoteaux07", legacy=True
-        )
+        dipy = sh_to_sf(theirs, sphere, sh_order_max=order, basis_type="descoteaux07", legacy=True)
         print(agreement("DIPY", found, dipy))
         if mrtrix:
             fod = np.asarray(nib.load(Path(folder) / "fod.nii").dataobj)
@@ -168,15 +178,4 @@ if __name__ == "__main__":
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--small", action="store_true", help="a slab of the image, 3 repetitions")
     words = parser.parse_args()
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    shape = nib.load(words.image).shape[:3]
-    inside = np.zeros(shape, bool)
-    if words.mask:
-        inside = np.asarray(nib.load(words.mask).dataobj) > 0
-    main(
-        words.image,
-        inside,
-        words.order,
-        3 if words.small else words.repeats,
-        200 if words.small else DIPY_VOXELS,
-    )
+    main(words.image, words.mask, words.order, 3 if words.small else words.repeats, words.small)

@@ -18,7 +18,7 @@ from bids_tractography.dwi import Dwi
 from bids_tractography.errors import DataError, GradientError
 from bids_tractography.gradients import Shell
 from bids_tractography.reconst.fodf import ModelFit, n_coefficients, sh_basis
-from bids_tractography.reconst.kernels import constrained_deconvolution, padded
+from bids_tractography.reconst.kernels_csd import constrained_deconvolution, padded
 from bids_tractography.reconst.tensor import TensorFit, tensor_fitter
 from bids_tractography.reconst.voxels import map_voxels
 
@@ -220,8 +220,8 @@ class _Problem:
         """What `constrained_deconvolution` takes between the signals and the threshold."""
         n_terms = self.forward.shape[1]
         normal = self.forward.T @ self.forward
-        # With fewer directions than coefficients there is no solution without it.
-        normal += 1e-9 * np.trace(normal) / n_terms * np.eye(n_terms)
+        # Fewer directions than coefficients do not determine these by themselves.
+        normal += 1e-5 * np.trace(normal) / n_terms * np.eye(n_terms)
         first_guess: _Matrix = np.linalg.solve(normal, self.forward.T).T.astype(np.float64)
         return (
             padded(self.forward),
