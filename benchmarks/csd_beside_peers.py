@@ -31,8 +31,9 @@ from threadpoolctl import threadpool_limits
 
 from bids_tractography.config.model import CsdModel, Gradients
 from bids_tractography.dwi import Dwi, read_dwi
-from bids_tractography.reconst.csd import Response, _problem, choose_order, deconvolve
+from bids_tractography.reconst.csd import Response, _problem, deconvolve
 from bids_tractography.reconst.fodf import sh_basis
+from bids_tractography.reconst.shells import choose_order
 from bids_tractography.reconst.voxels import map_voxels
 
 EIGENVALUES_MM2_S = (1.7e-3, 0.2e-3, 0.2e-3)
@@ -124,7 +125,7 @@ def main(
     dwi = read_dwi(image, *gradients, Gradients())
     mask = voxels(dwi, given_mask, small)
     shell = dwi.gradients.shells[-1]
-    order = order or choose_order(shell.n_directions, CsdModel())
+    order = order or choose_order(shell.n_directions, "auto")
     response = Response(EIGENVALUES_MM2_S, float(np.median(dwi.mean_b0[mask])), None)
     directions = dwi.gradients.directions[shell.volumes]
     given = _problem(directions, shell.b_s_mm2, response, order, CsdModel())

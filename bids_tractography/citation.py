@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from bids_tractography import __version__
 from bids_tractography.config import Config
-from bids_tractography.config.masks import ThresholdMask
-from bids_tractography.config.model import CsdModel
+from bids_tractography.config.masks import InterfaceMask, ThresholdMask
 from bids_tractography.config.tracking import (
+    ActStop,
+    CmcStop,
     GivenSeeds,
     GridSeeds,
     RandomSeeds,
     ThresholdStop,
     TotalSeeds,
 )
+from bids_tractography.reconst import MODELS
 
 _REFERENCES = {
     "garyfallidis2014": """@article{garyfallidis2014,
@@ -50,6 +52,38 @@ _REFERENCES = {
   journal = {NeuroImage}, volume = {53}, year = {2010},
   doi = {10.1016/j.neuroimage.2010.07.024}
 }""",
+    "smith2012": """@article{smith2012,
+  title = {Anatomically-constrained tractography: improved diffusion {MRI} streamlines
+           tractography through effective use of anatomical information},
+  author = {Smith, Robert E. and Tournier, Jacques-Donald and Calamante, Fernando and
+            Connelly, Alan},
+  journal = {NeuroImage}, volume = {62}, year = {2012},
+  doi = {10.1016/j.neuroimage.2012.06.005}
+}""",
+    "girard2014": """@article{girard2014,
+  title = {Towards quantitative connectivity analysis: reducing tractography biases},
+  author = {Girard, Gabriel and Whittingstall, Kevin and Deriche, Rachid and
+            Descoteaux, Maxime},
+  journal = {NeuroImage}, volume = {98}, year = {2014},
+  doi = {10.1016/j.neuroimage.2014.04.074}
+}""",
+    "aydogan2021": """@article{aydogan2021,
+  title = {Parallel transport tractography},
+  author = {Aydogan, Dogu Baran and Shi, Yonggang},
+  journal = {IEEE Transactions on Medical Imaging}, volume = {40}, year = {2021},
+  doi = {10.1109/TMI.2020.3034038}
+}""",
+    "garyfallidis2012": """@phdthesis{garyfallidis2012,
+  title = {Towards an accurate brain tractography},
+  author = {Garyfallidis, Eleftherios},
+  school = {University of Cambridge}, year = {2012}
+}""",
+    "tournier2012": """@article{tournier2012,
+  title = {{MRtrix}: diffusion tractography in crossing fiber regions},
+  author = {Tournier, J.-Donald and Calamante, Fernando and Connelly, Alan},
+  journal = {International Journal of Imaging Systems and Technology}, volume = {22},
+  year = {2012}, doi = {10.1002/ima.22005}
+}""",
     "salmon2011": """@inproceedings{salmon2011,
   title = {Parallel random numbers: as easy as 1, 2, 3},
   author = {Salmon, John K. and Moraes, Mark A. and Dror, Ron O. and Shaw, David E.},
@@ -62,30 +96,29 @@ _REFERENCES = {
 def methods_text(config: Config) -> str:
     """Describe the method in a paragraph of Markdown."""
     tracking, algorithm = config.tracking, config.tracking.algorithm
-    kinds = {"prob": "probabilistic", "det": "deterministic"}
+    if config.import_tract is not None:
+        return f"""\
+A tractogram made elsewhere was checked and brought in by bids_tractography {__version__}. Track
+density [@calamante2010] was counted on the grid of the diffusion-weighted images.
+"""
     return f"""\
 Whole-brain tractography was done with bids_tractography {__version__}, which builds on DIPY
 [@garyfallidis2014]. The diffusion tensor [@basser1994] was fitted by weighted least squares to
 shells up to b = {config.tensor.max_b_s_mm2:g} s/mm². {_model(config)} Streamlines were started
 from {_seeds(config)} (random numbers: Philox [@salmon2011]) and propagated with
-{kinds[algorithm.kind]} tracking in steps of {algorithm.step_size_mm:g} mm, turning by at most
-{algorithm.max_angle_deg:g}° a step, {_stopping(config)}. Streamlines from
+{algorithm.method} tracking [@{algorithm.reference}] in steps of {algorithm.step_size_mm:g} mm,
+turning by at most {algorithm.max_angle_deg:g}° a step, {_stopping(config)}. Streamlines from
 {tracking.min_length_mm:g} to {tracking.max_length_mm:g} mm were kept. Track density
 [@calamante2010] was counted on the grid of the diffusion-weighted images.
 """
 
 
 def _model(config: Config) -> str:
-    if not isinstance(config.model, CsdModel):
-        return (
-            "The orientation distribution of the tensor [@aganj2010] was expanded in spherical "
-            f"harmonics of order {config.model.sh_order}."
-        )
-    shell = config.model.shell_s_mm2
-    which = "the outermost suitable shell" if shell == "outermost" else f"b = {shell:g} s/mm²"
+    kind = MODELS[config.model.kind]
+    cited = "; ".join(f"@{key}" for key in kind.references)
     return (
-        f"Fibre orientation distributions were estimated from {which} by constrained spherical "
-        "deconvolution [@tournier2007]; response and harmonic order stand in the sidecars."
+        f"Streamlines follow: {kind.description[0].lower()}{kind.description[1:]} [{cited}]; its "
+        "resolved parameters stand in the sidecars."
     )
 
 
@@ -100,14 +133,22 @@ def _seeds(config: Config) -> str:
         case GivenSeeds():
             return "given coordinates"
     mask = config.seeding.mask
-    if isinstance(mask, ThresholdMask):
-        return f"{seeds} with {mask.map.upper()} > {mask.above:g}"
+    match mask:
+        case ThresholdMask(map="fa", above=float(above), below=None, percentile=False):
+            return f"{seeds} with FA > {above:g}"
+        case InterfaceMask():
+            return f"{seeds} of the interface of white and grey matter"
     return f"{seeds} of a seed mask"
 
 
 def _stopping(config: Config) -> str:
-    if isinstance(config.stopping, ThresholdStop):
-        return f"while {config.stopping.map.upper()} > {config.stopping.below:g}"
+    match config.stopping:
+        case ThresholdStop(map="fa", percentile=False):
+            return f"while FA > {config.stopping.below:g}"
+        case ActStop():
+            return "to grey matter (anatomically constrained [@smith2012])"
+        case CmcStop():
+            return "to grey matter (continuous map criterion [@girard2014])"
     return "inside a mask"
 
 

@@ -113,6 +113,12 @@ class DiedError(TractographyError):
     exit_code = 75
 
 
+class UnavailableError(TractographyError):
+    """Something that was asked for is not on this machine: a library, a device, a cluster."""
+
+    exit_code = 69
+
+
 class ConfigError(TractographyError):
     """The tracking configuration has faults."""
 

@@ -12,7 +12,7 @@ import logging
 import os
 import re
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -148,9 +148,10 @@ class RunOutputs:
         sidecar_path(path).unlink(missing_ok=True)
         write_atomically(path, writer)
 
-    def write_sidecar(self, path: Path, sidecar: Sidecar, record: Record) -> None:
-        """Write the sidecar of a file that is there, with the file's hash."""
-        record = record.model_copy(update={"file_sha256": {path.name: sha256_of_file(path)}})
+    def write_sidecar(self, paths: Sequence[Path], sidecar: Sidecar, record: Record) -> None:
+        """Write the one sidecar of files that are there, with their hashes."""
+        hashes = {path.name: sha256_of_file(path) for path in paths}
+        record = record.model_copy(update={"file_sha256": hashes})
         content = {
             "Description": sidecar.description,
             "Sources": [self.uri(source) for source in sidecar.sources],
@@ -158,14 +159,14 @@ class RunOutputs:
             **sidecar.keys,
             RECORD_KEY: record.model_dump(mode="json"),
         }
-        write_json(sidecar_path(path), content)
+        write_json(sidecar_path(paths[0]), content)
 
     def write_map(
         self, path: Path, data: NDArray[np.generic], grid: Grid, sidecar: Sidecar, record: Record
     ) -> None:
         """Write an image on a grid, with its sidecar."""
         self.write_data(path, lambda p: write_image(p, data, grid))
-        self.write_sidecar(path, sidecar, record)
+        self.write_sidecar([path], sidecar, record)
 
 
 def sidecar_path(path: Path) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 import numpy as np
@@ -93,12 +93,27 @@ class StreamlineBatch:
     seed_index : ndarray of int64, shape (T,)
         Index of its seed in the whole list.
     counts : Counts
+    stops : ndarray of uint8, shape (T, 2)
+        Why its first and its last point are its ends: places in ``list(Stop)``.
     """
 
     points_mm: NDArray[np.float32]
     offsets: NDArray[np.int64]
     seed_index: NDArray[np.int64]
     counts: Counts
+    stops: NDArray[np.uint8]
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
+
+    def select(self, kept: NDArray[np.bool_]) -> StreamlineBatch:
+        """Keep some of the streamlines, a mask of shape (T,); the counts stay as they are."""
+        lengths = np.diff(self.offsets)
+        offsets = np.concatenate([[0], np.cumsum(lengths[kept])]).astype(np.int64)
+        return replace(
+            self,
+            points_mm=self.points_mm[np.repeat(kept, lengths)],
+            offsets=offsets,
+            seed_index=self.seed_index[kept],
+            stops=self.stops[kept],
+        )

@@ -15,16 +15,17 @@ from scipy import ndimage
 
 from bids_tractography.config.model import AutoResponse, CsdModel, GivenResponse
 from bids_tractography.dwi import Dwi
-from bids_tractography.errors import DataError, GradientError
+from bids_tractography.errors import DataError
 from bids_tractography.gradients import Shell
-from bids_tractography.reconst.fodf import ModelFit, n_coefficients, sh_basis
+from bids_tractography.reconst.base import FitInput, ModelFit
+from bids_tractography.reconst.fodf import n_coefficients, sh_basis
 from bids_tractography.reconst.kernels_csd import constrained_deconvolution, padded
+from bids_tractography.reconst.shells import choose_order, choose_shell
 from bids_tractography.reconst.tensor import TensorFit, tensor_fitter
 from bids_tractography.reconst.voxels import map_voxels
 
 logger = logging.getLogger(__name__)
 
-_MAX_AUTO_ORDER = 8
 _MAX_ITERATIONS = 50
 _QUADRATURE_POINTS = 200
 # A single-fibre voxel of a brain in vivo has λ1 near 1.7e-3 mm²/s and λ1/λ2 near 4 to 6.
@@ -54,9 +55,7 @@ class Response:
     warnings: tuple[str, ...] = ()
 
 
-def fit_csd(
-    dwi: Dwi, mask: NDArray[np.bool_], tensor: TensorFit, config: CsdModel, n_threads: int
-) -> ModelFit:
+def fit_csd(given: FitInput, config: CsdModel) -> ModelFit:
     """Estimate the response and deconvolve the signal of one shell.
 
     Raises
@@ -66,12 +65,13 @@ def fit_csd(
     DataError
         If no response can be estimated.
     """
-    shell = choose_shell(dwi.gradients.shells, config)
-    order = choose_order(shell.n_directions, config)
+    dwi = given.dwi
+    shell = choose_shell(dwi.gradients.shells, config.shell_s_mm2)
+    order = choose_order(shell.n_directions, config.sh_order)
     response = (
         _given(config.response)
         if isinstance(config.response, GivenResponse)
-        else estimate_response(dwi, mask, tensor, shell, config.response)
+        else estimate_response(dwi, given.mask, given.tensor, shell, config.response)
     )
     for warning in response.warnings:
         logger.warning(warning)
@@ -95,40 +95,7 @@ def fit_csd(
         "positivity_threshold": config.positivity_threshold,
         "warnings": list(response.warnings),
     }
-    return ModelFit(map_voxels(fit, dwi.data, mask, n_threads), record)
-
-
-def choose_shell(shells: tuple[Shell, ...], config: CsdModel) -> Shell:
-    """Return the shell asked for, or the outermost that has enough directions.
-
-    Enough is what order 4 needs; if no shell has as many, the one with the most is taken.
-    """
-    if config.shell_s_mm2 != "outermost":
-        nearest = min(shells, key=lambda shell: abs(shell.b_s_mm2 - float(config.shell_s_mm2)))
-        if abs(nearest.b_s_mm2 - config.shell_s_mm2) > 0.1 * config.shell_s_mm2:
-            there = ", ".join(f"{shell.b_s_mm2:.0f}" for shell in shells)
-            raise GradientError(
-                f"model.shell_s_mm2 is {config.shell_s_mm2:g}; the shells are at {there} s/mm²."
-            )
-        return nearest
-    suitable = [shell for shell in shells if shell.n_directions >= n_coefficients(4)]
-    return suitable[-1] if suitable else max(shells, key=lambda shell: shell.n_directions)
-
-
-def choose_order(n_directions: int, config: CsdModel) -> int:
-    """Return the order asked for, or the highest even one that the directions determine."""
-    if config.sh_order != "auto":
-        return config.sh_order
-    orders = [
-        order for order in range(2, _MAX_AUTO_ORDER + 1, 2) if n_coefficients(order) <= n_directions
-    ]
-    if not orders:
-        raise GradientError(
-            f"CSD needs at least {n_coefficients(2)} directions in a shell; the best has "
-            f"{n_directions}.",
-            "Use model.kind=tensor.",
-        )
-    return orders[-1]
+    return ModelFit(map_voxels(fit, dwi.data, given.mask, given.n_threads), record)
 
 
 def _given(config: GivenResponse) -> Response:

@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from bids_tractography.config import Config
 from bids_tractography.errors import ConfigError
 from bids_tractography.tracking.base import EngineKind
+from bids_tractography.tracking.cpu import CPU
 from bids_tractography.tracking.dipy import DIPY
 
 __all__ = ["ENGINES", "choose_engine"]
 
 # The first that can do what is asked is the one that "auto" takes.
-ENGINES: Mapping[str, EngineKind] = {DIPY.name: DIPY}
+ENGINES: Mapping[str, EngineKind] = {CPU.name: CPU, DIPY.name: DIPY}
 
 
 def choose_engine(config: Config) -> EngineKind:

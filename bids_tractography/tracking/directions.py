@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 # Peaks below this share of the largest, or nearer than this to a larger one, start no
 # streamline; the values are DIPY's defaults, but the share is of the amplitude itself.
-_RELATIVE_PEAK = 0.5
-_SEPARATION_DEG = 25.0
+RELATIVE_PEAK = 0.5
+SEPARATION_DEG = 25.0
 
 
 def interpolate(
@@ -73,10 +73,10 @@ def initial_directions(
         Sorted by row, the largest peak first. Rows without a positive value have none.
     """
     left = values.copy()
-    left[values < _RELATIVE_PEAK * values.max(axis=1, keepdims=True)] = -np.inf
+    left[values < RELATIVE_PEAK * values.max(axis=1, keepdims=True)] = -np.inf
     for column in neighbours.T:
         left[values < values[:, column]] = -np.inf
-    near = np.abs(vertices @ vertices.T) > np.cos(np.deg2rad(_SEPARATION_DEG))
+    near = np.abs(vertices @ vertices.T) > np.cos(np.deg2rad(SEPARATION_DEG))
     rows, peaks = [], []
     for _ in range(max_directions):
         best = left.argmax(axis=1)

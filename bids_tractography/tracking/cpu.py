@@ -1,0 +1,300 @@
+"""Our own engine: compiled trackers on the cores of this machine.
+
+The fODF is evaluated once, along the axes of a sphere, in every voxel that has one; a tracker
+then interpolates amplitudes, not harmonics. Seeds are tracked in the order of a space-filling
+curve, so that what one streamline has read is still in the cache for the next, and put back in
+their own order.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from dipy.data import default_sphere
+from numpy.typing import NDArray
+
+from bids_tractography.images import Grid
+from bids_tractography.reconst.fodf import Fodf, sh_basis
+from bids_tractography.seeding import SeedBatch
+from bids_tractography.stopping import (
+    ActRule,
+    BinaryRule,
+    CmcRule,
+    StoppingRule,
+    ThresholdRule,
+    extent,
+)
+from bids_tractography.streamlines import DEAD, Counts, Rejection, Stop, StreamlineBatch
+from bids_tractography.tracking import kernels, kernels_vertices
+from bids_tractography.tracking.base import EngineKind, TrackingProblem
+from bids_tractography.tracking.directions import (
+    RELATIVE_PEAK,
+    SEPARATION_DEG,
+    neighbour_table,
+)
+
+_CHUNK = 256  # seeds that a thread takes at a time
+_ROWS = 4096  # rows that a thread makes at a time
+_TOLERANCE = 1e-9
+_ALGORITHMS = {"prob": kernels_vertices.PROB, "det": kernels_vertices.DET}
+
+
+@dataclass(frozen=True, eq=False)
+class _Chunk:
+    """Streamlines of some seeds; see `kernels_vertices.track_seeds`."""
+
+    points_mm: NDArray[np.float32]
+    lengths: NDArray[np.int64]
+    owner: NDArray[np.int64]
+    stops: NDArray[np.uint8]
+    tally: NDArray[np.int64]
+
+
+class CpuEngine:
+    """Our trackers on one image.
+
+    Parameters
+    ----------
+    problem : TrackingProblem
+    n_threads : int
+        Changes the time, not the result.
+    """
+
+    def __init__(self, problem: TrackingProblem, n_threads: int) -> None:
+        if not extent(problem.stopping).any():
+            raise ValueError("the stopping rule lets no voxel through")
+        self._grid = problem.fodf.grid
+        self._n_threads = n_threads
+        self._field, self._alive = _make_field(problem, n_threads)
+        self._plan, alive = _make_plan(problem)
+        self._alive += alive
+        self._peaks = _make_peaks()
+
+    def track(self, seeds: SeedBatch) -> StreamlineBatch:
+        """Track from every seed of a batch."""
+        positions = self._grid.to_voxels(seeds.positions_mm)
+        order = np.argsort(_along_curve(positions, self._grid.shape), kind="stable")
+        pieces = [order[i : i + _CHUNK] for i in range(0, len(order), _CHUNK)]
+
+        def run(piece: NDArray[np.intp]) -> _Chunk:
+            start, share = np.empty(8, np.int64), np.empty(8, np.float32)
+            values = np.empty(self._field.n_axes, np.float32)
+            points, lengths, owner, stops, tally = kernels_vertices.track_seeds(
+                self._field,
+                self._plan,
+                self._peaks,
+                kernels.Corners(_address(start), _address(share), _address(values)),
+                np.empty((2, self._plan.max_points, 3)),
+                positions[piece],
+                seeds.first + piece,
+            )
+            return _Chunk(points, lengths, piece[owner], stops, tally)
+
+        with ThreadPoolExecutor(self._n_threads) as pool:
+            chunks = list(pool.map(run, pieces))
+            return _join(seeds, chunks, pool)
+
+
+def _join(seeds: SeedBatch, chunks: list[_Chunk], pool: ThreadPoolExecutor) -> StreamlineBatch:
+    """Bring the streamlines of all chunks into the order of their seeds."""
+    if not chunks:
+        chunks = [
+            _Chunk(
+                np.empty((0, 3), np.float32),
+                np.empty(0, np.int64),
+                np.empty(0, np.int64),
+                np.empty((0, 2), np.uint8),
+                np.zeros(12, np.int64),
+            )
+        ]
+    owner = np.concatenate([chunk.owner for chunk in chunks])
+    lengths = np.concatenate([chunk.lengths for chunk in chunks])
+    # Stable: streamlines of one seed keep the order of their directions.
+    order = np.argsort(owner, kind="stable")
+    offsets = np.concatenate([[0], np.cumsum(lengths[order])]).astype(np.int64)
+    place = np.empty(len(order), np.int64)
+    place[order] = offsets[:-1]
+    points = np.empty((int(offsets[-1]), 3), np.float32)
+    firsts = np.cumsum([0, *(len(chunk.owner) for chunk in chunks)])
+
+    def put(n: int) -> None:
+        kernels.put_streamlines(
+            chunks[n].points_mm, chunks[n].lengths, place[firsts[n] : firsts[n + 1]], points
+        )
+
+    list(pool.map(put, range(len(chunks))))
+    return StreamlineBatch(
+        points_mm=points,
+        offsets=offsets,
+        seed_index=seeds.first + owner[order],
+        counts=_count(len(seeds), len(order), np.sum([chunk.tally for chunk in chunks], axis=0)),
+        stops=np.concatenate([chunk.stops for chunk in chunks])[order],
+    )
+
+
+def _count(n_seeds: int, n_kept: int, tally: NDArray[np.int64]) -> Counts:
+    ends = tally[:7]
+    rejected: dict[str, int] = dict.fromkeys(Rejection, 0)
+    for reason, n in zip(
+        (Rejection.TOO_LONG, Rejection.DEAD_END, Rejection.TOO_SHORT), tally[7:10], strict=True
+    ):
+        rejected[reason] = int(n)
+    return Counts(
+        seeds=n_seeds,
+        seeds_without_direction=int(tally[10]),
+        generated=int(tally[11]),
+        kept=n_kept,
+        rejected=rejected,
+        stops={reason: int(n) for reason, n in zip(Stop, ends, strict=True)},
+    )
+
+
+def _address(array: NDArray[np.generic]) -> int:
+    if not array.flags.c_contiguous:
+        raise ValueError("kernels read arrays in C order")
+    return int(array.ctypes.data)
+
+
+def _make_plan(
+    problem: TrackingProblem,
+) -> tuple[kernels_vertices.Plan, list[NDArray[np.generic]]]:
+    tracking = problem.tracking
+    step_mm = tracking.algorithm.step_size_mm
+    dead = DEAD if tracking.dead_ends == "drop" else ()
+    is_dead = np.array([reason in dead for reason in Stop])
+    to_mm = np.ascontiguousarray(problem.fodf.grid.affine[:3], np.float64)
+    plan = kernels_vertices.Plan(
+        algorithm=_ALGORITHMS[tracking.algorithm.kind],
+        rng_seed=problem.rng_seed,
+        max_directions=tracking.max_directions,
+        min_points=1 + int(np.ceil(tracking.min_length_mm / step_mm - _TOLERANCE)),
+        max_points=1 + int(tracking.max_length_mm / step_mm + _TOLERANCE),
+        is_dead=_address(is_dead),
+        to_mm=_address(to_mm),
+    )
+    return plan, [is_dead, to_mm]
+
+
+def _make_peaks() -> kernels_vertices.Peaks:
+    axes = default_sphere.vertices
+    return kernels_vertices.Peaks(
+        neighbours=neighbour_table(default_sphere.edges, len(axes)).astype(np.int32),
+        near=np.abs(axes @ axes.T) > np.cos(np.deg2rad(SEPARATION_DEG)),
+        relative=RELATIVE_PEAK,
+    )
+
+
+def _make_field(
+    problem: TrackingProblem, n_threads: int
+) -> tuple[kernels.Field, list[NDArray[np.generic]]]:
+    algorithm, grid = problem.tracking.algorithm, problem.fodf.grid
+    axes = default_sphere.vertices
+    row_of, unit_of, rows = _make_rows(problem.fodf, axes, n_threads)
+    first, second = _rule_maps(problem.stopping)
+    cells = np.empty((*(n + 2 for n in grid.shape), 4), np.float32)
+    cells.view(np.int32)[..., 0] = np.pad(row_of, 1, mode="edge")
+    for place, volume in ((1, unit_of), (2, first), (3, second)):
+        cells[..., place] = np.pad(volume, 1, mode="edge")
+    start, cone = _cones(axes, algorithm.max_angle_deg)
+    steps = _steps(axes, grid, algorithm.step_size_mm)
+    nx, ny, nz = grid.shape
+    field = kernels.Field(
+        nx=nx,
+        ny=ny,
+        nz=nz,
+        cells=_address(cells),
+        n_axes=len(axes),
+        rows=_address(rows),
+        cone_start=_address(start),
+        cone=_address(cone),
+        steps=_address(steps),
+        pmf_threshold=getattr(algorithm, "pmf_threshold", 0.0),
+        rule=_RULES[type(problem.stopping)],
+        rule_threshold=getattr(problem.stopping, "threshold", 0.0),
+        rule_power=algorithm.step_size_mm / float(grid.voxel_size_mm.mean()),
+    )
+    return field, [cells, rows, start, cone, steps]
+
+
+def _make_rows(
+    fodf: Fodf, axes: NDArray[np.float64], n_threads: int
+) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.uint16]]:
+    """Evaluate the fODF: each voxel's row, the unit of that row, and the rows."""
+    shape = fodf.grid.shape
+    coefficients = np.ascontiguousarray(fodf.coefficients).reshape(-1, fodf.coefficients.shape[3])
+    voxels = np.flatnonzero(coefficients.any(axis=1))
+    rows = np.zeros((len(voxels) + 1, len(axes)), np.uint16)
+    units = np.zeros(len(voxels), np.float32)
+    basis = np.ascontiguousarray(sh_basis(fodf.sh_order, axes).T)
+
+    def fill(first: int) -> None:
+        part = slice(first, first + _ROWS)
+        kernels.fill_rows(coefficients, basis, voxels[part], rows[1:][part], units[part])
+
+    with ThreadPoolExecutor(n_threads) as pool:
+        list(pool.map(fill, range(0, len(voxels), _ROWS)))
+    row_of = np.zeros(len(coefficients), np.int32)
+    row_of[voxels] = np.arange(1, len(rows))
+    unit_of = np.zeros(len(coefficients), np.float32)
+    unit_of[voxels] = units
+    return row_of.reshape(shape), unit_of.reshape(shape), rows
+
+
+def _cones(
+    axes: NDArray[np.float64], max_angle_deg: float
+) -> tuple[NDArray[np.int32], NDArray[np.uint16]]:
+    """List for each axis the vertices (2 x axis + sign) within an angle of it."""
+    cosine = np.einsum("ai,bi->ab", axes, axes)
+    near = np.abs(cosine) >= np.cos(np.deg2rad(max_angle_deg)) - _TOLERANCE
+    start = np.concatenate([[0], np.cumsum(near.sum(axis=1))])
+    from_axis, to_axis = np.nonzero(near)
+    cone = 2 * to_axis + (cosine[from_axis, to_axis] < 0)
+    return start.astype(np.int32), cone.astype(np.uint16)
+
+
+def _steps(axes: NDArray[np.float64], grid: Grid, step_mm: float) -> NDArray[np.float64]:
+    """Return a step along each vertex in voxels, shape (2 V, 3)."""
+    ahead = step_mm * np.einsum("ai,ji->aj", axes, np.linalg.inv(grid.affine[:3, :3]))
+    return np.ascontiguousarray(np.stack([ahead, -ahead], axis=1).reshape(-1, 3))
+
+
+_RULES: dict[type[StoppingRule], int] = {
+    ThresholdRule: kernels.THRESHOLD,
+    BinaryRule: kernels.BINARY,
+    ActRule: kernels.ACT,
+    CmcRule: kernels.CMC,
+}
+
+
+def _rule_maps(rule: StoppingRule) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    match rule:
+        case ThresholdRule():
+            return rule.map, np.zeros_like(rule.map)
+        case BinaryRule():
+            mask = rule.mask.astype(np.float32)
+            return mask, np.zeros_like(mask)
+        case _:
+            return rule.include, rule.exclude
+
+
+def _along_curve(positions: NDArray[np.float64], shape: tuple[int, int, int]) -> NDArray[np.int64]:
+    """Return the place of each point's voxel on a Morton curve."""
+    voxels = np.clip(np.rint(positions), 0, np.array(shape) - 1).astype(np.int64)
+    code = np.zeros(len(voxels), np.int64)
+    for bit in range(max(shape).bit_length()):
+        for axis in range(3):
+            code |= ((voxels[:, axis] >> bit) & 1) << (3 * bit + axis)
+    return code
+
+
+CPU = EngineKind(
+    name="cpu",
+    library="numba",
+    algorithms=frozenset(_ALGORITHMS),
+    stopping=frozenset({"threshold", "binary", "act", "cmc"}),
+    batch_size=50_000,
+    differences=(),
+    build=CpuEngine,
+)
