@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from bids_tractography.compiled import kernel_with
 
 Array = NDArray[np.float64]
 
@@ -13,7 +14,7 @@ Array = NDArray[np.float64]
 _FAST = {"reassoc", "contract", "arcp", "nsz"}
 
 
-@njit(nogil=True, cache=True, fastmath=_FAST)
+@kernel_with(fastmath=_FAST)
 def nonnegative_multipliers(gram: Array, values: Array, rank: int) -> Array:
     """Solve ``min ½ λᵀGλ + aᵀλ, λ ≥ 0`` for many `a` by an active-set method (Lawson 1974).
 
@@ -69,7 +70,7 @@ def nonnegative_multipliers(gram: Array, values: Array, rank: int) -> Array:
     return result
 
 
-@njit(nogil=True, cache=True, fastmath=_FAST)
+@kernel_with(fastmath=_FAST)
 def _solve_active(
     a: Array,
     active: NDArray[np.int64],
@@ -108,7 +109,7 @@ def _solve_active(
     return count
 
 
-@njit(nogil=True, cache=True, fastmath=_FAST)
+@kernel_with(fastmath=_FAST)
 def _append(gram: Array, active: NDArray[np.int64], factor: Array, last: int) -> bool:
     """Add a row to the Cholesky factor; False if it depends on the others."""
     row, new = gram[active[last]], factor[last]
@@ -127,7 +128,7 @@ def _append(gram: Array, active: NDArray[np.int64], factor: Array, last: int) ->
     return True
 
 
-@njit(nogil=True, cache=True, fastmath=_FAST)
+@kernel_with(fastmath=_FAST)
 def _remove(active: NDArray[np.int64], factor: Array, turns: Array, place: int, count: int) -> None:
     """Take a row out of the Cholesky factor, of which `count` are left, by Givens rotations."""
     for i in range(place, count):

@@ -1,29 +1,17 @@
 """Compiled parts that the families of algorithms share: random numbers, fODF, stopping rules.
 
-Only these modules know numba. Kernels release the interpreter's lock, so Python's threads run
+Kernels release the interpreter's lock, so Python's threads run
 them side by side; they hold no state, so neither can a result.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-Function = TypeVar("Function", bound=Callable[..., Any])
-
-
-def kernel(function: Function) -> Function:
-    """Compile a function on its first call; keep it on disk where there is a place for it."""
-    try:
-        compiled = njit(nogil=True, cache=True, error_model="numpy")(function)
-    except RuntimeError:  # neither the package nor the user's cache can be written
-        compiled = njit(nogil=True, error_model="numpy")(function)
-    return compiled  # type: ignore[no-any-return]
-
+from bids_tractography.compiled import kernel
 
 # Stopping rules, and why an end is where it is: places in the list of streamlines.Stop.
 THRESHOLD, BINARY, ACT, CMC = range(4)
