@@ -32,6 +32,7 @@ from bids_tractography.errors import (
 from bids_tractography.executor import Failure, Outcome, run_jobs
 from bids_tractography.inputs import (
     RAW,
+    STANDARD_SPACES,
     Dataset,
     DwiRun,
     ParticipantFiles,
@@ -53,10 +54,6 @@ from bids_tractography.pipeline import Done, Progress
 from bids_tractography.tracking import choose_engine
 
 logger = logging.getLogger(__name__)
-
-# Spaces whose coordinates the specification knows; others have to say what they refer to.
-_STANDARD_SPACES = ("MNI", "ICBM", "fsaverage", "fsLR", "OASIS", "NKI", "WHS", "Colin", "UNC")
-
 
 @dataclass(frozen=True)
 class Request:
@@ -231,7 +228,7 @@ def _job(request: Request, datasets: list[Dataset], run: DwiRun) -> Job:
     outputs = RunOutputs(request.output_dir, run.image.name, links)
     space = outputs.entities.get("space")
     common: dict[str, Any] = {}
-    if space and not space.startswith(_STANDARD_SPACES):
+    if space and not space.startswith(STANDARD_SPACES):
         common["SpatialReference"] = outputs.uri(run.image)
     if "res" in outputs.entities:
         common["Resolution"] = "That of the DWI"

@@ -12,12 +12,12 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from numba import njit
 from numba.core.caching import CompileResultCacheImpl, FunctionCache
 
-Function = TypeVar("Function", bound=Callable[..., Any])
+Function = Callable[..., Any]
 
 
 def kernel_with(**options: Any) -> Callable[[Function], Function]:
@@ -33,7 +33,7 @@ def kernel_with(**options: Any) -> Callable[[Function], Function]:
     """
 
     def compile_lazily(function: Function) -> Function:
-        compiled = njit(nogil=True, **options)(function)
+        compiled: Any = njit(nogil=True, **options)(function)
         with suppress(RuntimeError):  # there is no place
             compiled._cache = _Cache(function)
         return compiled  # type: ignore[no-any-return]

@@ -16,7 +16,8 @@ from bids_tractography.config import masks as define
 from bids_tractography.config.files import File
 from bids_tractography.config.section import Section, sections_in
 from bids_tractography.errors import DataError, EmptyMaskError
-from bids_tractography.images import Grid, read_grid, read_image, resample
+from bids_tractography.images import Grid, read_grid, read_image
+from bids_tractography.resample import resample
 
 TISSUE_WORDS = {"wm": "white matter", "gm": "grey matter", "csf": "cerebrospinal fluid"}
 

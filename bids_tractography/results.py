@@ -69,7 +69,6 @@ def write_tractogram(
         for path, write in zip(products.paths, makers, strict=True):
             job.outputs.write_data(path, lambda p, write=write: write(p, written, fit.grid))
         content = content_hash(written, output.dtype)
-        linearise.discard(job.work)
     watch.add("tracking", store.seconds, store.cpu_seconds)
     record = TractogramRecord(
         fingerprint=fingerprint,

@@ -94,7 +94,7 @@ class StreamlineBatch:
         Index of its seed in the whole list.
     counts : Counts
     stops : ndarray of uint8, shape (T, 2)
-        Why the first and the last point are where they are, as places in `Stop`.
+        Why its first and its last point are its ends: places in ``list(Stop)``.
     """
 
     points_mm: NDArray[np.float32]

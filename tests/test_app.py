@@ -51,7 +51,7 @@ def test_a_dataset_becomes_a_tractogram_with_maps_masks_and_sidecars(finished) -
         "sub-01_desc-seed_mask",
         "sub-01_desc-stop_mask",
         "sub-01_model-tensor_param-fa_dwimap",
-        "sub-01_model-tensor_param-md_dwimap",
+        *(f"sub-01_model-tensor_param-{name}_dwimap" for name in ("md", "ad", "rd")),
         "sub-01_model-csd_param-fod_dwimap",
         "sub-01_tract-wholebrain_track-prob_param-tdi_dwimap",
     }
@@ -125,7 +125,7 @@ def test_sources_are_bids_uris_of_files_that_are_there(finished, scanned_once: P
 
 def test_record_keys_change_only_with_the_record_version() -> None:
     keys = ",".join(sorted(TractogramRecord.model_fields))
-    digests = {1: "5a8a27a9aec3"}  # a new version gets a new line
+    digests = {1: "5a8a27a9aec3", 2: "2840da0e3ecc"}  # a new version gets a new line
     assert hashlib.sha256(keys.encode()).hexdigest()[:12] == digests[RECORD_VERSION]
 
 

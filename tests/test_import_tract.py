@@ -39,7 +39,10 @@ def grid_10() -> Grid:
 
 def lines_inside(n: int = 50) -> list[Any]:
     rng = np.random.default_rng(3)
-    return [rng.uniform(0, 9, (length, 3)) for length in rng.integers(1, 30, n)]
+    return [
+        rng.uniform(3, 6, 3) + np.cumsum(rng.uniform(-0.2, 0.2, (length, 3)), axis=0)
+        for length in rng.integers(1, 30, n)
+    ]
 
 
 def made(folder: Path, extension: str, streamlines: list[Any], grid: Grid) -> Path:
@@ -75,6 +78,8 @@ def test_counts_lengths_share_and_content_are_those_of_the_streamlines(
     assert found.n_points == sum(map(len, streamlines))
     assert found.share_inside == 1
     assert found.warnings == ()
+    steps = [np.linalg.norm(np.diff(line, axis=0), axis=1) for line in streamlines]
+    assert found.mean_step_mm == pytest.approx(np.concatenate(steps).mean(), rel=1e-4)
     lengths = [np.linalg.norm(np.diff(line, axis=0), axis=1).sum() for line in streamlines]
     expected = np.quantile(lengths, [0, 0.05, 0.25, 0.5, 0.75, 0.95, 1], method="nearest")
     np.testing.assert_allclose(list(found.length_quantiles_mm.values()), expected, atol=2e-3)
@@ -216,12 +221,21 @@ def test_the_same_grid_stored_in_another_order_is_the_same(tmp_path: Path, exten
 @pytest.mark.parametrize("extension", EXTENSIONS)
 def test_points_outside_are_told_by_their_share(tmp_path: Path, extension: str) -> None:
     points = np.array([[0, 0, 0], [-0.49, 9.49, 5], [-0.51, 5, 5], [9, 9, 9.4]])
-    path = made(tmp_path, extension, [points], grid_10())
+    path = made(tmp_path, extension, list(points[:, None]), grid_10())
     found = check_tractogram(path, grid_10())
     assert found.share_inside == 0.75
     assert len(found.warnings) == 1
     assert "1 of 4 points" in found.warnings[0]
     assert "25.00%" in found.warnings[0]
+
+
+def test_points_that_are_further_apart_than_voxels_are_warned_of(tmp_path: Path) -> None:
+    lines = [np.array([[0, 0, 0], [0, 0, 2.0]])] * 3
+    found = check_tractogram(made(tmp_path, ".tck", lines, grid_10()), grid_10())
+    assert found.mean_step_mm == 2
+    assert "2 mm apart" in found.warnings[0]
+    wide = Grid((5, 5, 5), np.diag([3.0, 3.0, 3.0, 1.0]))
+    assert check_tractogram(tmp_path / "a.tck", wide).warnings == ()
 
 
 def test_most_points_outside_is_a_fault_that_tells_the_share(tmp_path: Path) -> None:

@@ -313,11 +313,15 @@ def test_a_batch_whose_counts_are_of_other_streamlines_is_refused(tmp_path: Path
         assert store.next_seed == 0
 
 
-def test_ends_of_other_streamlines_are_refused_and_leave_no_trace(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["stops", "seed_index"])
+def test_values_of_other_streamlines_are_refused_and_leave_no_trace(
+    tmp_path: Path, name: str
+) -> None:
     seeds, batch = tracked(0, 7)
+    wrong = replace(batch, **{name: getattr(batch, name)[1:]})
     with BatchStore.open(tmp_path / "work", FINGERPRINT, 5) as store:
-        with pytest.raises(ValueError, match="stops"):
-            store.append(seeds, replace(batch, stops=batch.stops[1:]), seconds=0, cpu_seconds=0)
+        with pytest.raises(ValueError, match="stops of shape"):
+            store.append(seeds, wrong, seconds=0, cpu_seconds=0)
         assert store.next_seed == 0
     assert data_of(tmp_path / "work") == [b""] * 4
 

@@ -26,10 +26,13 @@ from bids_tractography.errors import (
 from bids_tractography.inputs.datasets import Dataset, some
 from bids_tractography.inputs.filters import translate
 from bids_tractography.inputs.layout import known_entities, layout_of
+from bids_tractography.inputs.tissue import TissueFiles, find_tissue
 
 logger = logging.getLogger(__name__)
 
 _IMAGE = [".nii.gz", ".nii"]
+# Spaces whose coordinates the specification knows; others have to say what they refer to.
+STANDARD_SPACES = ("MNI", "ICBM", "fsaverage", "fsLR", "OASIS", "NKI", "WHS", "Colin", "UNC")
 RAW = "raw"  # what `scope` calls the main dataset
 
 
@@ -47,6 +50,8 @@ class DwiRun:
     brain_mask : Path or None
     named : mapping of str to Path
         Files that the configuration names, by the dotted path of their key.
+    tissue : TissueFiles or None
+        Where tissue fractions come from; None where nothing asks for them.
     """
 
     dataset: str
@@ -57,6 +62,7 @@ class DwiRun:
     bvec: Path
     brain_mask: Path | None = None
     named: Mapping[str, Path] = field(default_factory=dict)
+    tissue: TissueFiles | None = None
 
     @property
     def files(self) -> dict[str, Path]:
@@ -64,7 +70,12 @@ class DwiRun:
         found = {"dwi": self.image, "bval": self.bval, "bvec": self.bvec}
         if self.brain_mask is not None:
             found["brain_mask"] = self.brain_mask
-        return {**found, **self.named}
+        tissue = self.tissue.files if self.tissue else {}
+        return {
+            **found,
+            **self.named,
+            **{f"tissue.{name}": path for name, path in tissue.items()},
+        }
 
 
 @dataclass(frozen=True)
@@ -186,6 +197,10 @@ class ParticipantFiles:
                 "It should stand beside the image, or above it by inheritance.",
             )
         session = file.entities.get("session")
+        named = {key: self._named(key, wanted, file) for key, wanted in config.files()}
+        tissue = None
+        if config.needs_tissue and config.import_tract is None:
+            tissue = find_tissue(config, named, lambda query: self._of_run(query, file))
         return DwiRun(
             dataset=name,
             subject=self._subject,
@@ -194,7 +209,8 @@ class ParticipantFiles:
             bval=bval,
             bvec=bvec,
             brain_mask=self._brain_mask(file),
-            named={key: self._named(key, named, file) for key, named in config.files()},
+            named=named,
+            tissue=tissue,
         )
 
     def _inherited(self, name: str, dwi: BIDSFile, extension: str) -> Path | None:
@@ -238,6 +254,31 @@ class ParticipantFiles:
         most = max(shared for shared, _ in agreeing)
         best = sorted({path for shared, path in agreeing if shared == most})
         return _only(best, f"brain masks of {dwi.filename}", "Choose with --bids-filter-file.")
+
+    def _of_run(self, query: Mapping[str, Any], dwi: BIDSFile) -> Path | None:
+        """Find an image of the DWI's session, or else of the participant, by its entities.
+
+        It may not be in a standard space; one in the DWI's own space is preferred, and among
+        those in the DWI's folder one of this run.
+        """
+        own, session, space = _identity(dwi), *map(dwi.entities.get, ("session", "space"))
+        wanted = {"extension": _IMAGE, "datatype": ["anat", "dwi"], **translate(query)}
+        for where in dict.fromkeys((session, None)):
+            ranked: dict[tuple[int, int], list[Path]] = {}
+            for _, file in self._get({**wanted, "session": where or Query.NONE}):
+                of_file = file.entities.get("space")
+                is_anatomy = file.entities.get("datatype") == "anat"
+                shared = {} if is_anatomy else _identity(file)
+                if str(of_file).startswith(STANDARD_SPACES) or not shared.items() <= own.items():
+                    continue
+                rank = (0 if of_file == space else 1 if of_file is None else 2, -len(shared))
+                ranked.setdefault(rank, []).append(Path(file.path))
+            if ranked:
+                best = sorted(ranked[min(ranked)])
+                return _only(
+                    best, f"images {dict(query)} for {dwi.filename}", "Name one: see 'tissue'."
+                )
+        return None
 
     def _named(self, key: str, named: File, dwi: BIDSFile) -> Path:
         """Find a file that the configuration names.

@@ -67,8 +67,10 @@ class CpuEngine:
             raise ValueError("the stopping rule lets no voxel through")
         self._grid = problem.fodf.grid
         self._n_threads = n_threads
-        self._field = _make_field(problem, n_threads)
-        self._plan = _make_plan(problem)
+        self._field, self._alive = _make_field(problem, n_threads)
+        self._plan, alive = _make_plan(problem)
+        self._alive += alive
+        self._peaks = _make_peaks()
 
     def track(self, seeds: SeedBatch) -> StreamlineBatch:
         """Track from every seed of a batch."""
@@ -77,8 +79,16 @@ class CpuEngine:
         pieces = [order[i : i + _CHUNK] for i in range(0, len(order), _CHUNK)]
 
         def run(piece: NDArray[np.intp]) -> _Chunk:
+            start, share = np.empty(8, np.int64), np.empty(8, np.float32)
+            values = np.empty(self._field.n_axes, np.float32)
             points, lengths, owner, stops, tally = kernels_vertices.track_seeds(
-                self._field, self._plan, positions[piece], seeds.first + piece
+                self._field,
+                self._plan,
+                self._peaks,
+                kernels.Corners(_address(start), _address(share), _address(values)),
+                np.empty((2, self._plan.max_points, 3)),
+                positions[piece],
+                seeds.first + piece,
             )
             return _Chunk(points, lengths, piece[owner], stops, tally)
 
@@ -119,13 +129,14 @@ def _join(seeds: SeedBatch, chunks: list[_Chunk], pool: ThreadPoolExecutor) -> S
         points_mm=points,
         offsets=offsets,
         seed_index=seeds.first + owner[order],
-        counts=_count(len(seeds), len(order), sum(chunk.tally for chunk in chunks)),
+        counts=_count(len(seeds), len(order), np.sum([chunk.tally for chunk in chunks], axis=0)),
         stops=np.concatenate([chunk.stops for chunk in chunks])[order],
     )
 
 
 def _count(n_seeds: int, n_kept: int, tally: NDArray[np.int64]) -> Counts:
-    ends, rejected = tally[:7], dict.fromkeys(Rejection, 0)
+    ends = tally[:7]
+    rejected: dict[str, int] = dict.fromkeys(Rejection, 0)
     for reason, n in zip(
         (Rejection.TOO_LONG, Rejection.DEAD_END, Rejection.TOO_SHORT), tally[7:10], strict=True
     ):
@@ -140,49 +151,71 @@ def _count(n_seeds: int, n_kept: int, tally: NDArray[np.int64]) -> Counts:
     )
 
 
-def _make_plan(problem: TrackingProblem) -> kernels_vertices.Plan:
+def _address(array: NDArray[np.generic]) -> int:
+    if not array.flags.c_contiguous:
+        raise ValueError("kernels read arrays in C order")
+    return int(array.ctypes.data)
+
+
+def _make_plan(
+    problem: TrackingProblem,
+) -> tuple[kernels_vertices.Plan, list[NDArray[np.generic]]]:
     tracking = problem.tracking
     step_mm = tracking.algorithm.step_size_mm
-    axes = default_sphere.vertices
     dead = DEAD if tracking.dead_ends == "drop" else ()
-    return kernels_vertices.Plan(
+    is_dead = np.array([reason in dead for reason in Stop])
+    to_mm = np.ascontiguousarray(problem.fodf.grid.affine[:3], np.float64)
+    plan = kernels_vertices.Plan(
         algorithm=_ALGORITHMS[tracking.algorithm.kind],
         rng_seed=problem.rng_seed,
         max_directions=tracking.max_directions,
         min_points=1 + int(np.ceil(tracking.min_length_mm / step_mm - _TOLERANCE)),
         max_points=1 + int(tracking.max_length_mm / step_mm + _TOLERANCE),
-        is_dead=np.array([reason in dead for reason in Stop]),
-        to_mm=np.ascontiguousarray(problem.fodf.grid.affine[:3], np.float64),
+        is_dead=_address(is_dead),
+        to_mm=_address(to_mm),
+    )
+    return plan, [is_dead, to_mm]
+
+
+def _make_peaks() -> kernels_vertices.Peaks:
+    axes = default_sphere.vertices
+    return kernels_vertices.Peaks(
         neighbours=neighbour_table(default_sphere.edges, len(axes)).astype(np.int32),
         near=np.abs(axes @ axes.T) > np.cos(np.deg2rad(SEPARATION_DEG)),
-        relative_peak=RELATIVE_PEAK,
+        relative=RELATIVE_PEAK,
     )
 
 
-def _make_field(problem: TrackingProblem, n_threads: int) -> kernels.Field:
+def _make_field(
+    problem: TrackingProblem, n_threads: int
+) -> tuple[kernels.Field, list[NDArray[np.generic]]]:
     algorithm, grid = problem.tracking.algorithm, problem.fodf.grid
     axes = default_sphere.vertices
     row_of, unit_of, rows = _make_rows(problem.fodf, axes, n_threads)
     first, second = _rule_maps(problem.stopping)
-    cells = np.empty(tuple(n + 2 for n in grid.shape) + (4,), np.float32)
+    cells = np.empty((*(n + 2 for n in grid.shape), 4), np.float32)
     cells.view(np.int32)[..., 0] = np.pad(row_of, 1, mode="edge")
     for place, volume in ((1, unit_of), (2, first), (3, second)):
         cells[..., place] = np.pad(volume, 1, mode="edge")
-    cells = cells.reshape(-1, 4)
     start, cone = _cones(axes, algorithm.max_angle_deg)
-    return kernels.Field(
-        shape=grid.shape,
-        row=cells.view(np.int32),
-        value=cells,
-        rows=rows,
-        cone_start=start,
-        cone=cone,
-        steps=_steps(axes, grid, algorithm.step_size_mm),
-        pmf_threshold=algorithm.pmf_threshold,
+    steps = _steps(axes, grid, algorithm.step_size_mm)
+    nx, ny, nz = grid.shape
+    field = kernels.Field(
+        nx=nx,
+        ny=ny,
+        nz=nz,
+        cells=_address(cells),
+        n_axes=len(axes),
+        rows=_address(rows),
+        cone_start=_address(start),
+        cone=_address(cone),
+        steps=_address(steps),
+        pmf_threshold=getattr(algorithm, "pmf_threshold", 0.0),
         rule=_RULES[type(problem.stopping)],
         rule_threshold=getattr(problem.stopping, "threshold", 0.0),
         rule_power=algorithm.step_size_mm / float(grid.voxel_size_mm.mean()),
     )
+    return field, [cells, rows, start, cone, steps]
 
 
 def _make_rows(
@@ -211,14 +244,14 @@ def _make_rows(
 
 def _cones(
     axes: NDArray[np.float64], max_angle_deg: float
-) -> tuple[NDArray[np.int32], NDArray[np.int16]]:
+) -> tuple[NDArray[np.int32], NDArray[np.uint16]]:
     """List for each axis the vertices (2 x axis + sign) within an angle of it."""
     cosine = np.einsum("ai,bi->ab", axes, axes)
     near = np.abs(cosine) >= np.cos(np.deg2rad(max_angle_deg)) - _TOLERANCE
     start = np.concatenate([[0], np.cumsum(near.sum(axis=1))])
     from_axis, to_axis = np.nonzero(near)
     cone = 2 * to_axis + (cosine[from_axis, to_axis] < 0)
-    return start.astype(np.int32), cone.astype(np.int16)
+    return start.astype(np.int32), cone.astype(np.uint16)
 
 
 def _steps(axes: NDArray[np.float64], grid: Grid, step_mm: float) -> NDArray[np.float64]:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from bids_tractography.compiled import kernel
 from bids_tractography.tracking.kernels import (
     DIRECTION,
     GO_ON,
@@ -16,14 +17,19 @@ from bids_tractography.tracking.kernels import (
     MAX_LENGTH,
     amplitude,
     ask_rule,
+    doubles,
+    enlarge,
     fill_amplitudes,
     find_peaks,
+    floats,
+    ints,
     is_inside,
-    kernel,
+    longs,
     look,
-    make_corners,
     make_stream,
     random_words,
+    shorts,
+    truths,
     uniform,
     why_no_direction,
 )
@@ -36,7 +42,7 @@ TOO_LONG, DEAD_END, TOO_SHORT = range(3)
 
 
 class Plan(NamedTuple):
-    """What is asked of streamlines.
+    """What is asked of streamlines; arrays are addresses.
 
     Parameters
     ----------
@@ -45,15 +51,10 @@ class Plan(NamedTuple):
     max_directions : int
     min_points, max_points : int
         Of streamlines that are kept.
-    is_dead : ndarray of bool, shape (n_stops,)
+    is_dead : bool, shape (7,)
         Ends for which a streamline is rejected.
-    to_mm : ndarray, shape (3, 4)
+    to_mm : float64, shape (3, 4)
         Voxels to RAS+ mm.
-    neighbours : ndarray of int32, shape (V, k)
-    near : ndarray of bool, shape (V, V)
-        Pairs of axes too close to be two peaks.
-    relative_peak : float
-        Least share of the largest peak.
     """
 
     algorithm: int
@@ -61,15 +62,29 @@ class Plan(NamedTuple):
     max_directions: int
     min_points: int
     max_points: int
-    is_dead: NDArray[np.bool_]
-    to_mm: NDArray[np.float64]
+    is_dead: int
+    to_mm: int
+
+
+class Peaks(NamedTuple):
+    """What a peak is.
+
+    Parameters
+    ----------
+    neighbours : ndarray of int32, shape (V, k)
+    near : ndarray of bool, shape (V, V)
+        Pairs of axes too close to be two peaks.
+    relative : float
+        Least share of the largest peak.
+    """
+
     neighbours: NDArray[np.int32]
     near: NDArray[np.bool_]
-    relative_peak: float
+    relative: float
 
 
 @kernel
-def draw_vertex(field, corners, total, last, stream, turn, particle):  # type: ignore[no-untyped-def]
+def draw_vertex(field, corners, total, last, stream, turn, particle):
     """Draw a vertex of the cone with the probability of its interpolated amplitude, or -1.
 
     A corner is proposed by its weight times its maximum, a vertex uniformly, and the pair
@@ -79,10 +94,11 @@ def draw_vertex(field, corners, total, last, stream, turn, particle):  # type: i
     """
     if total <= 0:
         return -1
-    rows = field.rows.ravel()
+    rows, start, share = shorts(field.rows), longs(corners.start), floats(corners.share)
+    cone, cone_start = shorts(field.cone), ints(field.cone_start)
     flip = last & 1
-    first = np.int64(field.cone_start[last >> 1])
-    size = np.int64(field.cone_start[(last >> 1) + 1]) - first
+    first = np.int64(cone_start[last >> 1])
+    size = np.int64(cone_start[(last >> 1) + 1]) - first
     scale = total * np.float32(2.0**-24)
     # The interpolated maximum is no less than the maximum of what is interpolated: above its
     # share an amplitude counts for sure, and only below it the other has to be known.
@@ -96,12 +112,12 @@ def draw_vertex(field, corners, total, last, stream, turn, particle):  # type: i
             part = np.float32(0)
             corner = 0
             for c in range(7):
-                part += corners.share[c]
+                part += share[c]
                 corner += where >= part
             bits = ((high & np.uint64(0xFF)) << np.uint64(16)) | (low >> np.uint64(16))
             chosen = (np.int64(bits) * size) >> 24
-            vertex = np.int64(field.cone[first + chosen]) ^ flip
-            value = np.int64(rows[np.uint64(corners.start[corner] + (vertex >> 1))])
+            vertex = np.int64(cone[np.uint64(first + chosen)]) ^ flip
+            value = np.int64(rows[np.uint64(start[corner] + (vertex >> 1))])
             if np.int64(low & np.uint64(0xFFFF)) < value:
                 value = amplitude(field, corners, vertex >> 1)
                 if value >= enough:
@@ -114,23 +130,24 @@ def draw_vertex(field, corners, total, last, stream, turn, particle):  # type: i
 
 
 @kernel
-def draw_from_sum(field, corners, last, stream, turn, particle):  # type: ignore[no-untyped-def]
+def draw_from_sum(field, corners, last, stream, turn, particle):
     """Do the same by summing the cone."""
+    cone, cone_start, values = shorts(field.cone), ints(field.cone_start), floats(corners.values)
     flip = last & 1
-    first, stop = field.cone_start[last >> 1], field.cone_start[(last >> 1) + 1]
+    first, stop = cone_start[last >> 1], cone_start[(last >> 1) + 1]
     least = np.float32(field.pmf_threshold) * fill_amplitudes(field, corners)
     total = 0.0
     for n in range(first, stop):
-        value = corners.values[field.cone[n] >> 1]
+        value = values[cone[n] >> 1]
         if value >= least:
             total += value
     w0, w1, _, _ = random_words(stream, DIRECTION, turn, particle, LAST_ATTEMPT)
     left = uniform(w0, w1) * total
     vertex = -1
     for n in range(first, stop):
-        value = corners.values[field.cone[n] >> 1]
+        value = values[cone[n] >> 1]
         if value >= least and value > 0:
-            vertex = np.int64(field.cone[n]) ^ flip
+            vertex = np.int64(cone[n]) ^ flip
             left -= value
             if left < 0:
                 break
@@ -138,12 +155,13 @@ def draw_from_sum(field, corners, last, stream, turn, particle):  # type: ignore
 
 
 @kernel
-def largest_vertex(field, corners, total, last):  # type: ignore[no-untyped-def]
+def largest_vertex(field, corners, total, last):
     """Return the vertex of the cone with the largest interpolated amplitude, or -1."""
+    cone, cone_start = shorts(field.cone), ints(field.cone_start)
     flip = last & 1
     best, largest = -1, np.float32(0)
-    for n in range(field.cone_start[last >> 1], field.cone_start[(last >> 1) + 1]):
-        vertex = np.int64(field.cone[n])
+    for n in range(cone_start[last >> 1], cone_start[(last >> 1) + 1]):
+        vertex = np.int64(cone[n])
         value = amplitude(field, corners, vertex >> 1)
         if value > largest:
             best, largest = vertex ^ flip, value
@@ -156,7 +174,7 @@ def largest_vertex(field, corners, total, last):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def track_half(field, plan, corners, seed, vertex, stream, n_before, points):  # type: ignore[no-untyped-def]
+def track_half(field, plan, corners, seed, vertex, stream, n_before, points):
     """Track one half of a streamline.
 
     Parameters
@@ -171,7 +189,7 @@ def track_half(field, plan, corners, seed, vertex, stream, n_before, points):  #
     stream : Stream
     n_before : int
         Points that the streamline has so far.
-    points : ndarray, shape (n, 3)
+    points : address of float64, shape (n, 3)
         Written: the points after the seed, in voxels.
 
     Returns
@@ -179,54 +197,62 @@ def track_half(field, plan, corners, seed, vertex, stream, n_before, points):  #
     n, stop, vertex : int
         Points, why it ended, and the vertex of its first step (the one given if there is none).
     """
+    steps, points = doubles(field.steps), doubles(points)
     x, y, z = seed
     total, _, _ = look(field, x, y, z, corners)
-    n, first, last = 0, vertex, vertex
+    n, first, last = np.int64(0), vertex, vertex  # an int64, not a constant, to be compiled once
+    alone = np.int64(0)
     while True:
         if plan.algorithm == PROB:
-            vertex = draw_vertex(field, corners, total, last, stream, n, 0)
+            vertex = draw_vertex(field, corners, total, last, stream, n, alone)
         else:
             vertex = largest_vertex(field, corners, total, last)
         if vertex < 0:
             return n, why_no_direction(field, corners), first
-        x += field.steps[vertex, 0]
-        y += field.steps[vertex, 1]
-        z += field.steps[vertex, 2]
+        x += steps[np.uint64(3 * vertex + 0)]
+        y += steps[np.uint64(3 * vertex + 1)]
+        z += steps[np.uint64(3 * vertex + 2)]
         if not is_inside(field, x, y, z):
             return n, IMAGE_BORDER, first
         total, one, other = look(field, x, y, z, corners)
-        stop = ask_rule(field, one, other, stream, n, 0)
+        stop = ask_rule(field, one, other, stream, n, alone)
         if stop != GO_ON:
             return n, stop, first
         if n == 0:
             first = vertex
         if n_before + n == plan.max_points:
             return n, MAX_LENGTH, first
-        points[n, 0], points[n, 1], points[n, 2] = x, y, z
+        here = np.uint64(3 * n)
+        points[here], points[here + np.uint64(1)], points[here + np.uint64(2)] = x, y, z
         n += 1
         last = vertex
 
 
 @kernel
-def write_point(plan, x, y, z, points, n):  # type: ignore[no-untyped-def]
-    """Write a point in RAS+ mm."""
-    for axis in range(3):
-        points[n, axis] = (
-            x * plan.to_mm[axis, 0]
-            + y * plan.to_mm[axis, 1]
-            + z * plan.to_mm[axis, 2]
-            + plan.to_mm[axis, 3]
-        )
+def write_points(plan, points, first, n, step, out):
+    """Write points ``first, first + step, …`` (n of them, in voxels) in RAS+ mm."""
+    points, to_mm = doubles(points), doubles(plan.to_mm)
+    for p in range(n):
+        here = np.uint64(3 * (first + p * step))
+        x, y, z = points[here], points[here + np.uint64(1)], points[here + np.uint64(2)]
+        for axis in range(3):
+            row = 4 * axis
+            out[p, axis] = x * to_mm[row] + y * to_mm[row + 1] + z * to_mm[row + 2] + to_mm[row + 3]
 
 
 @kernel
-def track_seeds(field, plan, positions, indices):  # type: ignore[no-untyped-def]
+def track_seeds(field, plan, criteria, corners, room, positions, indices):
     """Track from every seed.
 
     Parameters
     ----------
     field : Field
     plan : Plan
+    criteria : Peaks
+        Of the directions to set out in.
+    corners : Corners
+    room : ndarray, shape (2, max_points, 3)
+        For the two halves of a streamline.
     positions : ndarray, shape (S, 3)
         Voxels.
     indices : ndarray of int64, shape (S,)
@@ -243,35 +269,38 @@ def track_seeds(field, plan, positions, indices):  # type: ignore[no-untyped-def
     tally : ndarray of int64, shape (12,)
         Ends by reason (7), rejected by reason (3), seeds without direction, generated.
     """
-    corners, peaks = make_corners(field), np.empty(plan.max_directions, np.int64)
-    halves = np.empty((2, plan.max_points, 3))
+    values, is_dead = floats(corners.values)[: field.n_axes], truths(plan.is_dead)
+    peaks = np.empty(plan.max_directions, np.int64)
+    ahead, behind = room[0].ctypes.data, room[1].ctypes.data
     points = np.empty((64 * len(positions) + plan.max_points, 3), np.float32)
     most = plan.max_directions * len(positions)
     lengths, owner = np.empty(most, np.int64), np.empty(most, np.int64)
     stops = np.empty((most, 2), np.uint8)
     tally = np.zeros(12, np.int64)
-    n_points, n_kept = 0, 0
+    n_points, n_kept, one = np.int64(0), 0, np.int64(1)
     for s in range(len(positions)):
-        x, y, z = positions[s, 0], positions[s, 1], positions[s, 2]
+        seed = positions[s, 0], positions[s, 1], positions[s, 2]
         n_peaks = 0
-        if is_inside(field, x, y, z):
-            look(field, x, y, z, corners)
+        if is_inside(field, *seed):
+            look(field, *seed, corners)
             fill_amplitudes(field, corners)
-            n_peaks = find_peaks(corners.values, plan.neighbours, plan.near, plan.relative_peak, peaks)
+            n_peaks = find_peaks(
+                values, criteria.neighbours, criteria.near, criteria.relative, peaks
+            )
         if n_peaks == 0:
             tally[10] += 1
         for direction in range(n_peaks):
             tally[11] += 1
             vertex = 2 * peaks[direction]
-            stream = make_stream(plan.rng_seed, indices[s], direction, 0)
+            stream = make_stream(plan.rng_seed, indices[s], direction, one - one)
             n_ahead, stop_ahead, vertex = track_half(
-                field, plan, corners, (x, y, z), vertex, stream, 1, halves[0]
+                field, plan, corners, seed, vertex, stream, one, ahead
             )
             stop_behind, n_behind = MAX_LENGTH, 0
             if stop_ahead != MAX_LENGTH:
-                stream = make_stream(plan.rng_seed, indices[s], direction, 1)
+                stream = make_stream(plan.rng_seed, indices[s], direction, one)
                 n_behind, stop_behind, _ = track_half(
-                    field, plan, corners, (x, y, z), vertex ^ 1, stream, 1 + n_ahead, halves[1]
+                    field, plan, corners, seed, vertex ^ 1, stream, 1 + n_ahead, behind
                 )
             if stop_ahead == MAX_LENGTH or stop_behind == MAX_LENGTH:
                 tally[MAX_LENGTH] += 2
@@ -280,24 +309,20 @@ def track_seeds(field, plan, positions, indices):  # type: ignore[no-untyped-def
             tally[stop_ahead] += 1
             tally[stop_behind] += 1
             n = n_ahead + 1 + n_behind
-            if plan.is_dead[stop_ahead] or plan.is_dead[stop_behind]:
+            if is_dead[stop_ahead] or is_dead[stop_behind]:
                 tally[7 + DEAD_END] += 1
                 continue
             if n < plan.min_points:
                 tally[7 + TOO_SHORT] += 1
                 continue
             if n_points + n > len(points):
-                grown = np.empty((2 * len(points) + n, 3), np.float32)
-                grown[:n_points] = points[:n_points]
-                points = grown
-            for p in range(n_behind - 1, -1, -1):
-                write_point(plan, halves[1, p, 0], halves[1, p, 1], halves[1, p, 2], points, n_points)
-                n_points += 1
-            write_point(plan, x, y, z, points, n_points)
+                points = enlarge(points, n_points, 2 * len(points) + n)
+            write_points(plan, behind, n_behind - 1, n_behind, -one, points[n_points:])
+            n_points += n_behind
+            write_points(plan, positions.ctypes.data, s, one, one, points[n_points:])
             n_points += 1
-            for p in range(n_ahead):
-                write_point(plan, halves[0, p, 0], halves[0, p, 1], halves[0, p, 2], points, n_points)
-                n_points += 1
+            write_points(plan, ahead, one - one, n_ahead, one, points[n_points:])
+            n_points += n_ahead
             lengths[n_kept], owner[n_kept] = n, s
             stops[n_kept, 0], stops[n_kept, 1] = stop_behind, stop_ahead
             n_kept += 1

@@ -42,6 +42,8 @@ class ImportedTractogram:
     n_streamlines, n_points : int
     length_quantiles_mm : dict
         Of lengths measured along the points.
+    mean_step_mm : float
+        Mean distance of a point to the next.
     share_inside : float
         Share of the points that are in a voxel of the DWI.
     content_sha256 : str
@@ -57,6 +59,7 @@ class ImportedTractogram:
     n_streamlines: int
     n_points: int
     length_quantiles_mm: dict[str, float]
+    mean_step_mm: float
     share_inside: float
     content_sha256: str
     header_grid: Grid | None
@@ -117,10 +120,11 @@ def check_tractogram(path: Path, grid: Grid) -> ImportedTractogram:
         n_streamlines=len(survey.lengths_mm),
         n_points=survey.n_points,
         length_quantiles_mm=quantiles_mm(survey.lengths_mm),
+        mean_step_mm=survey.mean_step_mm,
         share_inside=survey.n_inside / survey.n_points,
         content_sha256=survey.content_sha256,
         header_grid=reader.grid,
-        warnings=survey.warnings,
+        warnings=survey.warnings(grid),
     )
 
 
@@ -169,14 +173,24 @@ class _Survey:
     content_sha256: str
 
     @property
-    def warnings(self) -> tuple[str, ...]:
-        """What a user should know, and may live with."""
+    def mean_step_mm(self) -> float:
+        """Mean distance of a point to the next."""
+        n_steps = self.n_points - (len(self.lengths_mm) - self.n_empty)
+        return float(self.lengths_mm.sum(dtype=np.float64)) / max(n_steps, 1)
+
+    def warnings(self, grid: Grid) -> tuple[str, ...]:
+        """Tell what a user should know, and may live with."""
         warnings = []
         outside = self.n_points - self.n_inside
         if outside:
             warnings.append(
                 f"{outside} of {self.n_points} points of the tractogram "
                 f"({outside / self.n_points:.2%}) lie outside of the DWI."
+            )
+        if self.mean_step_mm > grid.voxel_size_mm.min():
+            warnings.append(
+                f"Points of the tractogram are {self.mean_step_mm:.3g} mm apart: its streamlines "
+                "pass through voxels that hold none of their points and do not count them."
             )
         if self.n_empty:
             warnings.append(f"{self.n_empty} streamlines of the tractogram have no points.")

@@ -184,7 +184,7 @@ class BatchStore:
         Raises
         ------
         ValueError
-            If it is not the next one.
+            If it is not the next one, or not every streamline has a seed and two stops.
         ArithmeticError
             If its counts do not add up.
         """
@@ -193,8 +193,11 @@ class BatchStore:
         batch.counts.check()
         if (batch.counts.seeds, batch.counts.kept) != (len(seeds), len(batch)):
             raise ArithmeticError(f"counts of another batch: {batch.counts}")
-        if batch.stops.shape != (len(batch), 2):
-            raise ValueError(f"{len(batch)} streamlines have stops of shape {batch.stops.shape}")
+        if (batch.seed_index.shape, batch.stops.shape) != ((len(batch),), (len(batch), 2)):
+            raise ValueError(
+                f"{len(batch)} streamlines have seeds of shape {batch.seed_index.shape} and stops "
+                f"of shape {batch.stops.shape}"
+            )
         values = (batch.points_mm, np.diff(batch.offsets), batch.seed_index, batch.stops)
         added = {
             array: np.ascontiguousarray(value, array.dtype).tobytes()
@@ -281,7 +284,7 @@ class BatchStore:
         ----------
         name : str
             ``seed``: index of its seed; ``ends``: why its first and its last point are where
-            they are, as places in `Stop`.
+            they are, as places in ``list(Stop)``.
         """
         array, title = {"seed": (_SEED, "seed_index"), "ends": (_ENDS, "ends")}[name]
         return StreamlineValues(

@@ -42,8 +42,8 @@ def write_trk(path: Path, tractogram: Streamlines, grid: Grid) -> None:
 
     Notes
     -----
-    Points are float32 and so is the affine of the header: read back they are within about
-    1e-4 mm of those that were written.
+    Points are float32 and so is the affine of the header: 160 mm from the origin, points read
+    back are within 3e-5 mm of those that were written.
     """
     header = _header(grid, tractogram.n_streamlines)
     to_trackvis = np.linalg.inv(get_affine_trackvis_to_rasmm(header).astype(np.float64))
