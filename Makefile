@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
 
-.PHONY: demo test lint generate check-generated clean
+.PHONY: demo test lint generate check-generated container-test clean
 
 demo: $(VENV)/.installed
 	rm -rf $(DEMO)
@@ -25,12 +25,16 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Files that are made from the program: JSON Schema, command line page, configuration page.
+# Files that are made from the program: JSON Schema, Boutiques, pages of command and configuration.
 generate: $(VENV)/.installed-dev
 	$(BIN)/python docs/generate.py
 
 check-generated: $(VENV)/.installed-dev
 	$(BIN)/python docs/generate.py --check
+
+# Build the images and run them the ways users do; as root on Debian it installs what it needs.
+container-test: $(VENV)/.installed
+	containers/check
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from descriptor import boutiques
+
 from bids_tractography.cli import build_parser, config_schema
 from bids_tractography.config import Config
 from bids_tractography.config import pyafq_keys as pyafq
@@ -143,6 +145,7 @@ FILES = {
     ROOT / "docs" / "config.md": config_page,
     ROOT / "docs" / "pyafq.md": pyafq_page,
     ROOT / "bids_tractography" / "config" / "schema.json": config_schema,
+    ROOT / "boutiques.json": boutiques,
 }
 
 

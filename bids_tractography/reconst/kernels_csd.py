@@ -6,14 +6,11 @@ own: results depend neither on threads nor on the voxels beside it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
-
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-Function = TypeVar("Function", bound=Callable[..., Any])
+from bids_tractography.compiled import summing_kernel
+
 Array = NDArray[np.float64]
 
 WIDTH = 16  # rows are whole numbers of so many values, which fill vector registers
@@ -21,29 +18,12 @@ _TOGETHER = 4  # rows added in one pass over a matrix
 _SMOOTH_TERMS = 15  # of order 4
 
 
-def kernel(function: Function) -> Function:
-    """Compile a function on its first call; keep it on disk where there is a place for it.
-
-    Sums may be split among the lanes of a vector: always in the same way on one machine.
-    """
-    options = {
-        "nogil": True,
-        "error_model": "numpy",
-        "fastmath": {"contract", "reassoc", "nsz"},
-    }
-    try:
-        compiled = njit(cache=True, **options)(function)
-    except RuntimeError:  # neither the package's folder nor the user's cache can be written
-        compiled = njit(**options)(function)
-    return compiled  # type: ignore[no-any-return]
-
-
 def padded(matrix: Array) -> Array:
     """Return a matrix by rows, with zeros behind its columns up to a multiple of `WIDTH`."""
     return np.ascontiguousarray(np.pad(matrix, ((0, 0), (0, -matrix.shape[1] % WIDTH))))
 
 
-@kernel
+@summing_kernel
 def constrained_deconvolution(
     signals: Array,
     forward: Array,
@@ -128,14 +108,14 @@ def constrained_deconvolution(
     return result
 
 
-@kernel
+@summing_kernel
 def _copy(source: Array, target: Array) -> None:
     for i in range(source.shape[0]):
         for j in range(source.shape[1]):
             target[i, j] = source[i, j]
 
 
-@kernel
+@summing_kernel
 def _combine(weights: Array, rows: Array, total: Array) -> None:
     """Write the sum of weighted rows; weights beyond the rows count as none."""
     for j in range(total.size):
@@ -151,7 +131,7 @@ def _combine(weights: Array, rows: Array, total: Array) -> None:
             total[j] += weights[k] * rows[k, j]
 
 
-@kernel
+@summing_kernel
 def _compare(
     values: Array, bound: float, is_low: NDArray[np.bool_], changes: NDArray[np.intp]
 ) -> int:
@@ -165,7 +145,7 @@ def _compare(
     return count
 
 
-@kernel
+@summing_kernel
 def _equal(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> bool:
     n_different = 0
     for i in range(one.size):
@@ -173,7 +153,7 @@ def _equal(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> bool:
     return n_different == 0
 
 
-@kernel
+@summing_kernel
 def _update(
     matrix: Array,
     constraint: Array,
@@ -198,7 +178,7 @@ def _update(
                 matrix[i, j] += wa * a[j] + wb * b[j] + wc * c[j] + wd * d[j]
 
 
-@kernel
+@summing_kernel
 def _solve(matrix: Array, target: Array, solution: Array) -> None:
     """Solve for a positive definite matrix, which is overwritten.
 

@@ -8,26 +8,13 @@ reading. Whoever calls a kernel keeps the arrays alive.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numba import carray, njit, types
+from numba import carray, types
 from numba.extending import intrinsic
 
-
-def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile a function on its first call; keep it on disk where there is a place for it."""
-    try:
-        return _compiled(function, cache=True)
-    except RuntimeError:  # neither the package nor the user's cache can be written
-        return _compiled(function, cache=False)
-
-
-def _compiled(function: Callable[..., Any], *, cache: bool) -> Callable[..., Any]:
-    compiled: Callable[..., Any] = njit(nogil=True, cache=cache, error_model="numpy")(function)
-    return compiled
-
+from bids_tractography.compiled import kernel
 
 _ANY = 2**40  # length of an array of which only the address is known
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from bids_tractography.compiled import kernel
 from bids_tractography.tracking.kernels import (
     FLUID,
     GO_ON,
@@ -19,7 +20,6 @@ from bids_tractography.tracking.kernels import (
     find_peaks,
     floats,
     is_inside,
-    kernel,
     longs,
     look,
     make_stream,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from bids_tractography.compiled import kernel
 from bids_tractography.tracking.kernels import (
     DIRECTION,
     LARGEST,
@@ -12,7 +13,6 @@ from bids_tractography.tracking.kernels import (
     fill_amplitudes,
     floats,
     ints,
-    kernel,
     longs,
     random_words,
     shorts,
