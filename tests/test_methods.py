@@ -9,6 +9,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from conftest import QUICK, opened, run_cli, sidecar, tractograms, write_description
 
 from bids_tractography.cli import main
 from bids_tractography.phantom import (
@@ -21,7 +22,6 @@ from bids_tractography.phantom import (
     write_tissue,
 )
 from bids_tractography.provenance import RECORD_KEY, ImportRecord
-from conftest import QUICK, opened, run_cli, sidecar, tractograms, write_description
 
 PROB = "sub-01/dwi/sub-01_tract-wholebrain_track-prob_tractogram"
 
