@@ -214,14 +214,13 @@ def segment(data: Volume, mask: Mask, grid: Grid) -> dict[str, Volume]:
     sigma = _NEIGHBOURHOOD_MM / grid.voxel_size_mm
     weight = np.maximum(ndimage.gaussian_filter(inside.astype(np.float64), sigma), 1e-3)
     log = np.log(np.where(inside, data, 1).astype(np.float64))
-    probabilities, means = _classify(np.exp(log[inside]), inside)
-    bias = np.zeros_like(log)
+    # Coils make more contrast than tissues do: the first guess is that all but the neighbourhood
+    # is bias.
+    rest = np.where(inside, log - log[inside].mean(), 0)
     for _ in range(_BIAS_ROUNDS):
-        expected = (probabilities * np.log(means)).sum(axis=1)
-        rest = np.zeros_like(log)
-        rest[inside] = log[inside] - expected
         bias = ndimage.gaussian_filter(rest, sigma) / weight
         probabilities, means = _classify(np.exp((log - bias)[inside]), inside)
+        rest[inside] = log[inside] - (probabilities * np.log(means)).sum(axis=1)
     maps = np.zeros((3, *mask.shape), np.float32)
     maps[:, inside] = probabilities.T
     return dict(zip(("csf", "gm", "wm"), maps, strict=True))
