@@ -279,16 +279,3 @@ def include_exclude(
     """
     outside = wm + gm + csf == 0
     return np.where(outside, np.float32(1), gm), csf.copy()
-
-
-def interface(
-    wm: NDArray[np.float32], gm: NDArray[np.float32], above: float
-) -> NDArray[np.bool_]:
-    """Return the rim of white matter.
-
-    Voxels with more white matter than `above`, where the voxel or one of its six face neighbours
-    has more grey matter than that.
-    """
-    cross = ndimage.generate_binary_structure(3, 1)
-    near_grey = ndimage.binary_dilation(gm > above, cross)
-    return np.asarray((wm > above) & near_grey)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,8 @@ _EROSION_MM = 4.1  # the brain hangs on the rest by nerves, vessels and the eyes
 _REGROWTH_MM = 6.1
 _CLOSING_MM = 10.0
 _REGISTRATION = {"level_iters": [200, 100], "sigmas": [3.0, 1.0], "factors": [4, 2]}
-_BIAS_ROUNDS = 4
+_BIAS_DEGREE, _BIAS_ROUNDS, _FIT_VOXELS = 4, 3, 50_000
+_DARK_PERCENTILE = 12
 _FIRST_PERCENTILES = (5, 50, 88)
 _BRIGHTEST_PERCENTILE = 98
 _KMEANS_ROUNDS, _EM_ROUNDS = 20, 20
@@ -86,7 +88,7 @@ def fractions_of_t1w(
                 f"{overlap:.2f} (Dice), less than tissue.least_overlap {least_overlap:g}.",
                 "Look at both images; give tissue fractions made elsewhere, or lower the bound.",
             )
-        posteriors = segment(t1w.data, mask, t1w.grid)
+        posteriors = segment(t1w.data, mask)
     fractions = {
         tissue: resample(Image(part, t1w.grid), dwi.grid, nearest=False, to_world=to_dwi)
         for tissue, part in posteriors.items()
@@ -198,12 +200,13 @@ def _centre_mm(mask: Mask, grid: Grid) -> NDArray[np.float64]:
     return np.asarray(grid.to_mm(np.argwhere(mask).mean(axis=0)[None])[0])
 
 
-def segment(data: Volume, mask: Mask, grid: Grid) -> dict[str, Volume]:
+def segment(data: Volume, mask: Mask) -> dict[str, Volume]:
     """Tell three tissues apart by their brightness.
 
-    A mixture of three Gaussians whose classes prefer neighbours of their kind (a hidden Markov
-    random field, Zhang 2001, by mean field). Between its rounds the bias field is estimated as
-    the smooth part of what the means of the classes leave of the logarithm (Wells 1996).
+    A mixture of three Gaussians of one variance whose classes prefer neighbours of their kind (a
+    hidden Markov random field, Zhang 2001, by mean field). The bias field is a polynomial,
+    fitted to the logarithm at first, then to what the means of the classes leave of it (Van
+    Leemput 1999); fluid has little weight in it.
 
     Returns
     -------
@@ -211,19 +214,39 @@ def segment(data: Volume, mask: Mask, grid: Grid) -> dict[str, Volume]:
         Probabilities of ``wm``, ``gm`` and ``csf``, 0 outside the mask.
     """
     inside = mask & (data > 0)
-    sigma = _NEIGHBOURHOOD_MM / grid.voxel_size_mm
-    weight = np.maximum(ndimage.gaussian_filter(inside.astype(np.float64), sigma), 1e-3)
-    log = np.log(np.where(inside, data, 1).astype(np.float64))
-    # Coils make more contrast than tissues do: the first guess is that all but the neighbourhood
-    # is bias.
-    rest = np.where(inside, log - log[inside].mean(), 0)
+    where = np.argwhere(inside)
+    box = tuple(slice(a, b + 1) for a, b in zip(where.min(axis=0), where.max(axis=0), strict=True))
+    log = np.log(data[inside].astype(np.float64))
+    terms = _polynomial(where)
+    # Coils make more contrast than tissues do: at first all that is smooth is bias.
+    rest, weights = log - log.mean(), (log > np.percentile(log, _DARK_PERCENTILE)).astype(float)
     for _ in range(_BIAS_ROUNDS):
-        bias = ndimage.gaussian_filter(rest, sigma) / weight
-        probabilities, means = _classify(np.exp((log - bias)[inside]), inside)
-        rest[inside] = log[inside] - (probabilities * np.log(means)).sum(axis=1)
+        bias = _smooth_part(terms, rest, weights)
+        probabilities, means = _classify(np.exp(log - bias), inside[box])
+        rest, weights = log - (probabilities * np.log(means)).sum(axis=1), 1 - probabilities[:, 0]
     maps = np.zeros((3, *mask.shape), np.float32)
     maps[:, inside] = probabilities.T
     return dict(zip(("csf", "gm", "wm"), maps, strict=True))
+
+
+def _polynomial(voxels: NDArray[np.intp]) -> NDArray[np.float32]:
+    """Return the monomials (N, M) of voxel indices (N, 3), scaled to [-1, 1]."""
+    centred = voxels - (voxels.min(axis=0) + voxels.max(axis=0)) / 2
+    x, y, z = (centred / np.maximum(np.abs(centred).max(axis=0), 1)).T.astype(np.float32)
+    degrees = [d for d in product(range(_BIAS_DEGREE + 1), repeat=3) if sum(d) <= _BIAS_DEGREE]
+    return np.stack([x**a * y**b * z**c for a, b, c in degrees], axis=1)
+
+
+def _smooth_part(
+    terms: NDArray[np.float32], values: NDArray[np.float64], weights: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return the weighted least-squares fit of terms (N, M) to values (N,)."""
+    some = slice(None, None, max(1, len(values) // _FIT_VOXELS))
+    weighted = terms[some].astype(np.float64) * weights[some, None]
+    coefficients, *_ = np.linalg.lstsq(
+        weighted.T @ terms[some].astype(np.float64), weighted.T @ values[some], rcond=None
+    )
+    return np.asarray(terms @ coefficients)
 
 
 def _classify(
@@ -242,13 +265,13 @@ def _classify(
         means = np.where(counts > 0, sums / np.maximum(counts, 1), means)
     probabilities = np.eye(3)[nearest]
     field = np.zeros(inside.shape)
+    least = (_LEAST_SPREAD * float(means.max())) ** 2
     for _ in range(_EM_ROUNDS):
         weights = np.maximum(probabilities.sum(axis=0), 1e-6)
         means = (probabilities * values[:, None]).sum(axis=0) / weights
         squares = (values[:, None] - means) ** 2
-        variances = (probabilities * squares).sum(axis=0) / weights
-        variances = np.maximum(variances, (_LEAST_SPREAD * means.max()) ** 2)
-        log_odds = np.log(weights / len(values)) - (squares / variances + np.log(variances)) / 2
+        variance = max(float((probabilities * squares).sum()) / len(values), least)
+        log_odds = np.log(weights / len(values)) - squares / (2 * variance)
         for place in range(3):
             field[inside] = probabilities[:, place]
             log_odds[:, place] += _SMOOTHNESS * ndimage.convolve(field, _CROSS)[inside]
