@@ -32,6 +32,8 @@ from bids_tractography import __version__
 from bids_tractography.app import LeftOut, Request, Study, exit_code, open_study, plan, run
 from bids_tractography.config import Config
 from bids_tractography.config.load import load_config, translate_config
+from bids_tractography.container import describe_container
+from bids_tractography.cpus import count_cpus
 from bids_tractography.doctor import examine
 from bids_tractography.errors import TractographyError, UnknownLevelError, UsageError
 from bids_tractography.estimate import estimate
@@ -272,20 +274,14 @@ def _request(options: argparse.Namespace) -> Request:
         filters=read_filters(options.bids_filter_file) if options.bids_filter_file else {},
         derivatives=tuple(_named_path(text) for text in options.derivatives),
         n_procs=options.n_procs,
-        n_threads=options.omp_nthreads or max(1, _n_cpus() // options.n_procs),
+        n_threads=options.omp_nthreads or max(1, count_cpus(os.environ) // options.n_procs),
         check_dataset=not options.skip_bids_validation,
         database=options.bids_database_dir,
         fresh=options.fresh,
-        container=_container(),
+        container=describe_container(os.environ, Path(sys.prefix)),
         executor=options.executor,
         ray_address=options.ray_address,
     )
-
-
-def _n_cpus() -> int:
-    """Count the processors that are ours, not the machine's."""
-    affinity = getattr(os, "sched_getaffinity", None)  # Linux has it
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def _named_path(text: str) -> tuple[str | None, Path]:
@@ -293,15 +289,6 @@ def _named_path(text: str) -> tuple[str | None, Path]:
     if separator and not Path(text).exists():
         return name, Path(path).resolve()
     return None, Path(text).resolve()
-
-
-def _container() -> dict[str, str] | None:
-    """Return what the image says of itself, for ``GeneratedBy``."""
-    tag = os.environ.get("BIDS_TRACTOGRAPHY_DOCKER_TAG")
-    uri = os.environ.get("BIDS_TRACTOGRAPHY_SINGULARITY_URL")
-    if uri:
-        return {"Type": "singularity", "URI": uri}
-    return {"Type": "docker", "Tag": tag} if tag else None
 
 
 def _set_up_logging(console: Console, verbosity: int) -> None:
@@ -469,7 +456,7 @@ def _doctor_command(words: list[str]) -> int:
     parser.parse_args(words)
     marks = {True: "ok", False: "FAILED", None: ""}
     healthy = True
-    for finding in examine(_n_cpus()):
+    for finding in examine(count_cpus(os.environ)):
         print(f"{finding.subject:<22} {marks[finding.healthy]:<7} {finding.text}", flush=True)
         healthy &= finding.healthy is not False
     return 0 if healthy else 1
