@@ -51,6 +51,7 @@ from bids_tractography.outputs import (
     write_text,
 )
 from bids_tractography.pipeline import Done, Progress
+from bids_tractography.tissue import choose_source
 from bids_tractography.tracking import choose_engine
 
 logger = logging.getLogger(__name__)
@@ -215,12 +216,16 @@ def _datasets(request: Request) -> list[Dataset]:
 def _jobs_of(
     request: Request, study: Study, runs: list[DwiRun | tuple[str, TractographyError]]
 ) -> list[Job | tuple[str, Failure]]:
-    return [
-        _job(request, study.datasets, run)
-        if isinstance(run, DwiRun)
-        else (run[0], Failure(str(run[1]), run[1].exit_code))
-        for run in runs
-    ]
+    jobs: list[Job | tuple[str, Failure]] = []
+    for run in runs:
+        try:
+            if not isinstance(run, DwiRun):
+                raise run[1]
+            jobs.append(_job(request, study.datasets, run))
+        except TractographyError as error:
+            name = run.image.name.rpartition("_")[0] if isinstance(run, DwiRun) else run[0]
+            jobs.append((name, Failure(str(error), error.exit_code)))
+    return jobs
 
 
 def _job(request: Request, datasets: list[Dataset], run: DwiRun) -> Job:
@@ -233,8 +238,15 @@ def _job(request: Request, datasets: list[Dataset], run: DwiRun) -> Job:
     if "res" in outputs.entities:
         common["Resolution"] = "That of the DWI"
     outputs = replace(outputs, common=common)
+    tissue = None
+    if run.tissue is not None:
+        fractions = request.config.model.kind == "msmt_csd"
+        tissue = choose_source(
+            request.config.tissue, run.tissue, run.named, from_model=fractions
+        )
     return Job(
         run=run,
+        tissue=tissue,
         config=request.config,
         outputs=outputs,
         work=request.work_dir / f"{outputs.name}.batches",

@@ -44,6 +44,83 @@ _REFERENCES = {
   journal = {Magnetic Resonance in Medicine}, volume = {64}, year = {2010},
   doi = {10.1002/mrm.22365}
 }""",
+    "jeurissen2014": """@article{jeurissen2014,
+  title = {Multi-tissue constrained spherical deconvolution for improved analysis of multi-shell
+           diffusion {MRI} data},
+  author = {Jeurissen, Ben and Tournier, Jacques-Donald and Dhollander, Thijs and
+            Connelly, Alan and Sijbers, Jan},
+  journal = {NeuroImage}, volume = {103}, year = {2014},
+  doi = {10.1016/j.neuroimage.2014.07.061}
+}""",
+    "dhollander2016": """@inproceedings{dhollander2016,
+  title = {Unsupervised 3-tissue response function estimation from single-shell or multi-shell
+           diffusion {MR} data without a co-registered {T1} image},
+  author = {Dhollander, Thijs and Raffelt, David and Connelly, Alan},
+  booktitle = {ISMRM Workshop on Breaking the Barriers of Diffusion {MRI}}, year = {2016},
+  pages = {5}
+}""",
+    "jensen2005": """@article{jensen2005,
+  title = {Diffusional kurtosis imaging: the quantification of non-{Gaussian} water diffusion by
+           means of magnetic resonance imaging},
+  author = {Jensen, Jens H. and Helpern, Joseph A. and Ramani, Anita and Lu, Hanzhang and
+            Kaczynski, Kyle},
+  journal = {Magnetic Resonance in Medicine}, volume = {53}, year = {2005},
+  doi = {10.1002/mrm.20508}
+}""",
+    "jensen2014": """@article{jensen2014,
+  title = {Leading non-{Gaussian} corrections for diffusion orientation distribution function},
+  author = {Jensen, Jens H. and Helpern, Joseph A. and Tabesh, Ali},
+  journal = {NMR in Biomedicine}, volume = {27}, year = {2014},
+  doi = {10.1002/nbm.3053}
+}""",
+    "henriques2015": """@article{henriques2015,
+  title = {Exploring the {3D} geometry of the diffusion kurtosis tensor: impact on the development
+           of robust tractography procedures and novel biomarkers},
+  author = {Neto Henriques, Rafael and Correia, Marta Morgado and Nunes, Rita Gouveia and
+            Ferreira, Hugo Alexandre},
+  journal = {NeuroImage}, volume = {111}, year = {2015},
+  doi = {10.1016/j.neuroimage.2015.02.004}
+}""",
+    "veraart2013": """@article{veraart2013,
+  title = {Weighted linear least squares estimation of diffusion {MRI} parameters: strengths,
+           limitations, and pitfalls},
+  author = {Veraart, Jelle and Sijbers, Jan and Sunaert, Stefan and Leemans, Alexander and
+            Jeurissen, Ben},
+  journal = {NeuroImage}, volume = {81}, year = {2013},
+  doi = {10.1016/j.neuroimage.2013.05.028}
+}""",
+    "descoteaux2007": """@article{descoteaux2007,
+  title = {Regularized, fast, and robust analytical {Q}-ball imaging},
+  author = {Descoteaux, Maxime and Angelino, Elaine and Fitzgibbons, Shaun and Deriche, Rachid},
+  journal = {Magnetic Resonance in Medicine}, volume = {58}, year = {2007},
+  doi = {10.1002/mrm.21277}
+}""",
+    "tristanvega2010": """@article{tristanvega2010,
+  title = {A new methodology for the estimation of fiber populations in the white matter of the
+           brain with the {Funk-Radon} transform},
+  author = {Tristan-Vega, Antonio and Westin, Carl-Fredrik and Aja-Fernandez, Santiago},
+  journal = {NeuroImage}, volume = {49}, year = {2010},
+  doi = {10.1016/j.neuroimage.2009.09.070}
+}""",
+    "yeh2010": """@article{yeh2010,
+  title = {Generalized q-sampling imaging},
+  author = {Yeh, Fang-Cheng and Wedeen, Van Jay and Tseng, Wen-Yih Isaac},
+  journal = {IEEE Transactions on Medical Imaging}, volume = {29}, year = {2010},
+  doi = {10.1109/TMI.2010.2045126}
+}""",
+    "garyfallidis2012": """@phdthesis{garyfallidis2012,
+  title = {Towards an accurate brain tractography},
+  author = {Garyfallidis, Eleftherios},
+  school = {University of Cambridge}, year = {2012}
+}""",
+    "canalesrodriguez2015": """@article{canalesrodriguez2015,
+  title = {Spherical deconvolution of multichannel diffusion {MRI} data with non-{Gaussian} noise
+           models and spatial regularization},
+  author = {Canales-Rodriguez, Erick J. and Daducci, Alessandro and Sotiropoulos, Stamatios N. and
+            Caruyer, Emmanuel and Aja-Fernandez, Santiago and others},
+  journal = {PLOS ONE}, volume = {10}, year = {2015},
+  doi = {10.1371/journal.pone.0138910}
+}""",
     "calamante2010": """@article{calamante2010,
   title = {Track-density imaging ({TDI}): super-resolution white matter imaging using
            whole-brain track-density mapping},
@@ -72,11 +149,6 @@ _REFERENCES = {
   author = {Aydogan, Dogu Baran and Shi, Yonggang},
   journal = {IEEE Transactions on Medical Imaging}, volume = {40}, year = {2021},
   doi = {10.1109/TMI.2020.3034038}
-}""",
-    "garyfallidis2012": """@phdthesis{garyfallidis2012,
-  title = {Towards an accurate brain tractography},
-  author = {Garyfallidis, Eleftherios},
-  school = {University of Cambridge}, year = {2012}
 }""",
     "tournier2012": """@article{tournier2012,
   title = {{MRtrix}: diffusion tractography in crossing fiber regions},

@@ -98,3 +98,6 @@ class _Cache(FunctionCache):  # type: ignore[misc]
 
 kernel = kernel_with(error_model="numpy")
 """Compile a function on its first call; a division by zero is a number, as in NumPy."""
+
+summing_kernel = kernel_with(error_model="numpy", fastmath={"contract", "reassoc", "nsz"})
+"""The same, with sums split among the lanes of a vector: in the same way on one machine."""

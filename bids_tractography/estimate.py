@@ -165,7 +165,7 @@ def _scaled_up(
     bytes_of_file = points * 12 + streamlines * 8
     written = bytes_of_file * (len(output.formats) + 2)  # batches, files, and reading them again
     seconds += written / _BYTES_PER_SECOND
-    if job.run.tissue is not None and job.run.tissue.kind == "t1w":
+    if job.tissue is not None and job.tissue[0] == "t1w":
         seconds += _T1W_SECONDS
     n_coefficients = 45
     dwi_mib = dwi.data.nbytes / _MIB

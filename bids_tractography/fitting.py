@@ -143,9 +143,17 @@ def tissue_or_read(
     if not set(TISSUES) & set(stale):
         logger.info("%s: tissue fractions are up to date.", job.name)
         return {name: read_image(job.paths[name], ndim=3).data for name in TISSUES}
-    tissue = make_tissue(job.config.tissue, job.run, dwi, fit.brain, fit.maps)
-    for name in TISSUES:
+    from_model = None
+    if job.tissue is not None and job.tissue[0] == "dwi":
+        from_model = {name: fit.maps[f"{name}vf"] for name in TISSUES}
+    if job.run.tissue is None:
+        raise ValueError("tissue was not looked for")
+    tissue = make_tissue(
+        job.config.tissue, job.run.tissue, job.run.named, dwi, fit.brain, from_model
+    )
+    maps = {name: getattr(tissue, name) for name in TISSUES}
+    for name, data in maps.items():
         record = Record(fingerprint=fingerprints[name], details=tissue.record)
-        sidecar = tissue_sidecar(name, tissue)
-        job.outputs.write_map(job.paths[name], tissue.maps[name], dwi.grid, sidecar, record)
-    return tissue.maps
+        sidecar = tissue_sidecar(job, name, tissue)
+        job.outputs.write_map(job.paths[name], data, dwi.grid, sidecar, record)
+    return maps

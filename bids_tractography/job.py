@@ -71,6 +71,8 @@ class Job:
     work : Path
         Folder for the batches; removed when the tractogram stands.
     n_threads : int
+    tissue : (str, tuple of Path) or None
+        Kind of source of the tissue fractions, and its files; None where nothing needs them.
     fresh : bool
         Do everything again, whatever is there.
     container : dict or None
@@ -82,6 +84,7 @@ class Job:
     outputs: RunOutputs
     work: Path
     n_threads: int
+    tissue: tuple[str, tuple[Path, ...]] | None = None
     fresh: bool = False
     container: dict[str, str] | None = None
 
@@ -93,7 +96,8 @@ class Job:
     @cached_property
     def inputs(self) -> dict[str, Path]:
         """All files that the result depends on, by role."""
-        return self.run.files
+        _, tissue = self.tissue or ("", ())
+        return {**self.run.files, **{f"tissue.{n}": path for n, path in enumerate(tissue)}}
 
     @cached_property
     def products(self) -> dict[str, Product]:

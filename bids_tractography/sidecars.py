@@ -95,10 +95,12 @@ def model_map_sidecar(job: Job, name: str) -> Sidecar:
     return Sidecar(_NAMES[name], [job.run.image, job.paths["brain"]], keys)
 
 
-def tissue_sidecar(name: str, tissue: Tissue) -> Sidecar:
+def tissue_sidecar(job: Job, name: str, tissue: Tissue) -> Sidecar:
     """Describe a tissue fraction."""
-    text = f"Fraction of {TISSUE_WORDS[name]} on the grid of the DWI, from {tissue.source}."
-    return Sidecar(text, list(tissue.sources), {"SkullStripped": True})
+    source = tissue.sources[0].name if tissue.sources else "the DWI's own volume fractions"
+    text = f"Fraction of {TISSUE_WORDS[name]} on the grid of the DWI, from {source}."
+    sources = list(tissue.sources) or [job.paths[f"{name}vf"]]
+    return Sidecar(text, sources, {"SkullStripped": True})
 
 
 def density_sidecar(job: Job) -> Sidecar:

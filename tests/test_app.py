@@ -369,11 +369,11 @@ BAD_INPUT = {
     "an unknown key": (None, ("--set", "tracking.algorithm.step_size=1"), 78, "step_size_mm"),
     "an empty seed mask": (None, ("--set", "seeding.mask.above=1.5"), 65, "has no voxel"),
     "no streamline kept": (None, ("--set", "tracking.min_length_mm=249"), 65, "none of"),
-    "a mask on another grid": (
+    "a mask of another place": (
         None,
         ("--set", "seeding.mask={kind: file, path: MASK}"),
         65,
-        "grid",
+        "seeding.mask has no voxel",
     ),
     "an unknown level": (None, ("LEVEL",), 17, "analysis level"),
     "not a dataset": (lambda d: (d / "dataset_description.json").unlink(), (), 16, "BIDS dataset"),
@@ -389,7 +389,8 @@ def test_bad_input_has_its_message_and_code_and_leaves_nothing_half_written(
         damage(dataset)
     (tmp_path / "filters.json").write_text('{"dwi": {"acquisition": "multiband"}}')
     mask = tmp_path / "mask.nii.gz"
-    nib.save(nib.Nifti1Image(np.ones((4, 4, 4), np.uint8), np.eye(4)), mask)
+    far = np.array([[1.0, 0, 0, 900], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+    nib.save(nib.Nifti1Image(np.ones((4, 4, 4), np.uint8), far), mask)
     named = [
         word.replace("FILTERS", str(tmp_path / "filters.json")).replace("MASK", str(mask))
         for word in words

@@ -7,10 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from dipy.tracking.stopping_criterion import ActStoppingCriterion, CmcStoppingCriterion
+from dipy.tracking.tracker import pft_tracking
 from fields import (
     VERTICES,
     X,
     along_x,
+    bits,
     cube,
     everywhere,
     lobes,
@@ -30,7 +33,7 @@ from bids_tractography.images import Grid
 from bids_tractography.phantom import ScanGrid, make_phantom, voxelise
 from bids_tractography.reconst.fodf import sh_basis
 from bids_tractography.stopping import ActRule, CmcRule, ThresholdRule
-from bids_tractography.streamlines import Stop, StreamlineBatch
+from bids_tractography.streamlines import Counts, Stop, StreamlineBatch
 from bids_tractography.tracking import kernels, kernels_vertices
 from bids_tractography.tracking.cpu import CPU, CpuEngine
 from bids_tractography.tracking.dipy import DIPY
@@ -312,3 +315,118 @@ def test_the_phantom_is_tracked_as_dipy_tracks_it(kind: str) -> None:
     lengths = [np.quantile(np.diff(batch.offsets), [0.1, 0.5, 0.9]) for batch in batches]
     np.testing.assert_allclose(lengths[0], lengths[1], rtol=0.08)
     assert len(batches[0]) == pytest.approx(len(batches[1]), rel=0.03)
+
+
+def fluid_across(grid: Grid, fraction: float, thickness: int = 1) -> ActRule:
+    """Return a rule with grey matter at both ends of x and a sheet of fluid from x = 12 on."""
+    include, exclude = np.zeros((2, *grid.shape), np.float32)
+    include[:3], include[17:] = 1, 1
+    exclude[12 : 12 + thickness] = fraction
+    return ActRule(include, exclude)
+
+
+@pytest.mark.parametrize(
+    ("kind", "fraction", "thickness"), [("prob", 0.6, 1), ("pft", 0.6, 1), ("pft", 1.0, 3)]
+)
+def test_particles_find_a_way_through_partial_fluid_and_none_through_pure_fluid(
+    kind: str, fraction: float, thickness: int
+) -> None:
+    grid, coefficients = along_x()
+    rule = fluid_across(grid, fraction, thickness)
+    engine = build(grid, coefficients, rule, dead_ends="keep",
+                   algorithm={"kind": kind, "max_angle_deg": 20, "step_size_mm": 0.25})  # fmt: skip
+    batch = track(engine, np.random.default_rng(0).uniform([6, 8, 8], [9, 11, 11], (40, 3)))
+    ahead = np.array([line[:, 0].max() for line in streamlines(batch)])
+    if kind == "pft" and fraction < 1:
+        assert nonzero(batch.counts.stops) == {"grey_matter": 80}
+        assert (ahead > 16.2).all()
+    else:
+        assert nonzero(batch.counts.stops) == {"grey_matter": 40, "fluid": 40}
+        assert (ahead < 12).all()
+    for line in streamlines(batch):
+        steps = np.diff(line, axis=0)
+        np.testing.assert_allclose(np.linalg.norm(steps, axis=1), 0.25, atol=2e-5)
+        cosine = np.einsum("ij,ij->i", steps[1:], steps[:-1]) / 0.25**2
+        assert cosine.min() > np.cos(np.deg2rad(20.01))
+
+
+def test_particles_pass_round_fluid_that_blocks_a_part_of_the_way() -> None:
+    grid, coefficients = along_x()
+    rule = fluid_across(grid, 0)
+    rule.exclude[12, :10] = 1
+    kept = {}
+    for kind in ("prob", "pft"):
+        algorithm = {"kind": kind} | ({"back_mm": 4} if kind == "pft" else {})
+        seeds = np.random.default_rng(0).uniform([6, 8, 8], [9, 10, 11], (200, 3))
+        batch = track(build(grid, coefficients, rule, algorithm=algorithm), seeds)
+        kept[kind] = len(batch)
+        assert (batch.stops == list(Stop).index(Stop.GREY_MATTER)).all()
+    assert kept["pft"] > 1.2 * kept["prob"] > 0
+
+
+def tissue_rule(kind: str) -> ActRule | CmcRule:
+    _, _, tissue = phantom()
+    exclude = tissue[..., 2].astype(np.float32)
+    include = (1 - tissue[..., 0] - tissue[..., 2]).astype(np.float32)
+    return {"act": ActRule, "cmc": CmcRule}[kind](include, exclude)
+
+
+@pytest.mark.parametrize("kind", ["prob", "pft", "det"])
+@pytest.mark.parametrize("stopping", ["act", "cmc"])
+def test_threads_batches_and_history_change_no_bit(kind: str, stopping: str) -> None:
+    grid, coefficients, _ = phantom()
+    seeds = seeds_of_phantom(1500)[:600]
+
+    def engine(threads: int) -> CpuEngine:
+        made = build(grid, coefficients, tissue_rule(stopping), algorithm=kind, threads=threads,
+                     max_directions=2)  # fmt: skip
+        assert isinstance(made, CpuEngine)
+        return made
+
+    one, two = engine(1), engine(2)
+    whole = track(one, seeds)
+    assert len(whole) > 200
+    assert bits(track(two, seeds)) == bits(track(engine(3), seeds)) == bits(whole)
+    parts = [track(two, seeds[first : first + 97], first) for first in range(0, 600, 97)]
+    for name in ("points_mm", "seed_index", "stops"):
+        joined = np.concatenate([getattr(part, name) for part in parts])
+        assert joined.tobytes() == getattr(whole, name).tobytes()
+    counts = Counts()
+    for part in parts:
+        counts = counts + part.counts
+    assert counts == whole.counts
+
+
+@pytest.mark.parametrize("stopping", ["act", "cmc"])
+def test_particles_end_where_those_of_dipy_do(stopping: str) -> None:
+    grid, coefficients, _ = phantom()
+    rule = tissue_rule(stopping)
+    seeds = seeds_of_phantom(1500)[:250]
+    batch = track(build(grid, coefficients, rule, rng_seed=3, min_length_mm=5,
+                        algorithm={"kind": "pft", "step_size_mm": 1}), seeds)  # fmt: skip
+    maps = rule.include.astype(float), rule.exclude.astype(float)
+    criterion = (
+        ActStoppingCriterion(*maps)
+        if stopping == "act"
+        else CmcStoppingCriterion(*maps, step_size=1.0, average_voxel_size=3.0)
+    )
+    theirs = list(
+        pft_tracking(
+            seeds, criterion, grid.affine, sh=coefficients, basis_type="tournier07", legacy=False,
+            max_cross=1, min_len=8, max_len=250, step_size=1, max_angle=30, pmf_threshold=0.1,
+            random_seed=5, return_all=False,
+        )
+    )  # fmt: skip
+    assert len(batch) == pytest.approx(len(theirs), rel=0.08)
+    lengths = np.diff(batch.offsets)
+    # DIPY keeps the point at which the rule has stopped a half.
+    reference = np.array([len(line) for line in theirs]) - 2
+    np.testing.assert_allclose(
+        np.quantile(lengths, [0.25, 0.5, 0.75]), np.quantile(reference, [0.25, 0.5, 0.75]),
+        rtol=0.12,
+    )  # fmt: skip
+    density_theirs = np.zeros(grid.shape)
+    for line in theirs:
+        voxels = np.unique(np.rint(grid.to_voxels(line)).astype(int), axis=0)
+        density_theirs[tuple(voxels.T)] += 1
+    assert np.corrcoef(density(batch, grid), density_theirs.ravel())[0, 1] > 0.8

@@ -6,7 +6,6 @@ from bids_tractography.inputs.datasets import Dataset, find_participants, read_d
 from bids_tractography.inputs.filters import read_filters
 from bids_tractography.inputs.layout import known_entities
 from bids_tractography.inputs.runs import RAW, STANDARD_SPACES, DwiRun, ParticipantFiles, Selection
-from bids_tractography.inputs.tissue import TissueFiles
 
 __all__ = [
     "RAW",
@@ -15,7 +14,6 @@ __all__ = [
     "DwiRun",
     "ParticipantFiles",
     "Selection",
-    "TissueFiles",
     "find_participants",
     "known_entities",
     "read_dataset",

@@ -26,7 +26,7 @@ from bids_tractography.errors import (
 from bids_tractography.inputs.datasets import Dataset, some
 from bids_tractography.inputs.filters import translate
 from bids_tractography.inputs.layout import known_entities, layout_of
-from bids_tractography.inputs.tissue import TissueFiles, find_tissue
+from bids_tractography.tissue_files import TissueFiles, find_tissue
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ class DwiRun:
     named : mapping of str to Path
         Files that the configuration names, by the dotted path of their key.
     tissue : TissueFiles or None
-        Where tissue fractions come from; None where nothing asks for them.
+        What may tell tissue fractions; None where nothing asks for them.
     """
 
     dataset: str
@@ -70,12 +70,7 @@ class DwiRun:
         found = {"dwi": self.image, "bval": self.bval, "bvec": self.bvec}
         if self.brain_mask is not None:
             found["brain_mask"] = self.brain_mask
-        tissue = self.tissue.files if self.tissue else {}
-        return {
-            **found,
-            **self.named,
-            **{f"tissue.{name}": path for name, path in tissue.items()},
-        }
+        return {**found, **self.named}
 
 
 @dataclass(frozen=True)
@@ -198,9 +193,7 @@ class ParticipantFiles:
             )
         session = file.entities.get("session")
         named = {key: self._named(key, wanted, file) for key, wanted in config.files()}
-        tissue = None
-        if config.needs_tissue and config.import_tract is None:
-            tissue = find_tissue(config, named, lambda query: self._of_run(query, file))
+        asked = config.needs_tissue and config.import_tract is None
         return DwiRun(
             dataset=name,
             subject=self._subject,
@@ -210,7 +203,7 @@ class ParticipantFiles:
             bvec=bvec,
             brain_mask=self._brain_mask(file),
             named=named,
-            tissue=tissue,
+            tissue=self._tissue_files(file) if asked else None,
         )
 
     def _inherited(self, name: str, dwi: BIDSFile, extension: str) -> Path | None:
@@ -255,30 +248,12 @@ class ParticipantFiles:
         best = sorted({path for shared, path in agreeing if shared == most})
         return _only(best, f"brain masks of {dwi.filename}", "Choose with --bids-filter-file.")
 
-    def _of_run(self, query: Mapping[str, Any], dwi: BIDSFile) -> Path | None:
-        """Find an image of the DWI's session, or else of the participant, by its entities.
+    def _tissue_files(self, dwi: BIDSFile) -> TissueFiles:
+        def get(**query: Any) -> list[tuple[str, Path, dict[str, Any]]]:
+            found = self._get(query)
+            return [(name, Path(file.path), dict(file.entities)) for name, file in found]
 
-        It may not be in a standard space; one in the DWI's own space is preferred, and among
-        those in the DWI's folder one of this run.
-        """
-        own, session, space = _identity(dwi), *map(dwi.entities.get, ("session", "space"))
-        wanted = {"extension": _IMAGE, "datatype": ["anat", "dwi"], **translate(query)}
-        for where in dict.fromkeys((session, None)):
-            ranked: dict[tuple[int, int], list[Path]] = {}
-            for _, file in self._get({**wanted, "session": where or Query.NONE}):
-                of_file = file.entities.get("space")
-                is_anatomy = file.entities.get("datatype") == "anat"
-                shared = {} if is_anatomy else _identity(file)
-                if str(of_file).startswith(STANDARD_SPACES) or not shared.items() <= own.items():
-                    continue
-                rank = (0 if of_file == space else 1 if of_file is None else 2, -len(shared))
-                ranked.setdefault(rank, []).append(Path(file.path))
-            if ranked:
-                best = sorted(ranked[min(ranked)])
-                return _only(
-                    best, f"images {dict(query)} for {dwi.filename}", "Name one: see 'tissue'."
-                )
-        return None
+        return find_tissue(get, dwi.entities)
 
     def _named(self, key: str, named: File, dwi: BIDSFile) -> Path:
         """Find a file that the configuration names.

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from dipy.data import small_sphere
+from numpy.polynomial import legendre
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -17,6 +19,7 @@ from bids_tractography.errors import DataError
 from bids_tractography.gradients import Shell
 from bids_tractography.reconst.base import FitInput, ModelFit
 from bids_tractography.reconst.fodf import n_coefficients, sh_basis
+from bids_tractography.reconst.kernels_csd import constrained_deconvolution, padded
 from bids_tractography.reconst.shells import choose_order, choose_shell
 from bids_tractography.reconst.tensor import TensorFit, tensor_fitter
 from bids_tractography.reconst.voxels import map_voxels
@@ -24,6 +27,7 @@ from bids_tractography.reconst.voxels import map_voxels
 logger = logging.getLogger(__name__)
 
 _MAX_ITERATIONS = 50
+_QUADRATURE_POINTS = 200
 # A single-fibre voxel of a brain in vivo has λ1 near 1.7e-3 mm²/s and λ1/λ2 near 4 to 6.
 _PLAUSIBLE_L1_MM2_S = (0.8e-3, 3e-3)
 _PLAUSIBLE_RATIO = 2.0
@@ -157,6 +161,9 @@ def _with_warnings(response: Response, mean_fa: float) -> Response:
     return Response(response.eigenvalues_mm2_s, response.s0, response.voxels, tuple(warnings))
 
 
+_Matrix = NDArray[np.float64]
+
+
 @dataclass(frozen=True, eq=False)
 class _Problem:
     """Matrices of a deconvolution.
@@ -174,6 +181,22 @@ class _Problem:
     forward: NDArray[np.float64]
     positivity: NDArray[np.float64]
     threshold: float
+
+    @cached_property
+    def matrices(self) -> tuple[_Matrix, _Matrix, _Matrix, _Matrix, _Matrix]:
+        """What `constrained_deconvolution` takes between the signals and the threshold."""
+        n_terms = self.forward.shape[1]
+        normal = self.forward.T @ self.forward
+        # Fewer directions than coefficients do not determine these by themselves.
+        normal += 1e-5 * np.trace(normal) / n_terms * np.eye(n_terms)
+        first_guess: _Matrix = np.linalg.solve(normal, self.forward.T).T.astype(np.float64)
+        return (
+            padded(self.forward),
+            padded(normal),
+            padded(first_guess),
+            padded(self.positivity),
+            padded(self.positivity.T),
+        )
 
 
 def _problem(
@@ -200,14 +223,12 @@ def _problem(
 def _rotational_harmonics(
     b_s_mm2: float, response: Response, orders: NDArray[np.intp]
 ) -> NDArray[np.float64]:
-    """Expand the signal of the response along z: one number for each order."""
-    cosines = small_sphere.vertices[:, 2]
+    """Expand the signal of the response along z: one number for each order (Funk-Hecke)."""
+    cosines, weights = legendre.leggauss(_QUADRATURE_POINTS)
     first, radial, _ = response.eigenvalues_mm2_s
     signal = response.s0 * np.exp(-b_s_mm2 * (radial + (first - radial) * cosines**2))
-    basis = sh_basis(int(orders[-1]), small_sphere.vertices)
-    zonal = np.linalg.lstsq(basis, signal, rcond=None)[0][orders * (orders + 1) // 2]
-    # Over the same harmonic of a delta function along z.
-    return np.asarray(zonal / np.sqrt((2 * orders + 1) / (4 * np.pi)))
+    polynomials = legendre.legvander(cosines, int(orders[-1]))[:, orders]
+    return np.asarray(2 * np.pi * (weights * signal) @ polynomials)
 
 
 def deconvolve(signals: NDArray[np.float64], problem: _Problem) -> NDArray[np.float64]:
@@ -215,8 +236,7 @@ def deconvolve(signals: NDArray[np.float64], problem: _Problem) -> NDArray[np.fl
 
     The iteration is that of Tournier (2007) as DIPY's ``csdeconv`` runs it voxel by voxel:
     amplitudes below the threshold get a row that drives them to zero, until the set of rows
-    stands still. Here the normal matrices of a block come from one matrix product with the
-    outer products of all rows.
+    stands still.
 
     Parameters
     ----------
@@ -226,31 +246,6 @@ def deconvolve(signals: NDArray[np.float64], problem: _Problem) -> NDArray[np.fl
     -------
     ndarray, shape (n, C)
     """
-    positivity = problem.positivity
-    n_terms = positivity.shape[1]
-    rows, columns = np.triu_indices(n_terms)
-    outer = positivity[:, rows] * positivity[:, columns]
-    normal = problem.forward.T @ problem.forward
-    normal = normal + 1e-5 * np.trace(normal) / n_terms * np.eye(n_terms)
-    target = signals @ problem.forward
-    result = np.linalg.solve(normal, target.T).T
-    # The first coefficient is the mean amplitude; the first guess is smooth (order 4).
-    threshold = problem.threshold * positivity[0, 0] * result[:, :1]
-    low = result[:, :15] @ positivity[:, :15].T < threshold
-    unconstrained = ~low.any(axis=1)
-    low[unconstrained] = result[unconstrained] @ positivity.T < threshold[unconstrained]
-    active = np.flatnonzero(low.any(axis=1))
-    for _ in range(_MAX_ITERATIONS):
-        if active.size == 0:
-            break
-        packed = low[active].astype(np.float64) @ outer
-        constrained = np.empty((active.size, n_terms, n_terms))
-        constrained[:, rows, columns] = packed
-        constrained[:, columns, rows] = packed
-        solution = np.linalg.solve(normal + constrained, target[active][..., None])[..., 0]
-        result[active] = solution
-        again = solution @ positivity.T < threshold[active]
-        changed = (again != low[active]).any(axis=1)
-        low[active] = again
-        active = active[changed]
-    return np.asarray(result)
+    return constrained_deconvolution(
+        np.ascontiguousarray(signals), *problem.matrices, problem.threshold, _MAX_ITERATIONS
+    )

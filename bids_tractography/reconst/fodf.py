@@ -112,8 +112,12 @@ def from_axes(sh_order: int) -> NDArray[np.float64]:
 
 
 def without_floor(coefficients: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Subtract from distributions (n, C) their minimum over the sphere."""
+    """Subtract from distributions (n, C) their minimum over the sphere where it is positive.
+
+    A minimum below zero is no floor: taking it away would make one.
+    """
     basis = axes_basis(sh_order_of(coefficients.shape[1]))
+    floor = np.maximum((coefficients @ basis.T).min(axis=1), 0)
     result = coefficients.copy()
-    result[:, 0] -= (coefficients @ basis.T).min(axis=1) * np.sqrt(4 * np.pi)
+    result[:, 0] -= floor * np.sqrt(4 * np.pi)
     return result

@@ -5,16 +5,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from bids_tractography.compiled import kernel_with
+from bids_tractography.compiled import summing_kernel
 
 Array = NDArray[np.float64]
 
 
-# Sums may be taken in any order, for the processor's vectors; NaN and infinity keep their meaning.
-_FAST = {"reassoc", "contract", "arcp", "nsz"}
-
-
-@kernel_with(fastmath=_FAST)
+@summing_kernel
 def nonnegative_multipliers(gram: Array, values: Array, rank: int) -> Array:
     """Solve ``min ½ λᵀGλ + aᵀλ, λ ≥ 0`` for many `a` by an active-set method (Lawson 1974).
 
@@ -70,7 +66,7 @@ def nonnegative_multipliers(gram: Array, values: Array, rank: int) -> Array:
     return result
 
 
-@kernel_with(fastmath=_FAST)
+@summing_kernel
 def _solve_active(
     a: Array,
     active: NDArray[np.int64],
@@ -109,7 +105,7 @@ def _solve_active(
     return count
 
 
-@kernel_with(fastmath=_FAST)
+@summing_kernel
 def _append(gram: Array, active: NDArray[np.int64], factor: Array, last: int) -> bool:
     """Add a row to the Cholesky factor; False if it depends on the others."""
     row, new = gram[active[last]], factor[last]
@@ -128,7 +124,7 @@ def _append(gram: Array, active: NDArray[np.int64], factor: Array, last: int) ->
     return True
 
 
-@kernel_with(fastmath=_FAST)
+@summing_kernel
 def _remove(active: NDArray[np.int64], factor: Array, turns: Array, place: int, count: int) -> None:
     """Take a row out of the Cholesky factor, of which `count` are left, by Givens rotations."""
     for i in range(place, count):

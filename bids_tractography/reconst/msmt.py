@@ -60,7 +60,8 @@ def fit_msmt_csd(given: FitInput, config: MsmtCsdModel) -> ModelFit:
     solve = _Solver(forward, n_wm)
     values = map_voxels(solve, given.dwi.data, given.mask, given.n_threads)
     tissues = ("wm", *responses.isotropic)
-    amounts = np.concatenate([values[..., :1], values[..., n_wm:]], axis=-1)
+    # On a constraint, rounding may leave a value just below zero.
+    amounts = np.maximum(np.concatenate([values[..., :1], values[..., n_wm:]], axis=-1), 0)
     total = amounts.sum(axis=-1)
     fractions = {
         tissue: np.divide(amounts[..., i], total, out=np.zeros_like(total), where=total > 0)

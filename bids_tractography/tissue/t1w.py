@@ -1,185 +1,260 @@
-"""Tissue from a T1-weighted image: aligned with the DWI, skull-stripped and segmented."""
+"""Tissues of a T1-weighted image: the brain found, aligned with the DWI, and segmented."""
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from dipy.align.imaffine import AffineRegistration, MutualInformationMetric, transform_centers_of_mass
-from dipy.align.transforms import RigidTransform3D, TranslationTransform3D
-from dipy.segment.tissue import TissueClassifierHMRF
+from dipy.align.imaffine import AffineRegistration, MutualInformationMetric
+from dipy.align.transforms import RigidTransform3D
+from dipy.segment.threshold import otsu
 from numpy.typing import NDArray
 from scipy import ndimage
+from threadpoolctl import threadpool_limits
 
 from bids_tractography.dwi import Dwi
-from bids_tractography.errors import GridError
+from bids_tractography.errors import DataError, GridError
 from bids_tractography.images import Grid, Image, read_image
 from bids_tractography.resample import resample
 
-logger = logging.getLogger(__name__)
+Volume = NDArray[np.float32]
+Mask = NDArray[np.bool_]
 
-_LEAST_OVERLAP = 0.8
-_MEDIAN_MM = 4.0
-_NECK_MM = 5.0  # erosion that parts brain and scalp
-_MARGIN_MM = 2.0
-_CLOSING_MM = 6.0  # sulci
-_N_CLASSES, _SMOOTHNESS = 3, 0.1
-_BINS = 32
-_DISTORTION = "the DWI's distortion is not corrected: tissue is off where it is strong"
+# Coils make the head's surface several times as bright as its depth: intensities are compared
+# with those around them. Relative to them, bone and fluid are darker, fat is brighter.
+_NEIGHBOURHOOD_MM = 20.0
+_BRAIN_RANGE = (0.5, 1.6)
+_EROSION_MM = 4.1  # the brain hangs on the rest by nerves, vessels and the eyes
+_REGROWTH_MM = 6.1
+_CLOSING_MM = 10.0
+_REGISTRATION = {"level_iters": [200, 100], "sigmas": [3.0, 1.0], "factors": [4, 2]}
+_BIAS_ROUNDS = 4
+_FIRST_PERCENTILES = (5, 50, 88)
+_BRIGHTEST_PERCENTILE = 98
+_KMEANS_ROUNDS, _EM_ROUNDS = 20, 20
+_LEAST_SPREAD = 0.01  # of a class, relative to the brightest mean
+_SMOOTHNESS = 0.3
+_CROSS = ndimage.generate_binary_structure(3, 1).astype(float)
+_CROSS[1, 1, 1] = 0
+_DISTORTION = (
+    "The DWI's distortion (susceptibility) is not corrected against the T1w: alignment is rigid."
+)
 
 
-def segment_t1w(
-    path: Path, dwi: Dwi, brain: NDArray[np.bool_], least_overlap: float | None
-) -> tuple[dict[str, NDArray[np.float32]], dict[str, Any]]:
-    """Align a T1w image rigidly with the DWI and segment it by a hidden Markov random field.
-
-    The alignment maximises mutual information with the mean b=0 image. It is judged by two
-    masks that know nothing of each other: the DWI's brain, and the brain that erosion cuts out
-    of the T1w image alone.
+def fractions_of_t1w(
+    paths: tuple[Path, ...], dwi: Dwi, brain: Mask, least_overlap: float
+) -> tuple[dict[str, Volume], dict[str, Any]]:
+    """Align a T1-weighted image with the DWI and segment it.
 
     Parameters
     ----------
-    path : Path
+    paths : tuple of Path
+        The T1w, and its brain mask if there is one.
     dwi : Dwi
     brain : ndarray of bool, shape (X, Y, Z)
-    least_overlap : float or None
-        Dice overlap below which the alignment is refused; None for the usual.
+        Brain mask of the DWI.
+    least_overlap : float
+        Dice overlap of the brain masks, in the DWI's field of view.
 
     Returns
     -------
-    maps : dict of str to ndarray of float32, shape (X, Y, Z)
-        ``wm``, ``gm`` and ``csf``.
+    fractions : dict of str to ndarray of float32, shape (X, Y, Z)
+        ``wm``, ``gm`` and ``csf`` on the grid of the DWI.
     record : dict
 
     Raises
     ------
+    DataError
+        If no brain is found.
     GridError
-        If the overlap is too small.
+        If the brains overlap by less than `least_overlap`.
     """
-    image = read_image(path, ndim=3)
-    own_brain = strip_skull(image)
-    stripped = Image(np.where(own_brain, image.data, 0), image.grid)
-    to_t1w = align(stripped, dwi, brain)
-    aligned = resample(
-        Image(own_brain.astype(np.float32), image.grid), dwi.grid, nearest=True, to_image_mm=to_t1w
-    )
-    overlap = _dice(aligned > 0, brain)
-    least = _LEAST_OVERLAP if least_overlap is None else least_overlap
-    logger.info("%s is aligned with the DWI: brains overlap by %.2f (Dice).", path.name, overlap)
-    if overlap < least:
-        raise GridError(
-            f"{path} could not be aligned with the DWI: the brains overlap by {overlap:.2f} (Dice "
-            f"coefficient), {least:.2f} is needed.",
-            "Look at both; preprocess them, or lower tissue.least_overlap.",
-        )
-    fractions = classify(image, _dwi_brain_on(image.grid, dwi.grid, brain, to_t1w) | own_brain)
-    maps = {
-        tissue: resample(Image(data, image.grid), dwi.grid, nearest=False, to_image_mm=to_t1w)
-        for tissue, data in fractions.items()
+    t1w = read_image(paths[0], ndim=3)
+    with threadpool_limits(1):
+        even = _even(t1w)
+        if len(paths) > 1:
+            mask = resample(read_image(paths[1], ndim=3), t1w.grid, nearest=True) > 0
+        else:
+            mask = _brain(even, t1w.grid)
+        if not mask.any():
+            raise DataError(f"{paths[0]}: no brain is found in it.", "Give a brain mask beside it.")
+        to_dwi, overlap = align(Image(even, t1w.grid), mask, dwi, brain)
+        if overlap < least_overlap:
+            raise GridError(
+                f"{paths[0].name} cannot be aligned with the DWI: the brain masks overlap by "
+                f"{overlap:.2f} (Dice), less than tissue.least_overlap {least_overlap:g}.",
+                "Look at both images; give tissue fractions made elsewhere, or lower the bound.",
+            )
+        posteriors = segment(t1w.data, mask, t1w.grid)
+    fractions = {
+        tissue: resample(Image(part, t1w.grid), dwi.grid, nearest=False, to_world=to_dwi)
+        for tissue, part in posteriors.items()
     }
-    inside = {tissue: np.where(brain, data, 0) for tissue, data in maps.items()}
     record = {
-        "overlap_dice": round(overlap, 4),
-        "dwi_to_t1w_mm": [[round(float(v), 6) for v in row] for row in to_t1w],
+        "brain": "file" if len(paths) > 1 else "found",
+        "t1w_to_dwi_mm": to_dwi.round(6).tolist(),
+        "dice": round(overlap, 4),
         "warnings": [_DISTORTION],
     }
-    return inside, record
+    return fractions, record
 
 
-def strip_skull(image: Image) -> NDArray[np.bool_]:
-    """Cut the brain out of a T1w image: what erosion parts from the scalp, grown back.
+def _even(t1w: Image) -> Volume:
+    """Divide a head by the mean around each voxel; 0 in the air."""
+    data, sigma = np.maximum(t1w.data, 0), _NEIGHBOURHOOD_MM / t1w.grid.voxel_size_mm
+    positive = data[data > 0]
+    if not positive.size:
+        return data
+    head = data > np.expm1(otsu(np.log1p(positive)))
+    weight = ndimage.gaussian_filter(head.astype(np.float32), sigma)
+    around = ndimage.gaussian_filter(np.where(head, data, 0), sigma) / np.maximum(weight, 1e-3)
+    return np.asarray(np.where(head, data / np.maximum(around, 1e-6), 0), np.float32)
 
-    Parameters
-    ----------
-    image : Image
+
+def _brain(even: Volume, grid: Grid) -> Mask:
+    """Find the largest lump of tissue of the brain's brightness."""
+    size = grid.voxel_size_mm
+    low, high = _BRAIN_RANGE
+    tissue = (even > low) & (even < high)
+    core = ndimage.distance_transform_edt(np.pad(tissue, 1), size)[1:-1, 1:-1, 1:-1] > _EROSION_MM
+    labels, n_lumps = ndimage.label(core)
+    if not n_lumps:
+        return core
+    counts = np.bincount(labels.ravel())
+    counts[0] = 0
+    lump = labels == counts.argmax()
+    grown = (ndimage.distance_transform_edt(~lump, size) <= _REGROWTH_MM) & tissue
+    width = [int(np.ceil(_CLOSING_MM / s)) + 1 for s in size]
+    padded = np.pad(grown, [(w, w) for w in width])
+    near = ndimage.distance_transform_edt(~padded, size) <= _CLOSING_MM
+    closed = ndimage.distance_transform_edt(near, size) > _CLOSING_MM
+    inner = tuple(slice(w, -w) for w in width)
+    return np.asarray(ndimage.binary_fill_holes(closed[inner] | grown))
+
+
+def align(t1w: Image, mask: Mask, dwi: Dwi, brain: Mask) -> tuple[NDArray[np.float64], float]:
+    """Find the rigid motion from a T1w's RAS+ mm to the DWI's.
+
+    Mutual information (Mattes 2003) of the two brains, in every voxel, from two starts: as the
+    scanner says, and centre of mass on centre of mass. The one with more overlap is taken.
 
     Returns
     -------
-    ndarray of bool, shape (X, Y, Z)
+    to_dwi : ndarray, shape (4, 4)
+    overlap : float
+        Dice overlap of the brain masks in the DWI's field of view.
     """
-    size = image.grid.voxel_size_mm
-    smooth = ndimage.median_filter(image.data, [2 * round(_MEDIAN_MM / s / 2) + 1 for s in size])
-    bright = smooth > _otsu(smooth)
-    depth_mm = _depth_mm(bright, size)
-    core = _largest_part(depth_mm > _NECK_MM)
-    grown = ndimage.distance_transform_edt(~core, size) <= _NECK_MM + _MARGIN_MM
-    closed = ndimage.distance_transform_edt(grown & (bright | core), size) > 0
-    wide = ndimage.distance_transform_edt(~closed, size) <= _CLOSING_MM
-    return np.asarray(
-        ndimage.binary_fill_holes(_depth_mm(wide, size) > _CLOSING_MM) & grown
-    )
-
-
-def _depth_mm(mask: NDArray[np.bool_], size_mm: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Distance to the nearest voxel outside; the image's border is outside."""
-    return np.asarray(ndimage.distance_transform_edt(np.pad(mask, 1), size_mm)[1:-1, 1:-1, 1:-1])
-
-
-def align(t1w: Image, dwi: Dwi, brain: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Find the rigid motion from RAS+ mm of the DWI to RAS+ mm of a skull-stripped T1w image."""
-    fixed = np.where(brain, dwi.mean_b0, 0).astype(np.float64)
-    fixed_to_mm, moving_to_mm = dwi.grid.affine, t1w.grid.affine
-    moving = t1w.data.astype(np.float64)
-    start = transform_centers_of_mass(fixed, fixed_to_mm, moving, moving_to_mm)
-    registration = AffineRegistration(
-        metric=MutualInformationMetric(nbins=_BINS),  # of all voxels: nothing is drawn
-        level_iters=[200, 100, 50],
-        sigmas=[3.0, 1.0, 0.0],
-        factors=[4, 2, 1],
-        verbosity=0,
-    )
-    motion = start.affine
-    for transform in (TranslationTransform3D(), RigidTransform3D()):
-        motion = registration.optimize(
-            fixed, moving, transform, None,
-            static_grid2world=fixed_to_mm, moving_grid2world=moving_to_mm, starting_affine=motion,
+    static, static_affine = _cropped(dwi.mean_b0, brain, dwi.grid)
+    moving, moving_affine = _cropped(t1w.data, mask, t1w.grid)
+    centres = [_centre_mm(brain, dwi.grid), _centre_mm(mask, t1w.grid)]
+    found = []
+    for shift in (np.zeros(3), centres[1] - centres[0]):
+        start = np.eye(4)
+        start[:3, 3] = shift
+        metric = MutualInformationMetric(nbins=32, sampling_proportion=None)
+        registration = AffineRegistration(metric=metric, verbosity=0, **_REGISTRATION)
+        to_t1w = registration.optimize(
+            static,
+            moving,
+            RigidTransform3D(),
+            None,
+            static_grid2world=static_affine,
+            moving_grid2world=moving_affine,
+            starting_affine=start,
         ).affine
-    return np.asarray(motion, np.float64)
+        to_dwi = np.linalg.inv(to_t1w)
+        found.append((dice(t1w.grid, mask, dwi.grid, brain, to_dwi), to_dwi))
+    overlap, to_dwi = max(found, key=lambda each: each[0])
+    return to_dwi, overlap
 
 
-def classify(image: Image, mask: NDArray[np.bool_]) -> dict[str, NDArray[np.float32]]:
-    """Segment a T1w image inside a mask; the classes are known by their brightness."""
-    inside = np.where(mask, image.data, 0).astype(np.float64)
-    top = np.percentile(inside[mask], 99.9)
-    classifier = TissueClassifierHMRF()
-    _, _, fractions = classifier.classify(np.clip(inside, 0, top), _N_CLASSES, _SMOOTHNESS)
-    means = [float((inside * share).sum() / max(share.sum(), 1e-9))
-             for share in np.moveaxis(fractions, -1, 0)]
+def _cropped(
+    data: Volume, mask: Mask, grid: Grid
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the box around a mask, 0 outside the mask, and its affine."""
+    margin = 3
+    where = np.argwhere(mask)
+    low = np.maximum(where.min(axis=0) - margin, 0)
+    high = where.max(axis=0) + margin + 1
+    box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+    affine = grid.affine.copy()
+    affine[:3, 3] = grid.to_mm(low[None].astype(np.float64))[0]
+    return np.where(mask, data, 0)[box].astype(np.float64), affine
+
+
+def dice(
+    t1w_grid: Grid, mask: Mask, grid: Grid, brain: Mask, to_dwi: NDArray[np.float64]
+) -> float:
+    """Return the Dice overlap of two brain masks on the grid of the second."""
+    moved = (
+        resample(Image(mask.astype(np.float32), t1w_grid), grid, nearest=False, to_world=to_dwi)
+        > 0.5
+    )
+    return float(2 * (moved & brain).sum() / max(moved.sum() + brain.sum(), 1))
+
+
+def _centre_mm(mask: Mask, grid: Grid) -> NDArray[np.float64]:
+    return np.asarray(grid.to_mm(np.argwhere(mask).mean(axis=0)[None])[0])
+
+
+def segment(data: Volume, mask: Mask, grid: Grid) -> dict[str, Volume]:
+    """Tell three tissues apart by their brightness.
+
+    A mixture of three Gaussians whose classes prefer neighbours of their kind (a hidden Markov
+    random field, Zhang 2001, by mean field). Between its rounds the bias field is estimated as
+    the smooth part of what the means of the classes leave of the logarithm (Wells 1996).
+
+    Returns
+    -------
+    dict of str to ndarray of float32, shape (X, Y, Z)
+        Probabilities of ``wm``, ``gm`` and ``csf``, 0 outside the mask.
+    """
+    inside = mask & (data > 0)
+    sigma = _NEIGHBOURHOOD_MM / grid.voxel_size_mm
+    weight = np.maximum(ndimage.gaussian_filter(inside.astype(np.float64), sigma), 1e-3)
+    log = np.log(np.where(inside, data, 1).astype(np.float64))
+    probabilities, means = _classify(np.exp(log[inside]), inside)
+    bias = np.zeros_like(log)
+    for _ in range(_BIAS_ROUNDS):
+        expected = (probabilities * np.log(means)).sum(axis=1)
+        rest = np.zeros_like(log)
+        rest[inside] = log[inside] - expected
+        bias = ndimage.gaussian_filter(rest, sigma) / weight
+        probabilities, means = _classify(np.exp((log - bias)[inside]), inside)
+    maps = np.zeros((3, *mask.shape), np.float32)
+    maps[:, inside] = probabilities.T
+    return dict(zip(("csf", "gm", "wm"), maps, strict=True))
+
+
+def _classify(
+    values: NDArray[np.float64], inside: Mask
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return probabilities (N, 3) of three classes of values (N,), darkest first, and means (3,).
+
+    Expectation maximisation, from k-means.
+    """
+    # Vessels and what is left of fat are brighter than any tissue.
+    values = np.minimum(values, np.percentile(values, _BRIGHTEST_PERCENTILE))
+    means = np.percentile(values, _FIRST_PERCENTILES)
+    for _ in range(_KMEANS_ROUNDS):
+        nearest = np.abs(values[:, None] - means).argmin(axis=1)
+        sums, counts = np.bincount(nearest, values, 3), np.bincount(nearest, minlength=3)
+        means = np.where(counts > 0, sums / np.maximum(counts, 1), means)
+    probabilities = np.eye(3)[nearest]
+    field = np.zeros(inside.shape)
+    for _ in range(_EM_ROUNDS):
+        weights = np.maximum(probabilities.sum(axis=0), 1e-6)
+        means = (probabilities * values[:, None]).sum(axis=0) / weights
+        squares = (values[:, None] - means) ** 2
+        variances = (probabilities * squares).sum(axis=0) / weights
+        variances = np.maximum(variances, (_LEAST_SPREAD * means.max()) ** 2)
+        log_odds = np.log(weights / len(values)) - (squares / variances + np.log(variances)) / 2
+        for place in range(3):
+            field[inside] = probabilities[:, place]
+            log_odds[:, place] += _SMOOTHNESS * ndimage.convolve(field, _CROSS)[inside]
+        log_odds -= log_odds.max(axis=1, keepdims=True)
+        probabilities = np.exp(log_odds)
+        probabilities /= probabilities.sum(axis=1, keepdims=True)
     order = np.argsort(means)
-    return {
-        tissue: (fractions[..., place] * mask).astype(np.float32)
-        for tissue, place in zip(("csf", "gm", "wm"), order, strict=True)
-    }
-
-
-def _dwi_brain_on(
-    grid: Grid, dwi_grid: Grid, brain: NDArray[np.bool_], to_t1w: NDArray[np.float64]
-) -> NDArray[np.bool_]:
-    """Bring the DWI's brain onto the grid of the T1w image."""
-    mask = Image(brain.astype(np.float32), dwi_grid)
-    return resample(mask, grid, nearest=True, to_image_mm=np.linalg.inv(to_t1w)) > 0
-
-
-def _otsu(values: NDArray[np.float32]) -> float:
-    counts, edges = np.histogram(values[values > 0], 256)
-    centres = (edges[:-1] + edges[1:]) / 2
-    below, total = np.cumsum(counts), np.cumsum(counts * centres)
-    above = below[-1] - below
-    with np.errstate(invalid="ignore", divide="ignore"):
-        between = below * above * (total / below - (total[-1] - total) / above) ** 2
-    return float(centres[np.nanargmax(between)])
-
-
-def _largest_part(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    labels, n_parts = ndimage.label(mask)
-    if n_parts == 0:
-        return mask
-    sizes = np.bincount(labels.ravel())
-    sizes[0] = 0
-    return np.asarray(labels == sizes.argmax())
-
-
-def _dice(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
-    return float(2 * np.count_nonzero(one & other) / (one.sum() + other.sum()))
+    return probabilities[:, order], np.maximum(means[order], 1e-6)

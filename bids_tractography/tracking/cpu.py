@@ -15,6 +15,7 @@ import numpy as np
 from dipy.data import default_sphere
 from numpy.typing import NDArray
 
+from bids_tractography.config.algorithm import Algorithm, ParticleFiltering
 from bids_tractography.images import Grid
 from bids_tractography.reconst.fodf import Fodf, sh_basis
 from bids_tractography.seeding import SeedBatch
@@ -27,7 +28,7 @@ from bids_tractography.stopping import (
     extent,
 )
 from bids_tractography.streamlines import DEAD, Counts, Rejection, Stop, StreamlineBatch
-from bids_tractography.tracking import kernels, kernels_vertices
+from bids_tractography.tracking import kernels, kernels_particles, kernels_tracks
 from bids_tractography.tracking.base import EngineKind, TrackingProblem
 from bids_tractography.tracking.directions import (
     RELATIVE_PEAK,
@@ -38,12 +39,16 @@ from bids_tractography.tracking.directions import (
 _CHUNK = 256  # seeds that a thread takes at a time
 _ROWS = 4096  # rows that a thread makes at a time
 _TOLERANCE = 1e-9
-_ALGORITHMS = {"prob": kernels_vertices.PROB, "det": kernels_vertices.DET}
+_ALGORITHMS = {
+    "prob": kernels_tracks.PROB,
+    "pft": kernels_tracks.PROB,
+    "det": kernels_tracks.DET,
+}
 
 
 @dataclass(frozen=True, eq=False)
 class _Chunk:
-    """Streamlines of some seeds; see `kernels_vertices.track_seeds`."""
+    """Streamlines of some seeds; see `kernels_tracks.track_seeds`."""
 
     points_mm: NDArray[np.float32]
     lengths: NDArray[np.int64]
@@ -65,6 +70,7 @@ class CpuEngine:
     def __init__(self, problem: TrackingProblem, n_threads: int) -> None:
         if not extent(problem.stopping).any():
             raise ValueError("the stopping rule lets no voxel through")
+        self._algorithm = problem.tracking.algorithm
         self._grid = problem.fodf.grid
         self._n_threads = n_threads
         self._field, self._alive = _make_field(problem, n_threads)
@@ -79,14 +85,14 @@ class CpuEngine:
         pieces = [order[i : i + _CHUNK] for i in range(0, len(order), _CHUNK)]
 
         def run(piece: NDArray[np.intp]) -> _Chunk:
-            start, share = np.empty(8, np.int64), np.empty(8, np.float32)
-            values = np.empty(self._field.n_axes, np.float32)
-            points, lengths, owner, stops, tally = kernels_vertices.track_seeds(
+            room = _make_room(self._field, self._plan, self._algorithm)
+            points, lengths, owner, stops, tally = kernels_tracks.track_seeds(
                 self._field,
                 self._plan,
                 self._peaks,
-                kernels.Corners(_address(start), _address(share), _address(values)),
-                np.empty((2, self._plan.max_points, 3)),
+                room.particles,
+                room.corners,
+                room.halves,
                 positions[piece],
                 seeds.first + piece,
             )
@@ -157,15 +163,66 @@ def _address(array: NDArray[np.generic]) -> int:
     return int(array.ctypes.data)
 
 
+@dataclass(frozen=True, eq=False)
+class _Room:
+    """Memory that a kernel works in, by addresses, and what owns it."""
+
+    particles: kernels_particles.Particles | None
+    corners: kernels.Corners
+    halves: tuple[kernels_tracks.Half, kernels_tracks.Half]
+    owners: list[NDArray[np.generic]]
+
+
+def _make_room(field: kernels.Field, plan: kernels_tracks.Plan, algorithm: Algorithm) -> _Room:
+    owners: list[NDArray[np.generic]] = []
+
+    def make(dtype: type[np.generic], *shape: int) -> int:
+        owners.append(np.empty(shape, dtype))
+        return _address(owners[-1])
+
+    particles = None
+    if isinstance(algorithm, ParticleFiltering):
+        back, front = (
+            int(np.ceil(mm / algorithm.step_size_mm - _TOLERANCE))
+            for mm in (algorithm.back_mm, algorithm.front_mm)
+        )
+        count = algorithm.particles
+        nodes = 1 + (back + front) * count
+        particles = kernels_particles.Particles(
+            number=count,
+            back=back,
+            front=front,
+            trials=algorithm.max_trials,
+            point=make(np.float64, nodes, 3),
+            vertex=make(np.int64, nodes),
+            before=make(np.int64, nodes),
+            node=make(np.int64, 2, count),
+            stop=make(np.int64, 2, count),
+            weight=make(np.float64, count),
+            total=make(np.float64, 2, count),
+            start=make(np.int64, 2, count, 8),
+            share=make(np.float32, 2, count, 8),
+            corner=make(np.int64, 2, count),
+        )
+    corners = kernels.Corners(
+        start=make(np.int64, 8), share=make(np.float32, 8), values=make(np.float32, field.n_axes)
+    )
+    one, other = (
+        kernels_tracks.Half(make(np.float64, plan.max_points, 3), make(np.int64, plan.max_points))
+        for _ in range(2)
+    )
+    return _Room(particles, corners, (one, other), owners)
+
+
 def _make_plan(
     problem: TrackingProblem,
-) -> tuple[kernels_vertices.Plan, list[NDArray[np.generic]]]:
+) -> tuple[kernels_tracks.Plan, list[NDArray[np.generic]]]:
     tracking = problem.tracking
     step_mm = tracking.algorithm.step_size_mm
     dead = DEAD if tracking.dead_ends == "drop" else ()
     is_dead = np.array([reason in dead for reason in Stop])
     to_mm = np.ascontiguousarray(problem.fodf.grid.affine[:3], np.float64)
-    plan = kernels_vertices.Plan(
+    plan = kernels_tracks.Plan(
         algorithm=_ALGORITHMS[tracking.algorithm.kind],
         rng_seed=problem.rng_seed,
         max_directions=tracking.max_directions,
@@ -177,9 +234,9 @@ def _make_plan(
     return plan, [is_dead, to_mm]
 
 
-def _make_peaks() -> kernels_vertices.Peaks:
+def _make_peaks() -> kernels_tracks.Peaks:
     axes = default_sphere.vertices
-    return kernels_vertices.Peaks(
+    return kernels_tracks.Peaks(
         neighbours=neighbour_table(default_sphere.edges, len(axes)).astype(np.int32),
         near=np.abs(axes @ axes.T) > np.cos(np.deg2rad(SEPARATION_DEG)),
         relative=RELATIVE_PEAK,
