@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -64,3 +65,23 @@ def test_a_dataset_made_in_an_image_is_valid_and_names_it(prefix: Path, tmp_path
     )
     issues = json.loads(checked.stdout)["issues"]["issues"]
     assert not [issue for issue in issues if issue.get("location") == "/dataset_description.json"]
+
+
+def test_a_user_that_the_system_does_not_know_can_run_it_without_a_home() -> None:
+    if os.getuid() != 0 or shutil.which("setpriv") is None:
+        pytest.skip("root and setpriv are needed to be somebody else")
+    nobody = ("setpriv", "--reuid=12345", "--regid=12345", "--clear-groups", "--inh-caps=-all")
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(Path(__file__).parents[1])}
+    command = [*nobody, sys.executable, "-B"]
+    if subprocess.run([*command, "-c", "import nibabel"], env=environment, check=False).returncode:
+        pytest.skip("this installation cannot be read by others")
+    told = subprocess.run(
+        [*command, "-m", "bids_tractography", "--version"],
+        cwd="/",
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert told.returncode == 0, told.stderr
+    assert told.stdout.startswith("bids-tractography ")
