@@ -113,6 +113,18 @@ class DiedError(TractographyError):
     exit_code = 75
 
 
+class DeviceError(TractographyError):
+    """There is no GPU, or it cannot do what is asked."""
+
+    exit_code = 69
+
+
+class DeviceLostError(DeviceError):
+    """A GPU failed on the way; another try may do."""
+
+    exit_code = 75
+
+
 class ConfigError(TractographyError):
     """The tracking configuration has faults."""
 
