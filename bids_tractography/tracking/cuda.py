@@ -660,7 +660,7 @@ def memory_needed(request: Request) -> int:
     """Estimate the bytes that each device needs."""
     n_vertices = request.volume.shape[3]
     if request.probe is not None:  # the texture has room for a power of two
-        n_vertices = 2 ** math.ceil(math.log2(n_vertices))
+        n_vertices = 1 << math.ceil(math.log2(n_vertices))
     volume = request.permitted.size * 4 * (n_vertices + 1)
     streamlines = 1 if request.relative_peak == 1 else 4
     places = UNIT + 1
@@ -784,7 +784,7 @@ CUDA = EngineKind(
         "Both halves of a streamline set out from the peak at the seed, not the second from the "
         "reverse of the first step.",
         "With more than one direction a seed, the share of the largest peak is of what exceeds "
-        "the fODF's minimum there.",
+        "the fODF's minimum there, and peaks below pmf_threshold start no streamline.",
         "A half that alone has as many points as cuslines can hold counts as too long.",
         "ptt: amplitudes are relative to the largest of each voxel, and so is pmf_threshold; "
         "peaks are found in the same.",
