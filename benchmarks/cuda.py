@@ -25,8 +25,9 @@ from bids_tractography.stopping import ThresholdRule
 from bids_tractography.streamlines import StreamlineBatch
 from bids_tractography.tracking.base import TrackingProblem
 from bids_tractography.tracking.cpu import CpuEngine
-from bids_tractography.tracking.cuda import UNIT, CudaEngine, CudaSession, NumbaSession
+from bids_tractography.tracking.cuda import CudaSession, NumbaSession
 from bids_tractography.tracking.dipy import DipyEngine
+from bids_tractography.tracking.units import UNIT, UnitEngine
 
 
 class Clock:
@@ -102,7 +103,7 @@ def main() -> None:
     start = {"cuda": CudaSession, "numba": NumbaSession}[chosen.backend]
     begin = time.perf_counter()
     unit = min(UNIT, chosen.seeds)
-    engine = CudaEngine(problem, threads, start, unit)
+    engine = UnitEngine(problem, threads, start, chosen.ngpus, unit)
     session: Any = engine._session
     propagator = getattr(session, "_propagator", None) or session.tracker.seed_propagator
     engine.track(SeedBatch(0, seeds[:unit]))  # compiles everything

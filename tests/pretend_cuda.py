@@ -20,7 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from bids_tractography.tracking.cuda import Request, Walks, unit_mark
+from bids_tractography.tracking.cuda import arguments
+from bids_tractography.tracking.units import Request, Walks, unit_mark
 
 HALF = 501
 COORDINATE = np.float32
@@ -50,7 +51,7 @@ def kernel_of(request: Request, texture_shift: float = 0.5) -> Kernel:
         permitted=request.permitted,
         vertices=request.vertices,
         edges=request.edges,
-        threshold=request.arguments["stop_threshold"],
+        threshold=arguments(request)["stop_threshold"],
         step=request.step,
         cos_angle=np.cos(request.max_angle_rad),
         cos_separation=np.cos(request.separation_rad),
@@ -291,7 +292,7 @@ class Machine:
         vars(runtime).update(named)
         return runtime
 
-    def launch(self, stream: Any, config: Any, kernel: Any, *arguments: Any) -> None:
+    def launch(self, stream: Any, config: Any, kernel: Any, *given: Any) -> None:
         """Run a kernel on memory that its arguments point to."""
         name, said = kernel
         self.launches.append(name)
@@ -300,10 +301,10 @@ class Machine:
         n_vertices, view = int(said["DIMT"]), self.memory.view
         shape = [int(said[name]) for name in ("DIMX", "DIMY", "DIMZ")]
         if name.startswith("getNum"):
-            n_seeds, seeds, volume, vertices, edges, _, starts = arguments
+            n_seeds, seeds, volume, vertices, edges, _, starts = given
             permitted = None
         else:
-            _, n_seeds, seeds, volume, permitted, vertices, edges, *rest = arguments
+            _, n_seeds, seeds, volume, permitted, vertices, edges, *rest = given
             starts, _, _, lengths, lines = rest
         places = view(seeds, np.float32, n_seeds, 3)
         key = said["RNG_SEED"].strip("(").partition("ull")[0]

@@ -29,14 +29,10 @@ from bids_tractography.streamlines import Counts, Stop, StreamlineBatch
 from bids_tractography.tracking import ENGINES, choose_engine, cuda
 from bids_tractography.tracking.base import TrackingProblem
 from bids_tractography.tracking.cpu import CpuEngine
-from bids_tractography.tracking.cuda import (
-    CudaEngine,
-    NumbaSession,
-    Probe,
-    Request,
-    make_lattice,
-    unit_mark,
-)
+from bids_tractography.tracking.cuda import NumbaSession
+from bids_tractography.tracking.lattice import make_lattice
+from bids_tractography.tracking.units import UNIT as UNIT_OF_SEEDS
+from bids_tractography.tracking.units import Probe, Request, UnitEngine, unit_mark
 
 needs_cuslines = pytest.mark.skipif(
     find_spec("cuslines") is None, reason="cuslines is not installed"
@@ -82,8 +78,9 @@ def make_problem(
     return TrackingProblem(fodf, rule, Tracking(**said), rng_seed)
 
 
-def make_engine(*arguments: Any, start: Any = PretendSession, **tracking: Any) -> CudaEngine:
-    return CudaEngine(make_problem(*arguments, **tracking), 1, start, UNIT)
+def make_engine(*arguments: Any, start: Any = PretendSession, **tracking: Any) -> UnitEngine:
+    problem = make_problem(*arguments, **tracking)
+    return UnitEngine(problem, 1, start, problem.tracking.ngpus, UNIT)
 
 
 def track(engine: Any, positions_mm: Any, first: int = 0) -> StreamlineBatch:
@@ -170,7 +167,7 @@ def test_streamlines_with_one_way_to_go_are_those_of_the_cpu_engine(
     grid = Grid(shape, affine_of(size, turn, shape))
     problem = make_problem(grid, field_on(grid, curved), RULES[rule](grid))
     seeds = np.random.default_rng(0).uniform([-8, -11, -4], [14, 7, 14], (24, 3))
-    here = track(CudaEngine(problem, 1, PretendSession, UNIT), seeds)
+    here = track(UnitEngine(problem, 1, PretendSession, 1, UNIT), seeds)
     there = track(CpuEngine(problem, 1), seeds)
     assert len(there) > 12
     # Where two directions are within 1e-4 of each other the ways may part.
@@ -295,7 +292,7 @@ RAGGED_GRID = Grid((9, 9, 9), affine_of([2, 2, 2], [8, -12, 20], (9, 9, 9)))
 RAGGED_SEEDS = np.random.default_rng(3).uniform([-6, -11, -4], [12, 7, 14], (26, 3))
 
 
-def ragged_engine(ngpus: int = 1, **tracking: Any) -> CudaEngine:
+def ragged_engine(ngpus: int = 1, **tracking: Any) -> UnitEngine:
     return make_engine(
         RAGGED_GRID,
         ragged(RAGGED_GRID),
@@ -371,7 +368,7 @@ def test_seeds_without_a_way_to_go_are_counted_as_on_the_cpu() -> None:
     rule = slab(grid, 4, 5)
     seeds = [[-0.6, 7, 7], [4.7, 7, 7], [500, 0, 0], [4, 7, 14], [15, 7, 7], [15, 7, 14], [7, 7, 7]]
     problem = make_problem(grid, coefficients, rule, min_length_mm=0.5)
-    here = track(CudaEngine(problem, 1, PretendSession, UNIT), seeds, first=30).counts
+    here = track(UnitEngine(problem, 1, PretendSession, 1, UNIT), seeds, first=30).counts
     there = track(CpuEngine(problem, 1), seeds, first=30).counts
     assert here == replace(there, stops=here.stops)
     assert here.seeds_without_direction == 4
@@ -433,7 +430,7 @@ def request_of(problem: TrackingProblem) -> Request:
         seen.append(request)
         return PretendSession(request)
 
-    CudaEngine(problem, 1, keep, UNIT)
+    UnitEngine(problem, 1, keep, 1, UNIT)
     return seen[0]
 
 
@@ -610,7 +607,7 @@ def test_importing_the_package_imports_neither_cuslines_nor_cuda() -> None:
 
 def test_the_sidecar_says_where_it_departs() -> None:
     told = " ".join(ENGINES["cuda"].differences)
-    for word in ("batch size", "number of GPUs", str(cuda.UNIT), "ptt"):
+    for word in ("batch size", "number of GPUs", str(UNIT_OF_SEEDS), "ptt"):
         assert word in told
 
 
@@ -640,7 +637,7 @@ def assert_parity(geometry: str, start: Any, **tracking: Any) -> StreamlineBatch
     said = {"algorithm": "prob", "min_length_mm": 3, "dead_ends": "keep", **tracking}
     problem = make_problem(grid, field_on(grid, curved), RULES["threshold"](grid), **said)
     seeds = np.random.default_rng(0).uniform([-8, -11, -4], [14, 7, 14], (2000, 3))
-    here = track(CudaEngine(problem, 1, start), seeds)
+    here = track(UnitEngine(problem, 1, start, 1), seeds)
     there = track(CpuEngine(problem, 1), seeds)
     chance, _ = compare(track(CpuEngine(replace(problem, rng_seed=2), 1), seeds), there, grid)
     correlation, ratio = compare(here, there, grid)
@@ -768,11 +765,11 @@ def test_batch_size_and_repetition_change_no_bit_on_a_gpu() -> None:
         grid, field_on(grid, curved), RULES["threshold"](grid), algorithm="prob", dead_ends="keep"
     )
     seeds = np.random.default_rng(0).uniform([-8, -11, -4], [14, 7, 14], (40_000, 3))
-    whole = track(CudaEngine(problem, 2), seeds)
-    engine = CudaEngine(problem, 1)
+    whole = track(cuda.make_cuda_engine(problem, 2), seeds)
+    engine = cuda.make_cuda_engine(problem, 1)
     parts = [track(engine, seeds[i : i + 9973], first=i) for i in range(0, 40_000, 9973)]
     assert np.concatenate([p.points_mm for p in parts]).tobytes() == whole.points_mm.tobytes()
-    first, second = (track(engine, seeds[:1000], first=f) for f in (0, cuda.UNIT))
+    first, second = (track(engine, seeds[:1000], first=f) for f in (0, UNIT_OF_SEEDS))
     assert first.points_mm.tobytes() != second.points_mm.tobytes()
 
 
@@ -783,7 +780,7 @@ def test_raw_cuslines_repeats_its_random_numbers_with_every_call_on_a_gpu() -> N
 
     request = request_of(make_problem(RAGGED_GRID, ragged(RAGGED_GRID), algorithm="prob"))
     seeds = np.full((500, 3), np.array(request.permitted.shape) / 2, np.float32)
-    with GPUTracker(ProbDirectionGetter(), rng_seed=7, **request.arguments) as tracker:
+    with GPUTracker(ProbDirectionGetter(), rng_seed=7, **cuda.arguments(request)) as tracker:
         made = []
         for _ in range(2):  # as generate_trx does for two chunks
             tracker.seed_propagator.propagate(seeds)
@@ -801,7 +798,7 @@ def test_ptt_is_moved_by_half_a_voxel() -> None:
     coefficients[:, :, :10] = coefficients[:, :, 13:] = 0
     mask = coefficients.any(axis=-1)
     seeds = np.random.default_rng(0).uniform([20, 21, 21], [26, 23, 23], (2000, 3))
-    engine = CudaEngine(
+    engine = cuda.make_cuda_engine(
         make_problem(grid, coefficients, BinaryRule(mask), algorithm="ptt", dead_ends="keep"), 1
     )
     batch = track(engine, seeds)

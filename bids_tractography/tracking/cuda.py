@@ -41,428 +41,62 @@ Not worked round: it leaves a context on every GPU behind for each engine made i
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-from dipy.data import default_sphere
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from bids_tractography.config import Config
-from bids_tractography.config.algorithm import ParallelTransport, Probabilistic
+from bids_tractography.config.algorithm import ParallelTransport
 from bids_tractography.config.tracking import Tracking
 from bids_tractography.errors import DeviceError, DeviceLostError
-from bids_tractography.reconst.fodf import Fodf, sh_basis
-from bids_tractography.seeding import SeedBatch
-from bids_tractography.stopping import BinaryRule, StoppingRule, ThresholdRule, extent
-from bids_tractography.streamlines import Rejection, Stop, StreamlineBatch
 from bids_tractography.tracking.base import EngineKind, TrackingProblem
-from bids_tractography.tracking.directions import (
-    RELATIVE_PEAK,
-    SEPARATION_DEG,
-    amplitudes,
-    initial_directions,
-    interpolate,
-    neighbour_table,
+from bids_tractography.tracking.ends import most_points
+from bids_tractography.tracking.units import (
+    MOST_POINTS_OF_A_HALF,
+    UNIT,
+    Request,
+    UnitEngine,
+    Walks,
 )
-from bids_tractography.tracking.ends import codes, count, most_points, rejections
-from bids_tractography.tracking.kernels_cuts import cut
 
-UNIT = 16_384
-"""Seeds that one GPU is given at a time: part of the result, hence the same for every card."""
-
-MOST_POINTS_OF_A_HALF = 501  # cuslines' MAX_SLINE_LEN
 _SLOT_BYTES = 2 * MOST_POINTS_OF_A_HALF * 3 * 4
 _PERMITTED = 0.01  # of a map of ones and zeros: at least one of the corners around is a one
-_CUBE_TOLERANCE = 1e-4  # 0.025 mm over the longest streamline
-_BLOCK = 4096
-_PIECE = 2048
 _REMEDY = "Use engine: cpu, which tracks with the same meaning."
 
 
-@dataclass(frozen=True, eq=False)
-class Lattice:
-    """Cubes that cuslines takes for voxels; its nodes may lie beyond the image.
-
-    Parameters
-    ----------
-    shape : tuple of int
-    origin : ndarray, shape (3,)
-        The first node, in voxels of the image.
-    scale : ndarray, shape (3,)
-        From node to node, in voxels.
-    edge_mm : float
-    """
-
-    shape: tuple[int, int, int]
-    origin: NDArray[np.float64]
-    scale: NDArray[np.float64]
-    edge_mm: float
-
-    def nodes_of(self, voxels: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Turn voxel coordinates (n, 3) into nodes."""
-        return np.asarray((voxels - self.origin) / self.scale)
-
-    def axis(self, n: int) -> NDArray[np.float64]:
-        """Voxel coordinates of the nodes along an axis."""
-        return np.asarray(np.arange(self.shape[n]) * self.scale[n] + self.origin[n])
-
-
-@dataclass(frozen=True)
-class Probe:
-    """Parallel transport as cuslines wants it, lengths in nodes."""
-
-    step: float
-    steps: int
-
-
-@dataclass(frozen=True, eq=False)
-class Request:
-    """What a session walks through.
-
-    Parameters
-    ----------
-    volume : ndarray of float32, shape (X, Y, Z, V)
-        Amplitudes at the nodes, none negative; zero where walking is not permitted.
-    permitted : ndarray of float32, shape (X, Y, Z)
-        Ones and zeros.
-    vertices : ndarray of float32, shape (V, 3)
-        Half sphere, image axes.
-    edges : ndarray of int32, shape (E, 2)
-    step : float
-        In nodes.
-    max_angle_rad, relative_peak, separation_rad, pmf_threshold : float
-    key : int
-        Of the random numbers, 63 bits.
-    n_devices : int
-    probe : Probe or None
-        For ptt.
-    """
-
-    volume: NDArray[np.float32]
-    permitted: NDArray[np.float32]
-    vertices: NDArray[np.float32]
-    edges: NDArray[np.int32]
-    step: float
-    max_angle_rad: float
-    relative_peak: float
-    separation_rad: float
-    pmf_threshold: float
-    key: int
-    n_devices: int
-    probe: Probe | None
-
-    @property
-    def arguments(self) -> dict[str, Any]:
-        """What all of cuslines' trackers take."""
-        return {
-            "dataf": self.volume,
-            "stop_map": self.permitted,
-            "stop_threshold": _PERMITTED,
-            "sphere_vertices": self.vertices,
-            "sphere_edges": self.edges,
-            "sphere_symm": True,
-            "max_angle": self.max_angle_rad,
-            "step_size": self.step,
-            "relative_peak_thresh": self.relative_peak,
-            "min_separation_angle": self.separation_rad,
-            "ngpus": self.n_devices,
-        }
-
-
-@dataclass(frozen=True, eq=False)
-class Walks:
-    """Streamlines of one unit as they were made, in the order of their seeds.
-
-    Parameters
-    ----------
-    points : ndarray of float32, shape (N, 3)
-        Nodes.
-    lengths : ndarray of int64, shape (T,)
-    starts : ndarray of int64, shape (S + 1,)
-        Those of seed ``s`` are ``starts[s]`` to ``starts[s + 1]``, the largest peak's first.
-    """
-
-    points: NDArray[np.float32]
-    lengths: NDArray[np.int64]
-    starts: NDArray[np.int64]
-
-
-class Session(Protocol):
-    """Something that walks from seeds.
-
-    Parameters
-    ----------
-    n_devices : int
-        Units that it takes at a time.
-    shift : float
-        Added to nodes, of seeds and of walks.
-    """
-
-    n_devices: int
-    shift: float
-
-    def run(self, seeds: NDArray[np.float32]) -> list[Walks]:
-        """Walk from the seeds of a unit on each device, shape (n_devices, S, 3)."""
-        ...
-
-
-class CudaEngine:
-    """cuslines on one image.
-
-    Parameters
-    ----------
-    problem : TrackingProblem
-    n_threads : int
-        For what is done on the host; changes the time, not the result.
-    start : callable, optional
-        Takes the `Request`, gives the `Session`.
-    unit : int, optional
+def make_cuda_engine(problem: TrackingProblem, n_threads: int) -> UnitEngine:
+    """Make the engine.
 
     Raises
     ------
     DeviceError
         If there is no device, or not enough memory on it.
     """
-
-    def __init__(
-        self,
-        problem: TrackingProblem,
-        n_threads: int,
-        start: Callable[[Request], Session] | None = None,
-        unit: int = UNIT,
-    ) -> None:
-        if not extent(problem.stopping).any():
-            raise ValueError("the stopping rule lets no voxel through")
-        self._problem = problem
-        self._n_threads = n_threads
-        self._unit = unit
-        self._lattice, self._permitted = make_lattice(problem)
-        self._basis = sh_basis(problem.fodf.sh_order, default_sphere.vertices)
-        self._vertices = default_sphere.vertices @ problem.fodf.grid.axes
-        self._neighbours = neighbour_table(default_sphere.edges, len(self._vertices))
-        self._map, self._nearest, self._threshold = _rule(problem.stopping)
-        request = self._request(self._permitted)
-        self._volume = request.volume
-        self._session = (start or CudaSession)(request)
-
-    def _request(self, permitted: NDArray[np.bool_]) -> Request:
-        tracking, edge_mm = self._problem.tracking, self._lattice.edge_mm
-        algorithm = tracking.algorithm
-        if not isinstance(algorithm, Probabilistic | ParallelTransport):
-            raise ValueError(f"cuslines has no {algorithm.kind}")
-        probe = None
-        if isinstance(algorithm, ParallelTransport):
-            # Samples of the configuration are the ends of the steps, the start among them.
-            steps = algorithm.probe_quality - 1
-            probe = Probe(algorithm.probe_length_mm / steps / edge_mm, steps)
-        return Request(
-            volume=_volume(
-                self._problem.fodf, self._lattice, permitted, self._basis, self._n_threads
-            ),
-            permitted=permitted.astype(np.float32),
-            vertices=np.ascontiguousarray(self._vertices, np.float32),
-            edges=np.ascontiguousarray(default_sphere.edges, np.int32),
-            step=algorithm.step_size_mm / edge_mm,
-            max_angle_rad=math.radians(algorithm.max_angle_deg),
-            # With the largest peak only there is nothing to sort out afterwards.
-            relative_peak=1.0 if tracking.max_directions == 1 else RELATIVE_PEAK,
-            separation_rad=math.radians(SEPARATION_DEG),
-            pmf_threshold=algorithm.pmf_threshold,
-            key=int(np.random.Philox(key=self._problem.rng_seed).random_raw()) >> 1,
-            n_devices=tracking.ngpus or n_devices(),
-            probe=probe,
-        )
-
-    def track(self, seeds: SeedBatch) -> StreamlineBatch:
-        """Track from every seed of a batch."""
-        grid = self._problem.fodf.grid
-        voxels = grid.to_voxels(seeds.positions_mm)
-        nodes = self._lattice.nodes_of(voxels)
-        in_image = np.all((voxels >= -0.5) & (voxels < np.array(grid.shape) - 0.5), axis=1)
-        within = self._within_reach(nodes)
-        starts = (nodes + self._session.shift).astype(np.float32)
-        # The others lead nowhere but may have directions.
-        away = self._directions_at(np.flatnonzero(in_image & ~within), voxels)
-        made = [
-            *self._walk(seeds, starts, in_image & within),
-            (starts[away], np.ones_like(away), away),
-        ]
-        points, lengths, owner = (np.concatenate(parts) for parts in zip(*made, strict=True))
-        first, stop, stops = self._cut(points, lengths, starts[owner])
-        stops[len(stops) - len(away) :] = Stop.STOPPING_RULE
-        return self._accept(seeds, points, owner, first, stop, stops)
-
-    def _within_reach(self, nodes: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Tell whether one step can lead to a place to go on: all nodes around are permitted."""
-        low = np.floor(nodes).astype(np.int64)
-        within = np.all((low >= 0) & (low < np.array(self._lattice.shape) - 1), axis=1)
-        low[~within] = 0
-        for corner in np.ndindex(2, 2, 2):
-            within &= self._permitted[tuple((low + corner).T)]
-        return np.asarray(within)
-
-    def _accept(
-        self,
-        seeds: SeedBatch,
-        points: NDArray[np.float32],
-        owner: NDArray[np.intp],
-        first: NDArray[np.int64],
-        stop: NDArray[np.int64],
-        stops: NDArray[np.str_],
-    ) -> StreamlineBatch:
-        """Apply the rules of acceptance to ``points[first:stop]`` of each streamline."""
-        tracking, grid = self._problem.tracking, self._problem.fodf.grid
-        n_points = stop - first
-        endless = (stops == Stop.MAX_LENGTH).any(axis=1) | (n_points > most_points(tracking))
-        stops = np.where(endless[:, None], Stop.MAX_LENGTH, stops)
-        rejected = np.where(endless, Rejection.TOO_LONG, rejections(n_points, stops, tracking))
-        kept = np.flatnonzero(rejected == "")
-        kept = kept[np.argsort(owner[kept], kind="stable")]
-        offsets = np.concatenate([[0], np.cumsum(n_points[kept])]).astype(np.int64)
-        index = np.arange(offsets[-1]) + np.repeat(first[kept] - offsets[:-1], n_points[kept])
-        nodes = points[index].astype(np.float64) - self._session.shift
-        voxels = nodes * self._lattice.scale + self._lattice.origin
-        return StreamlineBatch(
-            points_mm=grid.to_mm(voxels).astype(np.float32),
-            offsets=offsets,
-            seed_index=seeds.first + owner[kept].astype(np.int64),
-            counts=count(len(seeds), len(np.unique(owner)), stops, rejected),
-            stops=codes(stops[kept]),
-        )
-
-    def _walk(
-        self, seeds: SeedBatch, starts: NDArray[np.float32], usable: NDArray[np.bool_]
-    ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]]:
-        """Yield points, lengths and owners of all that starts in each unit."""
-        units = iter(range(seeds.first // self._unit, -(-(seeds.first + len(seeds)) // self._unit)))
-        while group := list(islice(units, self._session.n_devices)):
-            filled = [self._seeds_of(unit, seeds.first, starts, usable) for unit in group]
-            idle = self._session.n_devices - len(group)
-            walks = self._session.run(np.stack([*filled, *[filled[-1]] * idle]))
-            for unit, walk in zip(group, walks, strict=False):
-                yield self._owned(walk, unit * self._unit - seeds.first)
-
-    def _seeds_of(
-        self, unit: int, first: int, starts: NDArray[np.float32], usable: NDArray[np.bool_]
-    ) -> NDArray[np.float32]:
-        """Put the seeds of a unit in their places; what is not there leads nowhere."""
-        places = np.empty((self._unit + 1, 3), np.float32)
-        places[:] = unit_mark(unit)
-        index = np.flatnonzero(usable)
-        place = index + first - unit * self._unit
-        here = (place >= 0) & (place < self._unit)
-        places[place[here]] = starts[index[here]]
-        return places
-
-    def _owned(
-        self, walks: Walks, first: int
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
-        """Take the walks of the largest peaks, each with the place of its seed in the batch."""
-        per_seed = np.diff(walks.starts)
-        place = np.repeat(np.arange(len(per_seed)), per_seed)
-        rank = np.arange(len(place)) - walks.starts[place]
-        taken = (rank < self._problem.tracking.max_directions) & (place < self._unit)
-        points = walks.points[np.repeat(taken, walks.lengths)]
-        return points, walks.lengths[taken], (place + first)[taken]
-
-    def _directions_at(
-        self, seeds: NDArray[np.intp], voxels: NDArray[np.float64]
-    ) -> NDArray[np.intp]:
-        """Repeat some seeds for each direction in which a streamline would start there."""
-        coefficients, _ = interpolate(self._problem.fodf.coefficients, voxels[seeds])
-        row, _ = initial_directions(
-            amplitudes(coefficients, self._basis),
-            self._vertices,
-            self._neighbours,
-            self._problem.tracking.max_directions,
-        )
-        return np.asarray(seeds[row])
-
-    def _cut(
-        self, points: NDArray[np.float32], lengths: NDArray[np.int64], seeds: NDArray[np.float32]
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.str_]]:
-        """Cut streamlines at their ends: what is left of each, and why; see `kernels_cuts.cut`."""
-        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        shift = self._session.shift
-        origin = self._lattice.origin - shift * self._lattice.scale
-
-        def piece(first: int) -> tuple[Any, Any, Any]:
-            some = offsets[first : first + _PIECE + 1]
-            cuts, stops, ends = cut(  # type: ignore[no-untyped-call]
-                points[some[0] : some[-1]],
-                some - some[0],
-                np.ascontiguousarray(seeds[first : first + _PIECE]),
-                self._lattice.scale,
-                origin,
-                self._problem.fodf.grid.shape,
-                self._map,
-                self._nearest,
-                self._threshold,
-                self._volume,
-                shift,
-                MOST_POINTS_OF_A_HALF,
-            )
-            return cuts + some[0], stops + some[0], ends
-
-        with ThreadPoolExecutor(self._n_threads) as pool:
-            pieces = list(pool.map(piece, range(0, max(len(lengths), 1), _PIECE)))
-        first, stop, ends = (np.concatenate(parts) for parts in zip(*pieces, strict=True))
-        return first, stop, np.array(list(Stop))[ends]
+    n_devices = problem.tracking.ngpus or len(probe_devices().names)
+    return UnitEngine(problem, n_threads, CudaSession, n_devices)
 
 
-def make_lattice(problem: TrackingProblem) -> tuple[Lattice, NDArray[np.bool_]]:
-    """Lay cubes over all that can be reached from the places to go on, with room around.
-
-    Returns
-    -------
-    lattice : Lattice
-        The voxels themselves where they are cubes.
-    permitted : ndarray of bool
-        The nodes near any point that lies a step or less from a place to go on, however the map
-        is read there: with its values at the nodes or half a node further. All others can be
-        told from places to go on.
-    """
-    grid, algorithm = problem.fodf.grid, problem.tracking.algorithm
-    places = extent(problem.stopping)
-    edge_mm = float(grid.voxel_size_mm.min())
-    scale = edge_mm / grid.voxel_size_mm
-    if np.abs(scale - 1).max() < _CUBE_TOLERANCE:
-        scale = np.ones(3)
-    ahead = algorithm.step_size_mm
-    if isinstance(algorithm, ParallelTransport):
-        ahead = max(ahead, algorithm.probe_length_mm)
-    # The place itself reaches a voxel far; the nearest node is half a node away, as is the shift.
-    reach = 1 / scale + ahead / edge_mm + 1
-    room = np.ceil(reach) + 3  # two rows of nodes without anything, where unit_mark lies
-    box = [np.flatnonzero(places.any(axis=tuple(a for a in range(3) if a != n))) for n in range(3)]
-    low = np.array([float(taken[0]) for taken in box]) - room * scale
-    high = np.array([float(taken[-1]) for taken in box]) + room * scale
-    n = np.ceil((high - low) / scale - _CUBE_TOLERANCE).astype(int) + 1
-    lattice = Lattice((int(n[0]), int(n[1]), int(n[2])), low, scale, edge_mm)
-    near = places.astype(np.float32)
-    for axis in range(3):
-        node, voxel = lattice.axis(axis), np.arange(places.shape[axis])
-        apart = np.abs(node[:, None] - voxel) / scale[axis]
-        near = np.moveaxis(
-            np.tensordot((apart < reach[axis]).astype(np.float32), near, (1, axis)), 0, axis
-        )
-        near = (near > 0).astype(np.float32)
-    return lattice, near > 0
-
-
-def unit_mark(unit: int) -> NDArray[np.float32]:
-    """Return a place in the empty corner of the lattice that carries the number of a unit.
-
-    The kernels read it back from the last seed: see `_RNG_SEED`.
-    """
-    return np.array([unit % 2**24 * 2.0**-24, unit // 2**24 * 2.0**-24, 0], np.float32)
+def arguments(request: Request) -> dict[str, Any]:
+    """Return what all of cuslines' trackers take."""
+    return {
+        "dataf": request.volume,
+        "stop_map": request.permitted,
+        "stop_threshold": _PERMITTED,
+        "sphere_vertices": request.vertices,
+        "sphere_edges": request.edges,
+        "sphere_symm": True,
+        "max_angle": request.max_angle_rad,
+        "step_size": request.step,
+        "relative_peak_thresh": request.relative_peak,
+        "min_separation_angle": request.separation_rad,
+        "ngpus": request.n_devices,
+    }
 
 
 _RNG_SEED = (
@@ -481,41 +115,6 @@ def macros(request: Request) -> dict[str, str]:
         curvature = 2 * math.sin(request.max_angle_rad / 2) / request.step
         said["MAX_CURVATURE"] = str(curvature)
     return said
-
-
-def _volume(
-    fodf: Fodf,
-    lattice: Lattice,
-    permitted: NDArray[np.bool_],
-    basis: NDArray[np.float64],
-    n_threads: int,
-) -> NDArray[np.float32]:
-    """Evaluate the fODF at the permitted nodes; the outermost voxel holds beyond the image."""
-    volume = np.zeros((*lattice.shape, len(basis)), np.float32)
-    rows = volume.reshape(-1, len(basis))
-    axes = [np.clip(lattice.axis(n), 0, fodf.grid.shape[n] - 1) for n in range(3)]
-    index = np.flatnonzero(permitted)
-
-    def fill(first: int) -> None:
-        some = index[first : first + _BLOCK]
-        places = np.unravel_index(some, lattice.shape)
-        voxels = np.stack([axes[n][places[n]] for n in range(3)], axis=1)
-        coefficients, _ = interpolate(fodf.coefficients, voxels)
-        rows[some] = np.maximum(coefficients @ basis.T, 0)
-
-    with threadpool_limits(1), ThreadPoolExecutor(n_threads) as pool:
-        list(pool.map(fill, range(0, len(index), _BLOCK)))
-    return volume
-
-
-def _rule(rule: StoppingRule) -> tuple[NDArray[np.generic], bool, float]:
-    match rule:
-        case ThresholdRule():
-            return np.ascontiguousarray(rule.map), False, rule.threshold
-        case BinaryRule():
-            return np.ascontiguousarray(rule.mask), True, 0.5
-        case _:
-            raise ValueError(f"cuslines cannot stop by {type(rule).__name__}")
 
 
 class CudaSession:
@@ -540,7 +139,7 @@ class CudaSession:
             from cuslines.cuda_python import GPUTracker
 
             directions = _make_directions(request, self._starts)
-            self._tracker = GPUTracker(dg=directions, rng_seed=0, **request.arguments)
+            self._tracker = GPUTracker(dg=directions, rng_seed=0, **arguments(request))
             self._tracker.__enter__()
         self._propagator = self._tracker.seed_propagator
 
@@ -612,7 +211,7 @@ class NumbaSession:
         self.n_devices, self.shift = 1, 0.0
         self._pmf_threshold = request.pmf_threshold
         self._starts = np.zeros(1, np.int32)
-        self.tracker = CPUTracker(dg=CPUProbDirectionGetter(), **request.arguments)
+        self.tracker = CPUTracker(dg=CPUProbDirectionGetter(), **arguments(request))
         propagator = self.tracker.seed_propagator
         find = propagator._get_num_streamlines
 
@@ -658,13 +257,13 @@ def _told(error_class: type[DeviceError], what: str, remedy: str) -> Iterator[No
 
 def memory_needed(request: Request) -> int:
     """Estimate the bytes that each device needs."""
-    n_vertices = request.volume.shape[3]
+    n_vertices = len(request.vertices)
     if request.probe is not None:  # the texture has room for a power of two
         n_vertices = 1 << math.ceil(math.log2(n_vertices))
     volume = request.permitted.size * 4 * (n_vertices + 1)
     streamlines = 1 if request.relative_peak == 1 else 4
     places = UNIT + 1
-    return volume + places * (streamlines * _SLOT_BYTES + 12 * request.volume.shape[3] + 20)
+    return volume + places * (streamlines * _SLOT_BYTES + 12 * len(request.vertices) + 20)
 
 
 def _check_memory(request: Request) -> None:
@@ -728,11 +327,6 @@ def probe_devices() -> Devices:
     return Devices(names, driver, None if names else "there is no GPU")
 
 
-def n_devices() -> int:
-    """Count the GPUs."""
-    return len(probe_devices().names) or 1
-
-
 def unavailable(tracking: Tracking) -> str | None:
     """Tell why no GPU can be used here, if so; cheap, and asked once."""
     found = probe_devices()
@@ -789,7 +383,7 @@ CUDA = EngineKind(
         "ptt: amplitudes are relative to the largest of each voxel, and so is pmf_threshold; "
         "peaks are found in the same.",
     ),
-    build=CudaEngine,
+    build=make_cuda_engine,
     unavailable=unavailable,
     limits=limits,
 )
