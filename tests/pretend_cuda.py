@@ -48,7 +48,7 @@ class Kernel:
 def kernel_of(request: Request, texture_shift: float = 0.5) -> Kernel:
     return Kernel(
         volume=request.volume,
-        permitted=request.permitted,
+        permitted=request.stop_map,
         vertices=request.vertices,
         edges=request.edges,
         threshold=arguments(request)["stop_threshold"],

@@ -779,7 +779,7 @@ def test_raw_cuslines_repeats_its_random_numbers_with_every_call_on_a_gpu() -> N
     from cuslines.cuda_python import GPUTracker, ProbDirectionGetter
 
     request = request_of(make_problem(RAGGED_GRID, ragged(RAGGED_GRID), algorithm="prob"))
-    seeds = np.full((500, 3), np.array(request.permitted.shape) / 2, np.float32)
+    seeds = np.full((500, 3), np.array(request.stop_map.shape) / 2, np.float32)
     with GPUTracker(ProbDirectionGetter(), rng_seed=7, **cuda.arguments(request)) as tracker:
         made = []
         for _ in range(2):  # as generate_trx does for two chunks

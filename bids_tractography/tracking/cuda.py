@@ -66,7 +66,6 @@ from bids_tractography.tracking.units import (
 )
 
 _SLOT_BYTES = 2 * MOST_POINTS_OF_A_HALF * 3 * 4
-_PERMITTED = 0.01  # of a map of ones and zeros: at least one of the corners around is a one
 _REMEDY = "Use engine: cpu, which tracks with the same meaning."
 
 
@@ -86,8 +85,8 @@ def arguments(request: Request) -> dict[str, Any]:
     """Return what all of cuslines' trackers take."""
     return {
         "dataf": request.volume,
-        "stop_map": request.permitted,
-        "stop_threshold": _PERMITTED,
+        "stop_map": request.stop_map,
+        "stop_threshold": request.stop_threshold,
         "sphere_vertices": request.vertices,
         "sphere_edges": request.edges,
         "sphere_symm": True,
@@ -260,7 +259,7 @@ def memory_needed(request: Request) -> int:
     n_vertices = len(request.vertices)
     if request.probe is not None:  # the texture has room for a power of two
         n_vertices = 1 << math.ceil(math.log2(n_vertices))
-    volume = request.permitted.size * 4 * (n_vertices + 1)
+    volume = request.stop_map.size * 4 * (n_vertices + 1)
     streamlines = 1 if request.relative_peak == 1 else 4
     places = UNIT + 1
     return volume + places * (streamlines * _SLOT_BYTES + 12 * len(request.vertices) + 20)

@@ -58,6 +58,35 @@ def any_direction(volume, point):  # type: ignore[no-untyped-def]
 
 
 @kernel
+def goes_on(volume, vertices, point, heading, cos_angle, pmf_threshold):  # type: ignore[no-untyped-def]
+    """Tell whether the cone around a heading (3,), of any length, holds a direction."""
+    values = np.zeros(volume.shape[3])
+    low = np.floor(point)
+    for corner in range(8):
+        weight = 1.0
+        index = np.zeros(3, np.int64)
+        for axis in range(3):
+            far = (corner >> axis) & 1
+            part = point[axis] - low[axis]
+            weight *= part if far else 1 - part
+            index[axis] = min(max(int(low[axis]) + far, 0), volume.shape[axis] - 1)
+        if weight > 0:
+            row = volume[index[0], index[1], index[2]]
+            for v in range(len(values)):
+                values[v] += weight * row[v]
+    least = pmf_threshold * values.max()
+    length = np.sqrt(heading[0] ** 2 + heading[1] ** 2 + heading[2] ** 2)
+    for v in range(len(values)):
+        if values[v] > 0 and values[v] >= least:
+            cosine = 0.0
+            for axis in range(3):
+                cosine += vertices[v, axis] * heading[axis]
+            if abs(cosine) >= (cos_angle - 1e-6) * length:
+                return True
+    return False
+
+
+@kernel
 def cut(  # type: ignore[no-untyped-def]
     points,
     offsets,
@@ -71,6 +100,9 @@ def cut(  # type: ignore[no-untyped-def]
     volume,
     shift,
     cap,
+    vertices,
+    cos_angle,
+    pmf_threshold,
 ):
     """Cut both halves of streamlines before their first point that is no place to go on.
 
@@ -96,6 +128,10 @@ def cut(  # type: ignore[no-untyped-def]
         Of the points beside the nodes of the volume.
     cap : int
         Points of a half that may not have come to its end.
+    vertices : ndarray of float32, shape (V, 3)
+    cos_angle, pmf_threshold : float
+        Of the walk: where it had a direction left and did not go on, it was stopped. A cosine
+        above 1 if the walk is let through to beyond every end.
 
     Returns
     -------
@@ -142,6 +178,19 @@ def cut(  # type: ignore[no-untyped-def]
                     reason = ANGLE
                 else:
                     reason = NO_DIRECTION
+                straight = cos_angle <= 1
+                if (straight and reason == ANGLE) and (
+                    p == seed
+                    or goes_on(  # type: ignore[no-untyped-call]
+                        volume,
+                        vertices,
+                        points[p] - shift,
+                        points[p] - points[p - step],
+                        cos_angle,
+                        pmf_threshold,
+                    )
+                ):
+                    reason = STOPPING_RULE
             ends[t, half] = reason
             if half:
                 stop[t] = p + 1

@@ -11,12 +11,13 @@ from threadpoolctl import threadpool_limits
 
 from bids_tractography.config.algorithm import ParallelTransport
 from bids_tractography.reconst.fodf import Fodf
-from bids_tractography.stopping import extent
+from bids_tractography.stopping import BinaryRule, StoppingRule, ThresholdRule, extent
 from bids_tractography.tracking.base import TrackingProblem
 from bids_tractography.tracking.directions import interpolate
 
 _CUBE_TOLERANCE = 1e-4  # 0.025 mm over the longest streamline
 _BLOCK = 4096
+PERMITTED = 0.01  # of a map of ones and zeros: at least one of the corners around is a one
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +86,37 @@ def make_lattice(problem: TrackingProblem) -> tuple[Lattice, NDArray[np.bool_]]:
         )
         near = (near > 0).astype(np.float32)
     return lattice, near > 0
+
+
+def stop_map(
+    rule: StoppingRule, lattice: Lattice, permitted: NDArray[np.bool_], *, exact: bool
+) -> tuple[NDArray[np.float32], float]:
+    """Make a map, and a threshold that it exceeds wherever the rule says to go on.
+
+    It does so read with its values at the nodes, or half a node further. On the voxels
+    themselves it exceeds it hardly anywhere else; so the walk soon ends where a streamline does.
+
+    Parameters
+    ----------
+    rule : StoppingRule
+    lattice : Lattice
+    permitted : ndarray of bool, shape (X, Y, Z)
+    exact : bool
+        Keep to the rule where that can be; otherwise let through all that is permitted.
+    """
+    if not exact or (lattice.scale != 1).any() or not isinstance(rule, ThresholdRule | BinaryRule):
+        return permitted.astype(np.float32), PERMITTED
+    values = rule.map if isinstance(rule, ThresholdRule) else rule.mask.astype(np.float32)
+    # A voxel's own corner has an eighth of it.
+    threshold = rule.threshold if isinstance(rule, ThresholdRule) else 0.125
+    axes = [np.clip(lattice.axis(n), 0, values.shape[n] - 1).astype(int) for n in range(3)]
+    nodes = values[np.ix_(*axes)]
+    # The larger of two nodes: interpolated half a node off, that is no less than what it is of.
+    for axis in range(3):
+        nodes = np.maximum(nodes, np.roll(nodes, -1, axis))
+    margin = 0.01 * float(values.max() - values.min())  # textures have 8 bits between nodes
+    lowest = min(float(nodes.min()), threshold) - 1
+    return np.where(permitted, nodes, lowest).astype(np.float32), threshold - margin
 
 
 def amplitude_volume(

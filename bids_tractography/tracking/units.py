@@ -32,7 +32,7 @@ from bids_tractography.tracking.directions import (
 )
 from bids_tractography.tracking.ends import codes, count, most_points, rejections
 from bids_tractography.tracking.kernels_cuts import cut
-from bids_tractography.tracking.lattice import amplitude_volume, make_lattice
+from bids_tractography.tracking.lattice import amplitude_volume, make_lattice, stop_map
 
 UNIT = 16_384
 """Seeds that one device is given at a time: part of the result, hence the same for every card."""
@@ -57,8 +57,9 @@ class Request:
     ----------
     volume : ndarray of float32, shape (X, Y, Z, V)
         Amplitudes at the nodes, none negative; zero where walking is not permitted.
-    permitted : ndarray of float32, shape (X, Y, Z)
-        Ones and zeros.
+    stop_map : ndarray of float32, shape (X, Y, Z)
+    stop_threshold : float
+        Walking is permitted where the map exceeds it.
     vertices : ndarray of float32, shape (V, 3)
         Half sphere, image axes.
     edges : ndarray of int32, shape (E, 2)
@@ -73,7 +74,8 @@ class Request:
     """
 
     volume: NDArray[np.float32]
-    permitted: NDArray[np.float32]
+    stop_map: NDArray[np.float32]
+    stop_threshold: float
     vertices: NDArray[np.float32]
     edges: NDArray[np.int32]
     step: float
@@ -155,11 +157,14 @@ class UnitEngine:
         self._vertices = default_sphere.vertices @ problem.fodf.grid.axes
         self._neighbours = neighbour_table(default_sphere.edges, len(self._vertices))
         self._map, self._nearest, self._threshold = _rule(problem.stopping)
-        request = self._request(n_devices)
-        self._volume = request.volume
-        self._session = start(request)
+        self._request = self._make_request(n_devices)
+        # A curve of ptt may end where a straight step would not: its walk is let through to
+        # beyond every end, and nothing but the want of a direction stops it before.
+        straight = self._request.probe is None
+        self._cos_angle = math.cos(self._request.max_angle_rad) if straight else 2.0
+        self._session = start(self._request)
 
-    def _request(self, n_devices: int) -> Request:
+    def _make_request(self, n_devices: int) -> Request:
         tracking, edge_mm = self._problem.tracking, self._lattice.edge_mm
         algorithm = tracking.algorithm
         if not isinstance(algorithm, Probabilistic | ParallelTransport):
@@ -169,11 +174,15 @@ class UnitEngine:
             # Samples of the configuration are the ends of the steps, the start among them.
             steps = algorithm.probe_quality - 1
             probe = Probe(algorithm.probe_length_mm / steps / edge_mm, steps)
+        places, threshold = stop_map(
+            self._problem.stopping, self._lattice, self._permitted, exact=probe is None
+        )
         return Request(
             volume=amplitude_volume(
                 self._problem.fodf, self._lattice, self._permitted, self._basis, self._n_threads
             ),
-            permitted=self._permitted.astype(np.float32),
+            stop_map=places,
+            stop_threshold=threshold,
             vertices=np.ascontiguousarray(self._vertices, np.float32),
             edges=np.ascontiguousarray(default_sphere.edges, np.int32),
             step=algorithm.step_size_mm / edge_mm,
@@ -312,9 +321,12 @@ class UnitEngine:
                 self._map,
                 self._nearest,
                 self._threshold,
-                self._volume,
+                self._request.volume,
                 shift,
                 MOST_POINTS_OF_A_HALF,
+                self._request.vertices,
+                self._cos_angle,
+                self._request.pmf_threshold,
             )
             return cuts + some[0], stops + some[0], ends
 
