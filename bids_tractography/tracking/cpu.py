@@ -15,6 +15,7 @@ import numpy as np
 from dipy.data import default_sphere
 from numpy.typing import NDArray
 
+from bids_tractography.config.algorithm import Algorithm, ParticleFiltering
 from bids_tractography.images import Grid
 from bids_tractography.reconst.fodf import Fodf, sh_basis
 from bids_tractography.seeding import SeedBatch
@@ -27,7 +28,7 @@ from bids_tractography.stopping import (
     extent,
 )
 from bids_tractography.streamlines import DEAD, Counts, Rejection, Stop, StreamlineBatch
-from bids_tractography.tracking import kernels, kernels_vertices
+from bids_tractography.tracking import kernels, kernels_particles, kernels_tracks
 from bids_tractography.tracking.base import EngineKind, TrackingProblem
 from bids_tractography.tracking.directions import (
     RELATIVE_PEAK,
@@ -38,12 +39,16 @@ from bids_tractography.tracking.directions import (
 _CHUNK = 256  # seeds that a thread takes at a time
 _ROWS = 4096  # rows that a thread makes at a time
 _TOLERANCE = 1e-9
-_ALGORITHMS = {"prob": kernels_vertices.PROB, "det": kernels_vertices.DET}
+_ALGORITHMS = {
+    "prob": kernels_tracks.PROB,
+    "pft": kernels_tracks.PROB,
+    "det": kernels_tracks.DET,
+}
 
 
 @dataclass(frozen=True, eq=False)
 class _Chunk:
-    """Streamlines of some seeds; see `kernels_vertices.track_seeds`."""
+    """Streamlines of some seeds; see `kernels_tracks.track_seeds`."""
 
     points_mm: NDArray[np.float32]
     lengths: NDArray[np.int64]
@@ -65,10 +70,13 @@ class CpuEngine:
     def __init__(self, problem: TrackingProblem, n_threads: int) -> None:
         if not extent(problem.stopping).any():
             raise ValueError("the stopping rule lets no voxel through")
+        self._algorithm = problem.tracking.algorithm
         self._grid = problem.fodf.grid
         self._n_threads = n_threads
-        self._field = _make_field(problem, n_threads)
-        self._plan = _make_plan(problem)
+        self._field, self._alive = _make_field(problem, n_threads)
+        self._plan, alive = _make_plan(problem)
+        self._alive += alive
+        self._peaks = _make_peaks()
 
     def track(self, seeds: SeedBatch) -> StreamlineBatch:
         """Track from every seed of a batch."""
@@ -77,8 +85,16 @@ class CpuEngine:
         pieces = [order[i : i + _CHUNK] for i in range(0, len(order), _CHUNK)]
 
         def run(piece: NDArray[np.intp]) -> _Chunk:
-            points, lengths, owner, stops, tally = kernels_vertices.track_seeds(
-                self._field, self._plan, positions[piece], seeds.first + piece
+            room = _make_room(self._field, self._plan, self._algorithm)
+            points, lengths, owner, stops, tally = kernels_tracks.track_seeds(
+                self._field,
+                self._plan,
+                self._peaks,
+                room.particles,
+                room.corners,
+                room.halves,
+                positions[piece],
+                seeds.first + piece,
             )
             return _Chunk(points, lengths, piece[owner], stops, tally)
 
@@ -119,13 +135,14 @@ def _join(seeds: SeedBatch, chunks: list[_Chunk], pool: ThreadPoolExecutor) -> S
         points_mm=points,
         offsets=offsets,
         seed_index=seeds.first + owner[order],
-        counts=_count(len(seeds), len(order), sum(chunk.tally for chunk in chunks)),
+        counts=_count(len(seeds), len(order), np.sum([chunk.tally for chunk in chunks], axis=0)),
         stops=np.concatenate([chunk.stops for chunk in chunks])[order],
     )
 
 
 def _count(n_seeds: int, n_kept: int, tally: NDArray[np.int64]) -> Counts:
-    ends, rejected = tally[:7], dict.fromkeys(Rejection, 0)
+    ends = tally[:7]
+    rejected: dict[str, int] = dict.fromkeys(Rejection, 0)
     for reason, n in zip(
         (Rejection.TOO_LONG, Rejection.DEAD_END, Rejection.TOO_SHORT), tally[7:10], strict=True
     ):
@@ -140,49 +157,122 @@ def _count(n_seeds: int, n_kept: int, tally: NDArray[np.int64]) -> Counts:
     )
 
 
-def _make_plan(problem: TrackingProblem) -> kernels_vertices.Plan:
+def _address(array: NDArray[np.generic]) -> int:
+    if not array.flags.c_contiguous:
+        raise ValueError("kernels read arrays in C order")
+    return int(array.ctypes.data)
+
+
+@dataclass(frozen=True, eq=False)
+class _Room:
+    """Memory that a kernel works in, by addresses, and what owns it."""
+
+    particles: kernels_particles.Particles | None
+    corners: kernels.Corners
+    halves: tuple[kernels_tracks.Half, kernels_tracks.Half]
+    owners: list[NDArray[np.generic]]
+
+
+def _make_room(field: kernels.Field, plan: kernels_tracks.Plan, algorithm: Algorithm) -> _Room:
+    owners: list[NDArray[np.generic]] = []
+
+    def make(dtype: type[np.generic], *shape: int) -> int:
+        owners.append(np.empty(shape, dtype))
+        return _address(owners[-1])
+
+    particles = None
+    if isinstance(algorithm, ParticleFiltering):
+        back, front = (
+            int(np.ceil(mm / algorithm.step_size_mm - _TOLERANCE))
+            for mm in (algorithm.back_mm, algorithm.front_mm)
+        )
+        count = algorithm.particles
+        nodes = 1 + (back + front) * count
+        particles = kernels_particles.Particles(
+            number=count,
+            back=back,
+            front=front,
+            trials=algorithm.max_trials,
+            point=make(np.float64, nodes, 3),
+            vertex=make(np.int64, nodes),
+            before=make(np.int64, nodes),
+            node=make(np.int64, 2, count),
+            stop=make(np.int64, 2, count),
+            weight=make(np.float64, count),
+            total=make(np.float64, 2, count),
+            start=make(np.int64, 2, count, 8),
+            share=make(np.float32, 2, count, 8),
+            corner=make(np.int64, 2, count),
+        )
+    corners = kernels.Corners(
+        start=make(np.int64, 8), share=make(np.float32, 8), values=make(np.float32, field.n_axes)
+    )
+    one, other = (
+        kernels_tracks.Half(make(np.float64, plan.max_points, 3), make(np.int64, plan.max_points))
+        for _ in range(2)
+    )
+    return _Room(particles, corners, (one, other), owners)
+
+
+def _make_plan(
+    problem: TrackingProblem,
+) -> tuple[kernels_tracks.Plan, list[NDArray[np.generic]]]:
     tracking = problem.tracking
     step_mm = tracking.algorithm.step_size_mm
-    axes = default_sphere.vertices
     dead = DEAD if tracking.dead_ends == "drop" else ()
-    return kernels_vertices.Plan(
+    is_dead = np.array([reason in dead for reason in Stop])
+    to_mm = np.ascontiguousarray(problem.fodf.grid.affine[:3], np.float64)
+    plan = kernels_tracks.Plan(
         algorithm=_ALGORITHMS[tracking.algorithm.kind],
         rng_seed=problem.rng_seed,
         max_directions=tracking.max_directions,
         min_points=1 + int(np.ceil(tracking.min_length_mm / step_mm - _TOLERANCE)),
         max_points=1 + int(tracking.max_length_mm / step_mm + _TOLERANCE),
-        is_dead=np.array([reason in dead for reason in Stop]),
-        to_mm=np.ascontiguousarray(problem.fodf.grid.affine[:3], np.float64),
+        is_dead=_address(is_dead),
+        to_mm=_address(to_mm),
+    )
+    return plan, [is_dead, to_mm]
+
+
+def _make_peaks() -> kernels_tracks.Peaks:
+    axes = default_sphere.vertices
+    return kernels_tracks.Peaks(
         neighbours=neighbour_table(default_sphere.edges, len(axes)).astype(np.int32),
         near=np.abs(axes @ axes.T) > np.cos(np.deg2rad(SEPARATION_DEG)),
-        relative_peak=RELATIVE_PEAK,
+        relative=RELATIVE_PEAK,
     )
 
 
-def _make_field(problem: TrackingProblem, n_threads: int) -> kernels.Field:
+def _make_field(
+    problem: TrackingProblem, n_threads: int
+) -> tuple[kernels.Field, list[NDArray[np.generic]]]:
     algorithm, grid = problem.tracking.algorithm, problem.fodf.grid
     axes = default_sphere.vertices
     row_of, unit_of, rows = _make_rows(problem.fodf, axes, n_threads)
     first, second = _rule_maps(problem.stopping)
-    cells = np.empty(tuple(n + 2 for n in grid.shape) + (4,), np.float32)
+    cells = np.empty((*(n + 2 for n in grid.shape), 4), np.float32)
     cells.view(np.int32)[..., 0] = np.pad(row_of, 1, mode="edge")
     for place, volume in ((1, unit_of), (2, first), (3, second)):
         cells[..., place] = np.pad(volume, 1, mode="edge")
-    cells = cells.reshape(-1, 4)
     start, cone = _cones(axes, algorithm.max_angle_deg)
-    return kernels.Field(
-        shape=grid.shape,
-        row=cells.view(np.int32),
-        value=cells,
-        rows=rows,
-        cone_start=start,
-        cone=cone,
-        steps=_steps(axes, grid, algorithm.step_size_mm),
-        pmf_threshold=algorithm.pmf_threshold,
+    steps = _steps(axes, grid, algorithm.step_size_mm)
+    nx, ny, nz = grid.shape
+    field = kernels.Field(
+        nx=nx,
+        ny=ny,
+        nz=nz,
+        cells=_address(cells),
+        n_axes=len(axes),
+        rows=_address(rows),
+        cone_start=_address(start),
+        cone=_address(cone),
+        steps=_address(steps),
+        pmf_threshold=getattr(algorithm, "pmf_threshold", 0.0),
         rule=_RULES[type(problem.stopping)],
         rule_threshold=getattr(problem.stopping, "threshold", 0.0),
         rule_power=algorithm.step_size_mm / float(grid.voxel_size_mm.mean()),
     )
+    return field, [cells, rows, start, cone, steps]
 
 
 def _make_rows(
@@ -211,14 +301,14 @@ def _make_rows(
 
 def _cones(
     axes: NDArray[np.float64], max_angle_deg: float
-) -> tuple[NDArray[np.int32], NDArray[np.int16]]:
+) -> tuple[NDArray[np.int32], NDArray[np.uint16]]:
     """List for each axis the vertices (2 x axis + sign) within an angle of it."""
     cosine = np.einsum("ai,bi->ab", axes, axes)
     near = np.abs(cosine) >= np.cos(np.deg2rad(max_angle_deg)) - _TOLERANCE
     start = np.concatenate([[0], np.cumsum(near.sum(axis=1))])
     from_axis, to_axis = np.nonzero(near)
     cone = 2 * to_axis + (cosine[from_axis, to_axis] < 0)
-    return start.astype(np.int32), cone.astype(np.int16)
+    return start.astype(np.int32), cone.astype(np.uint16)
 
 
 def _steps(axes: NDArray[np.float64], grid: Grid, step_mm: float) -> NDArray[np.float64]:

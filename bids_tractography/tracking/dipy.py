@@ -24,9 +24,10 @@ from dipy.tracking.tracker_parameters import generate_tracking_parameters
 from dipy.tracking.tractogen import generate_tractogram
 from numpy.typing import NDArray
 
+from bids_tractography.config.algorithm import Deterministic, Probabilistic
 from bids_tractography.reconst.fodf import sh_basis
 from bids_tractography.seeding import SeedBatch
-from bids_tractography.stopping import BinaryRule, StoppingRule, extent
+from bids_tractography.stopping import BinaryRule, StoppingRule, ThresholdRule, extent
 from bids_tractography.streamlines import Rejection, Stop, StreamlineBatch
 from bids_tractography.tracking.base import EngineKind, TrackingProblem
 from bids_tractography.tracking.directions import (
@@ -79,6 +80,10 @@ class DipyEngine:
 
     def __init__(self, problem: TrackingProblem, n_threads: int) -> None:
         algorithm = problem.tracking.algorithm
+        if not isinstance(algorithm, Probabilistic | Deterministic):
+            raise TypeError(f"{algorithm.kind} is none of {sorted(DIPY.algorithms)}")
+        self._pmf_threshold = algorithm.pmf_threshold
+        self._max_angle_deg = algorithm.max_angle_deg
         grid = problem.fodf.grid
         self._problem = problem
         self._n_threads = n_threads
@@ -219,15 +224,14 @@ class DipyEngine:
         self, points: NDArray[np.float64], heading: NDArray[np.float64]
     ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Ask at points (n, 3) for directions in the cone around a heading (n, 3), and at all."""
-        algorithm = self._problem.tracking.algorithm
         ahead, anywhere = np.zeros(len(points), bool), np.zeros(len(points), bool)
         for start in range(0, len(points), 8192):
             block = slice(start, start + 8192)
             values = self._amplitudes(points[block])
-            enough = values >= algorithm.pmf_threshold * values.max(axis=1, keepdims=True)
+            enough = values >= self._pmf_threshold * values.max(axis=1, keepdims=True)
             cosine = np.abs(np.einsum("ni,vi->nv", heading[block], self._vertices))
             # A heading is itself a vertex but for rounding; so are the borders of its cone.
-            in_cone = cosine >= np.cos(np.deg2rad(algorithm.max_angle_deg)) - _ROUNDING
+            in_cone = cosine >= np.cos(np.deg2rad(self._max_angle_deg)) - _ROUNDING
             usable = enough & (values > 0)
             ahead[block] = (usable & in_cone).any(axis=1)
             anywhere[block] = usable.any(axis=1)
@@ -249,11 +253,14 @@ def _bounding_box(
 
 
 def _criterion(rule: StoppingRule, crop: tuple[slice, slice, slice]) -> StoppingCriterion:
-    if isinstance(rule, BinaryRule):
-        return BinaryStoppingCriterion(rule.mask[crop])
-    return ThresholdStoppingCriterion(
-        np.ascontiguousarray(rule.map[crop], np.float64), rule.threshold
-    )
+    match rule:
+        case BinaryRule():
+            return BinaryStoppingCriterion(rule.mask[crop])
+        case ThresholdRule():
+            return ThresholdStoppingCriterion(
+                np.ascontiguousarray(rule.map[crop], np.float64), rule.threshold
+            )
+    raise TypeError(f"{type(rule).__name__} is none of {sorted(DIPY.stopping)}")
 
 
 def _dipy_seed(rng_seed: int, shape: tuple[int, ...]) -> int:

@@ -1,28 +1,107 @@
 """Compiled parts that the families of algorithms share: random numbers, fODF, stopping rules.
 
 Only these modules know numba. Kernels release the interpreter's lock, so Python's threads run
-them side by side; they hold no state, so neither can a result.
+them side by side; they hold no state, so neither can a result. They are handed addresses: numba
+counts references to an array each time it is taken out of a tuple, which costs more than the
+reading. Whoever calls a kernel keeps the arrays alive.
 """
 
 from __future__ import annotations
 
+import hashlib
+import tempfile
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
-from numpy.typing import NDArray
-
-Function = TypeVar("Function", bound=Callable[..., Any])
+from numba import carray, config, njit, types
+from numba.extending import intrinsic
 
 
-def kernel(function: Function) -> Function:
+def _cache_folder() -> Path | None:
+    """Find a place for compiled kernels that depends on the text of them all.
+
+    numba compiles a function again when the text of its own module changes, but not when that
+    of another module changes from which it has taken a function in.
+    """
+    here = Path(__file__).parent
+    text = b"".join(path.read_bytes() for path in sorted(here.glob("kernels*.py")))
+    name = f"kernels-{hashlib.sha256(text).hexdigest()[:16]}"
+    places = [here / "__pycache__", Path.home() / ".cache" / "bids_tractography"]
+    for place in [Path(config.CACHE_DIR)] if config.CACHE_DIR else places:
+        try:
+            (place / name).mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=place / name):
+                return place / name
+        except OSError:
+            continue
+    return None
+
+
+_FOLDER = _cache_folder()
+
+
+def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile a function on its first call; keep it on disk where there is a place for it."""
+    configured, config.CACHE_DIR = config.CACHE_DIR, str(_FOLDER or "")
     try:
-        compiled = njit(nogil=True, cache=True, error_model="numpy")(function)
-    except RuntimeError:  # neither the package nor the user's cache can be written
-        compiled = njit(nogil=True, error_model="numpy")(function)
-    return compiled  # type: ignore[no-any-return]
+        compiled: Callable[..., Any] = njit(
+            nogil=True, cache=_FOLDER is not None, error_model="numpy"
+        )(function)
+    finally:
+        config.CACHE_DIR = configured
+    return compiled
+
+
+_ANY = 2**40  # length of an array of which only the address is known
+
+
+@intrinsic
+def _pointer(_context, address):
+    """Turn an address into a pointer."""
+
+    def generate(_context, builder, signature, arguments):
+        pointer = _context.get_value_type(signature.return_type)
+        return builder.inttoptr(arguments[0], pointer)
+
+    return types.voidptr(types.int64), generate
+
+
+@kernel
+def doubles(address):
+    """Return the float64 array at an address."""
+    return carray(_pointer(address), _ANY, np.float64)
+
+
+@kernel
+def floats(address):
+    """Return the float32 array at an address."""
+    return carray(_pointer(address), _ANY, np.float32)
+
+
+@kernel
+def longs(address):
+    """Return the int64 array at an address."""
+    return carray(_pointer(address), _ANY, np.int64)
+
+
+@kernel
+def ints(address):
+    """Return the int32 array at an address."""
+    return carray(_pointer(address), _ANY, np.int32)
+
+
+@kernel
+def shorts(address):
+    """Return the uint16 array at an address."""
+    return carray(_pointer(address), _ANY, np.uint16)
+
+
+@kernel
+def truths(address):
+    """Return the array of bool at an address."""
+    return carray(_pointer(address), _ANY, np.bool_)
 
 
 # Stopping rules, and why an end is where it is: places in the list of streamlines.Stop.
@@ -39,27 +118,26 @@ LARGEST = 65535  # amplitude of a row's maximum
 
 
 class Field(NamedTuple):
-    """An image as kernels see it.
+    """An image as kernels see it; arrays are addresses.
 
     Vertices of the sphere are numbered 2 x axis + sign, so that ``v ^ 1`` is opposite to ``v``.
 
     Parameters
     ----------
-    shape : tuple of int
-        Voxels along each axis. The cells have one more at either side, which repeat the
-        outermost, so that interpolation needs no clipping.
-    row : ndarray of int32, shape (N, 4)
-        Of each cell: its row of amplitudes (0 where it has none); the rest is ``value``.
-    value : ndarray of float32, shape (N, 4)
-        The same memory. Of each cell: -, amplitude of the unit of its row, first and second
-        map of the stopping rule.
-    rows : ndarray of uint16, shape (R, V)
+    nx, ny, nz : int
+        Voxels along each axis.
+    cells : float32 or int32, shape (nx + 2, ny + 2, nz + 2, 4)
+        Of each voxel: its row of amplitudes (an int32, 0 where it has none), the amplitude of
+        the unit of its row, first and second map of the stopping rule. There is one more at
+        either side, which repeats the outermost, so that interpolation needs no clipping.
+    n_axes : int
+    rows : uint16, shape (R, n_axes)
         Amplitudes along the axes in units of 1 / 65535 of the row's largest. Row 0 is zero.
-    cone_start : ndarray of int32, shape (V + 1,)
-    cone : ndarray of int16
+    cone_start : int32, shape (n_axes + 1,)
+    cone : uint16
         Vertices no further than the largest angle from vertex ``2 a`` are
         ``cone[cone_start[a]:cone_start[a + 1]]``.
-    steps : ndarray, shape (2 V, 3)
+    steps : float64, shape (2 n_axes, 3)
         A step along each vertex, in voxels.
     pmf_threshold : float
     rule : int
@@ -69,54 +147,47 @@ class Field(NamedTuple):
         Of the CMC rule.
     """
 
-    shape: tuple[int, int, int]
-    row: NDArray[np.int32]
-    value: NDArray[np.float32]
-    rows: NDArray[np.uint16]
-    cone_start: NDArray[np.int32]
-    cone: NDArray[np.int16]
-    steps: NDArray[np.float64]
+    nx: int
+    ny: int
+    nz: int
+    cells: int
+    n_axes: int
+    rows: int
+    cone_start: int
+    cone: int
+    steps: int
     pmf_threshold: float
     rule: int
     rule_threshold: float
     rule_power: float
 
 
-class Stream(NamedTuple):
-    """The random numbers of one half of one streamline: key, and what their counters share."""
-
-    key0: int
-    key1: int
-    seed: int
-    direction: int
-    half: int
-
-
 class Corners(NamedTuple):
-    """The eight cells around a point, as `look` writes them.
+    """The eight cells around a point, as `look` writes them; arrays are addresses.
 
     Parameters
     ----------
-    start : ndarray of int64, shape (8,)
+    start : int64, shape (8,)
         Where each one's row starts.
-    share : ndarray of float32, shape (8,)
+    share : float32, shape (8,)
         Interpolation weight of the unit of each row: ``sum(share * rows)`` is the fODF.
-    values : ndarray of float32, shape (V,)
+    values : float32, shape (n_axes,)
         Room for the fODF along every axis.
     """
 
-    start: NDArray[np.int64]
-    share: NDArray[np.float32]
-    values: NDArray[np.float32]
+    start: int
+    share: int
+    values: int
 
 
-@kernel
-def make_corners(field):  # type: ignore[no-untyped-def]
-    """Make room for what `look` writes."""
-    n_axes = field.rows.shape[1]
-    return Corners(
-        np.empty(8, np.int64), np.empty(8, np.float32), np.empty(n_axes, np.float32)
-    )
+class Stream(NamedTuple):
+    """The random numbers of one half of one streamline: key, and what their counters share."""
+
+    key0: np.uint64
+    key1: np.uint64
+    seed: np.uint64
+    direction: np.uint64
+    half: np.uint64
 
 
 _M0, _M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
@@ -125,17 +196,22 @@ _MASK, _32 = np.uint64(0xFFFFFFFF), np.uint64(32)
 
 
 @kernel
-def philox(c0, c1, c2, c3, k0, k1):  # type: ignore[no-untyped-def]
+def philox(c0, c1, c2, c3, k0, k1):
     """Philox4x32-10 (Salmon 2011): four words of counter and two of key give four words."""
     for _ in range(10):
         one, other = c0 * _M0, c2 * _M1
-        c0, c1, c2, c3 = (other >> _32) ^ c1 ^ k0, other & _MASK, (one >> _32) ^ c3 ^ k1, one & _MASK
+        c0, c1, c2, c3 = (
+            (other >> _32) ^ c1 ^ k0,
+            other & _MASK,
+            (one >> _32) ^ c3 ^ k1,
+            one & _MASK,
+        )
         k0, k1 = (k0 + _W0) & _MASK, (k1 + _W1) & _MASK
     return c0, c1, c2, c3
 
 
 @kernel
-def make_stream(rng_seed, seed, direction, half):  # type: ignore[no-untyped-def]
+def make_stream(rng_seed, seed, direction, half):
     """Return the stream of a half (0 or 1) of a streamline from a seed."""
     key, index = np.uint64(rng_seed), np.uint64(seed)
     return Stream(
@@ -148,47 +224,53 @@ def make_stream(rng_seed, seed, direction, half):  # type: ignore[no-untyped-def
 
 
 @kernel
-def random_words(stream, purpose, turn, particle, attempt):  # type: ignore[no-untyped-def]
-    """Return four words that no other purpose, turn (32 bits), particle (11) or attempt (16)
-    of any stream has."""
+def make_counter(stream, purpose, turn, particle, attempt):
+    """Return four words that are those of no other stream, purpose, turn, particle and attempt.
+
+    A turn may have 32 bits, a particle 11 and an attempt 16.
+    """
     last = (
         (np.uint64(purpose) << np.uint64(_PURPOSE))
         | stream.half
         | (np.uint64(particle) << np.uint64(_PARTICLE))
         | np.uint64(attempt)
     )
-    return philox(
-        stream.seed, stream.direction, np.uint64(turn), last, stream.key0, stream.key1
-    )
+    return stream.seed, stream.direction, np.uint64(turn), last
 
 
 @kernel
-def uniform(high, low):  # type: ignore[no-untyped-def]
+def random_words(stream, purpose, turn, particle, attempt):
+    """Return four random words (32 bits each)."""
+    c0, c1, c2, c3 = make_counter(stream, purpose, turn, particle, attempt)
+    return philox(c0, c1, c2, c3, stream.key0, stream.key1)
+
+
+@kernel
+def uniform(high, low):
     """Turn two words into a number in [0, 1) of 53 bits."""
     return np.float64(((high << _32) | low) >> np.uint64(11)) * 2.0**-53
 
 
 @kernel
-def is_inside(field, x, y, z):  # type: ignore[no-untyped-def]
+def is_inside(field, x, y, z):
     """Tell whether a point, in voxels, lies in the image."""
-    nx, ny, nz = field.shape
-    return -0.5 <= x < nx - 0.5 and -0.5 <= y < ny - 0.5 and -0.5 <= z < nz - 0.5
+    return -0.5 <= x < field.nx - 0.5 and -0.5 <= y < field.ny - 0.5 and -0.5 <= z < field.nz - 0.5
 
 
 @kernel
-def look(field, x, y, z, corners):  # type: ignore[no-untyped-def]
+def look(field, x, y, z, corners):
     """Look up the eight cells around a point in the image.
 
     Returns the sum of the shares and both maps of the stopping rule.
     """
-    _, ny, nz = field.shape
+    cells, rows = floats(field.cells), ints(field.cells)
+    start, share = longs(corners.start), floats(corners.share)
     fx, fy, fz = np.floor(x), np.floor(y), np.floor(z)
     dx, dy, dz = np.float32(x - fx), np.float32(y - fy), np.float32(z - fz)
-    step_y = nz + 2
-    step_x = (ny + 2) * step_y
+    step_y = field.nz + 2
+    step_x = (field.ny + 2) * step_y
     cell = (np.int64(fx) + 1) * step_x + (np.int64(fy) + 1) * step_y + np.int64(fz) + 1
     one = np.float32(1)
-    n_axes = field.rows.shape[1]
     total, first, second = np.float32(0), np.float32(0), np.float32(0)
     corner = 0
     for i in range(2):
@@ -197,32 +279,32 @@ def look(field, x, y, z, corners):  # type: ignore[no-untyped-def]
             wxy = wx * (dy if j else one - dy)
             for k in range(2):
                 weight = wxy * (dz if k else one - dz)
-                here = np.uint64(cell + i * step_x + j * step_y + k)
-                corners.start[corner] = np.int64(field.row[here, 0]) * n_axes
-                part = weight * field.value[here, 1]
-                corners.share[corner] = part
+                here = np.uint64(4 * (cell + i * step_x + j * step_y + k))
+                start[corner] = np.int64(rows[here]) * field.n_axes
+                part = weight * cells[here + np.uint64(1)]
+                share[corner] = part
                 total += part
-                first += weight * field.value[here, 2]
-                second += weight * field.value[here, 3]
+                first += weight * cells[here + np.uint64(2)]
+                second += weight * cells[here + np.uint64(3)]
                 corner += 1
     if field.rule == BINARY:
         nearest = cell + (dx >= 0.5) * step_x + (dy >= 0.5) * step_y + (dz >= 0.5)
-        first = field.value[nearest, 2]
+        first = cells[np.uint64(4 * nearest + 2)]
     return total, first, second
 
 
 @kernel
-def amplitude(field, corners, axis):  # type: ignore[no-untyped-def]
+def amplitude(field, corners, axis):
     """Interpolate the fODF along an axis."""
-    rows = field.rows.ravel()
+    rows, start, share = shorts(field.rows), longs(corners.start), floats(corners.share)
     value = np.float32(0)
     for corner in range(8):
-        value += corners.share[corner] * np.float32(rows[np.uint64(corners.start[corner] + axis)])
+        value += share[corner] * np.float32(rows[np.uint64(start[corner] + axis)])
     return value
 
 
 @kernel
-def ask_rule(field, first, second, stream, turn, particle):  # type: ignore[no-untyped-def]
+def ask_rule(field, first, second, stream, turn, particle):
     """Ask the stopping rule, given its maps at a point."""
     if field.rule == THRESHOLD:
         return GO_ON if first > field.rule_threshold else STOPPING_RULE
@@ -242,31 +324,32 @@ def ask_rule(field, first, second, stream, turn, particle):  # type: ignore[no-u
 
 
 @kernel
-def fill_amplitudes(field, corners):  # type: ignore[no-untyped-def]
+def fill_amplitudes(field, corners):
     """Interpolate the fODF along every axis, into ``corners.values``; return the largest."""
-    rows, values = field.rows.ravel(), corners.values
-    values[:] = 0
+    rows, start, share = shorts(field.rows), longs(corners.start), floats(corners.share)
+    values = floats(corners.values)
+    for axis in range(field.n_axes):
+        values[np.uint64(axis)] = 0
     for corner in range(8):
-        share = corners.share[corner]
-        if share > 0:
-            first = np.uint64(corners.start[corner])
-            for axis in range(len(values)):
-                values[axis] += share * np.float32(rows[first + np.uint64(axis)])
+        part, first = share[corner], start[corner]
+        if part > 0:
+            for axis in range(field.n_axes):
+                values[np.uint64(axis)] += part * np.float32(rows[np.uint64(first + axis)])
     largest = np.float32(0)
-    for axis in range(len(values)):
-        if values[axis] > largest:
-            largest = values[axis]
+    for axis in range(field.n_axes):
+        if values[np.uint64(axis)] > largest:
+            largest = values[np.uint64(axis)]
     return largest
 
 
 @kernel
-def why_no_direction(field, corners):  # type: ignore[no-untyped-def]
+def why_no_direction(field, corners):
     """Tell a point where all directions are outside the cone from one without any."""
     return ANGLE if fill_amplitudes(field, corners) > 0 else NO_DIRECTION
 
 
 @kernel
-def fill_rows(coefficients, basis, voxels, rows, unit):  # type: ignore[no-untyped-def]
+def fill_rows(coefficients, basis, voxels, rows, unit):
     """Evaluate spherical harmonics (N, C) at some voxels along axes, as rows of integers.
 
     Parameters
@@ -275,22 +358,22 @@ def fill_rows(coefficients, basis, voxels, rows, unit):  # type: ignore[no-untyp
     basis : ndarray, shape (C, V)
     voxels : ndarray of int, shape (n,)
     rows : ndarray of uint16, shape (n, V)
-        Written; negative amplitudes are 0.
+        Zero, written to; negative amplitudes are 0.
     unit : ndarray of float32, shape (n,)
         Written: the amplitude of 1 in each row.
     """
     n_axes = basis.shape[1]
     values = np.empty(n_axes)
     for n in range(len(voxels)):
-        values[:] = 0
+        for axis in range(n_axes):
+            values[axis] = 0
         for degree in range(basis.shape[0]):
             coefficient = np.float64(coefficients[voxels[n], degree])
             for axis in range(n_axes):
                 values[axis] += coefficient * basis[degree, axis]
         largest = values.max()
         if largest <= 0:
-            rows[n, :] = 0
-            unit[n] = 0
+            unit[n] = 0  # and rows are zero to begin with
             continue
         unit[n] = largest / LARGEST
         for axis in range(n_axes):
@@ -298,7 +381,7 @@ def fill_rows(coefficients, basis, voxels, rows, unit):  # type: ignore[no-untyp
 
 
 @kernel
-def find_peaks(values, neighbours, near, relative, peaks):  # type: ignore[no-untyped-def]
+def find_peaks(values, neighbours, near, relative, peaks):
     """Find the largest peaks of a function on axes, largest first.
 
     Parameters
@@ -352,7 +435,17 @@ def find_peaks(values, neighbours, near, relative, peaks):  # type: ignore[no-un
 
 
 @kernel
-def put_streamlines(points, lengths, places, out):  # type: ignore[no-untyped-def]
+def enlarge(points, n_used, n_rows):
+    """Copy the points used to an array with more rows."""
+    larger = np.empty((n_rows, 3), np.float32)
+    for n in range(n_used):
+        for axis in range(3):
+            larger[n, axis] = points[n, axis]
+    return larger
+
+
+@kernel
+def put_streamlines(points, lengths, places, out):
     """Copy streamlines that lie one after another to other places.
 
     Parameters
@@ -364,5 +457,7 @@ def put_streamlines(points, lengths, places, out):  # type: ignore[no-untyped-de
     """
     first = 0
     for t in range(len(lengths)):
-        out[places[t] : places[t] + lengths[t]] = points[first : first + lengths[t]]
+        for n in range(lengths[t]):
+            for axis in range(3):
+                out[places[t] + n, axis] = points[first + n, axis]
         first += lengths[t]

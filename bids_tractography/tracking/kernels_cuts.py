@@ -15,7 +15,7 @@ from bids_tractography.tracking.kernels import (
 
 
 @kernel
-def map_at(values, nearest, x, y, z):  # type: ignore[no-untyped-def]
+def map_at(values, nearest, x, y, z):
     """Return a map (X, Y, Z) at a point of the image, in voxels.
 
     Interpolated linearly, the outermost voxels holding up to the border; or of the nearest voxel.
@@ -40,7 +40,7 @@ def map_at(values, nearest, x, y, z):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def any_direction(volume, point):  # type: ignore[no-untyped-def]
+def any_direction(volume, point):
     """Tell whether a volume of amplitudes (X, Y, Z, V), none negative, is positive at a point."""
     low = np.floor(point)
     for corner in range(8):
@@ -58,7 +58,7 @@ def any_direction(volume, point):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def goes_on(volume, vertices, point, heading, cos_angle, pmf_threshold):  # type: ignore[no-untyped-def]
+def goes_on(volume, vertices, point, heading, cos_angle, pmf_threshold):
     """Tell whether the cone around a heading (3,), of any length, holds a direction."""
     values = np.zeros(volume.shape[3])
     low = np.floor(point)
@@ -87,7 +87,7 @@ def goes_on(volume, vertices, point, heading, cos_angle, pmf_threshold):  # type
 
 
 @kernel
-def cut(  # type: ignore[no-untyped-def]
+def cut(
     points,
     offsets,
     seeds,
@@ -167,21 +167,21 @@ def cut(  # type: ignore[no-untyped-def]
                 ):
                     reason = IMAGE_BORDER
                     break
-                if not map_at(values, nearest, x, y, z) > threshold:  # type: ignore[no-untyped-call]
+                if not map_at(values, nearest, x, y, z) > threshold:
                     reason = STOPPING_RULE
                     break
                 p += step
             if reason < 0:
                 if abs(p - seed) + 1 >= cap:
                     reason = MAX_LENGTH
-                elif any_direction(volume, points[p] - shift):  # type: ignore[no-untyped-call]
+                elif any_direction(volume, points[p] - shift):
                     reason = ANGLE
                 else:
                     reason = NO_DIRECTION
                 straight = cos_angle <= 1
                 if (straight and reason == ANGLE) and (
                     p == seed
-                    or goes_on(  # type: ignore[no-untyped-call]
+                    or goes_on(
                         volume,
                         vertices,
                         points[p] - shift,

@@ -1,75 +1,29 @@
-"""Compiled trackers whose directions are vertices of the sphere: prob, det, closest_peak."""
+"""Compiled ways to choose the next vertex of the sphere: drawn, or the largest."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
-from numpy.typing import NDArray
 
 from bids_tractography.tracking.kernels import (
     DIRECTION,
-    GO_ON,
-    IMAGE_BORDER,
     LARGEST,
     LAST_ATTEMPT,
-    MAX_LENGTH,
     amplitude,
-    ask_rule,
     fill_amplitudes,
-    find_peaks,
-    is_inside,
+    floats,
+    ints,
     kernel,
-    look,
-    make_corners,
-    make_stream,
+    longs,
     random_words,
+    shorts,
     uniform,
-    why_no_direction,
 )
 
-PROB, DET, CLOSEST_PEAK = range(3)
 _ATTEMPTS = 8  # blocks of random numbers, two draws each, before the whole cone is summed
-
-# Rejections: places in the list of streamlines.Rejection.
-TOO_LONG, DEAD_END, TOO_SHORT = range(3)
-
-
-class Plan(NamedTuple):
-    """What is asked of streamlines.
-
-    Parameters
-    ----------
-    algorithm : int
-    rng_seed : int
-    max_directions : int
-    min_points, max_points : int
-        Of streamlines that are kept.
-    is_dead : ndarray of bool, shape (n_stops,)
-        Ends for which a streamline is rejected.
-    to_mm : ndarray, shape (3, 4)
-        Voxels to RAS+ mm.
-    neighbours : ndarray of int32, shape (V, k)
-    near : ndarray of bool, shape (V, V)
-        Pairs of axes too close to be two peaks.
-    relative_peak : float
-        Least share of the largest peak.
-    """
-
-    algorithm: int
-    rng_seed: int
-    max_directions: int
-    min_points: int
-    max_points: int
-    is_dead: NDArray[np.bool_]
-    to_mm: NDArray[np.float64]
-    neighbours: NDArray[np.int32]
-    near: NDArray[np.bool_]
-    relative_peak: float
 
 
 @kernel
-def draw_vertex(field, corners, total, last, stream, turn, particle):  # type: ignore[no-untyped-def]
+def draw_vertex(field, corners, total, last, stream, turn, particle):
     """Draw a vertex of the cone with the probability of its interpolated amplitude, or -1.
 
     A corner is proposed by its weight times its maximum, a vertex uniformly, and the pair
@@ -79,10 +33,11 @@ def draw_vertex(field, corners, total, last, stream, turn, particle):  # type: i
     """
     if total <= 0:
         return -1
-    rows = field.rows.ravel()
+    rows, start, share = shorts(field.rows), longs(corners.start), floats(corners.share)
+    cone, cone_start = shorts(field.cone), ints(field.cone_start)
     flip = last & 1
-    first = np.int64(field.cone_start[last >> 1])
-    size = np.int64(field.cone_start[(last >> 1) + 1]) - first
+    first = np.int64(cone_start[last >> 1])
+    size = np.int64(cone_start[(last >> 1) + 1]) - first
     scale = total * np.float32(2.0**-24)
     # The interpolated maximum is no less than the maximum of what is interpolated: above its
     # share an amplitude counts for sure, and only below it the other has to be known.
@@ -96,12 +51,12 @@ def draw_vertex(field, corners, total, last, stream, turn, particle):  # type: i
             part = np.float32(0)
             corner = 0
             for c in range(7):
-                part += corners.share[c]
+                part += share[c]
                 corner += where >= part
             bits = ((high & np.uint64(0xFF)) << np.uint64(16)) | (low >> np.uint64(16))
             chosen = (np.int64(bits) * size) >> 24
-            vertex = np.int64(field.cone[first + chosen]) ^ flip
-            value = np.int64(rows[np.uint64(corners.start[corner] + (vertex >> 1))])
+            vertex = np.int64(cone[np.uint64(first + chosen)]) ^ flip
+            value = np.int64(rows[np.uint64(start[corner] + (vertex >> 1))])
             if np.int64(low & np.uint64(0xFFFF)) < value:
                 value = amplitude(field, corners, vertex >> 1)
                 if value >= enough:
@@ -114,23 +69,24 @@ def draw_vertex(field, corners, total, last, stream, turn, particle):  # type: i
 
 
 @kernel
-def draw_from_sum(field, corners, last, stream, turn, particle):  # type: ignore[no-untyped-def]
+def draw_from_sum(field, corners, last, stream, turn, particle):
     """Do the same by summing the cone."""
+    cone, cone_start, values = shorts(field.cone), ints(field.cone_start), floats(corners.values)
     flip = last & 1
-    first, stop = field.cone_start[last >> 1], field.cone_start[(last >> 1) + 1]
+    first, stop = cone_start[last >> 1], cone_start[(last >> 1) + 1]
     least = np.float32(field.pmf_threshold) * fill_amplitudes(field, corners)
     total = 0.0
     for n in range(first, stop):
-        value = corners.values[field.cone[n] >> 1]
+        value = values[cone[n] >> 1]
         if value >= least:
             total += value
     w0, w1, _, _ = random_words(stream, DIRECTION, turn, particle, LAST_ATTEMPT)
     left = uniform(w0, w1) * total
     vertex = -1
     for n in range(first, stop):
-        value = corners.values[field.cone[n] >> 1]
+        value = values[cone[n] >> 1]
         if value >= least and value > 0:
-            vertex = np.int64(field.cone[n]) ^ flip
+            vertex = np.int64(cone[n]) ^ flip
             left -= value
             if left < 0:
                 break
@@ -138,12 +94,13 @@ def draw_from_sum(field, corners, last, stream, turn, particle):  # type: ignore
 
 
 @kernel
-def largest_vertex(field, corners, total, last):  # type: ignore[no-untyped-def]
+def largest_vertex(field, corners, total, last):
     """Return the vertex of the cone with the largest interpolated amplitude, or -1."""
+    cone, cone_start = shorts(field.cone), ints(field.cone_start)
     flip = last & 1
     best, largest = -1, np.float32(0)
-    for n in range(field.cone_start[last >> 1], field.cone_start[(last >> 1) + 1]):
-        vertex = np.int64(field.cone[n])
+    for n in range(cone_start[last >> 1], cone_start[(last >> 1) + 1]):
+        vertex = np.int64(cone[n])
         value = amplitude(field, corners, vertex >> 1)
         if value > largest:
             best, largest = vertex ^ flip, value
@@ -153,152 +110,3 @@ def largest_vertex(field, corners, total, last):  # type: ignore[no-untyped-def]
     ):
         return -1
     return best
-
-
-@kernel
-def track_half(field, plan, corners, seed, vertex, stream, n_before, points):  # type: ignore[no-untyped-def]
-    """Track one half of a streamline.
-
-    Parameters
-    ----------
-    field : Field
-    plan : Plan
-    corners : Corners
-    seed : tuple of float
-        Voxels.
-    vertex : int
-        Direction to set out from.
-    stream : Stream
-    n_before : int
-        Points that the streamline has so far.
-    points : ndarray, shape (n, 3)
-        Written: the points after the seed, in voxels.
-
-    Returns
-    -------
-    n, stop, vertex : int
-        Points, why it ended, and the vertex of its first step (the one given if there is none).
-    """
-    x, y, z = seed
-    total, _, _ = look(field, x, y, z, corners)
-    n, first, last = 0, vertex, vertex
-    while True:
-        if plan.algorithm == PROB:
-            vertex = draw_vertex(field, corners, total, last, stream, n, 0)
-        else:
-            vertex = largest_vertex(field, corners, total, last)
-        if vertex < 0:
-            return n, why_no_direction(field, corners), first
-        x += field.steps[vertex, 0]
-        y += field.steps[vertex, 1]
-        z += field.steps[vertex, 2]
-        if not is_inside(field, x, y, z):
-            return n, IMAGE_BORDER, first
-        total, one, other = look(field, x, y, z, corners)
-        stop = ask_rule(field, one, other, stream, n, 0)
-        if stop != GO_ON:
-            return n, stop, first
-        if n == 0:
-            first = vertex
-        if n_before + n == plan.max_points:
-            return n, MAX_LENGTH, first
-        points[n, 0], points[n, 1], points[n, 2] = x, y, z
-        n += 1
-        last = vertex
-
-
-@kernel
-def write_point(plan, x, y, z, points, n):  # type: ignore[no-untyped-def]
-    """Write a point in RAS+ mm."""
-    for axis in range(3):
-        points[n, axis] = (
-            x * plan.to_mm[axis, 0]
-            + y * plan.to_mm[axis, 1]
-            + z * plan.to_mm[axis, 2]
-            + plan.to_mm[axis, 3]
-        )
-
-
-@kernel
-def track_seeds(field, plan, positions, indices):  # type: ignore[no-untyped-def]
-    """Track from every seed.
-
-    Parameters
-    ----------
-    field : Field
-    plan : Plan
-    positions : ndarray, shape (S, 3)
-        Voxels.
-    indices : ndarray of int64, shape (S,)
-        Of the seeds in the whole list.
-
-    Returns
-    -------
-    points : ndarray of float32, shape (N, 3)
-        Of the streamlines kept, RAS+ mm, one streamline after another.
-    lengths : ndarray of int64, shape (T,)
-    owner : ndarray of int64, shape (T,)
-        Which of these seeds each streamline is of.
-    stops : ndarray of uint8, shape (T, 2)
-    tally : ndarray of int64, shape (12,)
-        Ends by reason (7), rejected by reason (3), seeds without direction, generated.
-    """
-    corners, peaks = make_corners(field), np.empty(plan.max_directions, np.int64)
-    halves = np.empty((2, plan.max_points, 3))
-    points = np.empty((64 * len(positions) + plan.max_points, 3), np.float32)
-    most = plan.max_directions * len(positions)
-    lengths, owner = np.empty(most, np.int64), np.empty(most, np.int64)
-    stops = np.empty((most, 2), np.uint8)
-    tally = np.zeros(12, np.int64)
-    n_points, n_kept = 0, 0
-    for s in range(len(positions)):
-        x, y, z = positions[s, 0], positions[s, 1], positions[s, 2]
-        n_peaks = 0
-        if is_inside(field, x, y, z):
-            look(field, x, y, z, corners)
-            fill_amplitudes(field, corners)
-            n_peaks = find_peaks(corners.values, plan.neighbours, plan.near, plan.relative_peak, peaks)
-        if n_peaks == 0:
-            tally[10] += 1
-        for direction in range(n_peaks):
-            tally[11] += 1
-            vertex = 2 * peaks[direction]
-            stream = make_stream(plan.rng_seed, indices[s], direction, 0)
-            n_ahead, stop_ahead, vertex = track_half(
-                field, plan, corners, (x, y, z), vertex, stream, 1, halves[0]
-            )
-            stop_behind, n_behind = MAX_LENGTH, 0
-            if stop_ahead != MAX_LENGTH:
-                stream = make_stream(plan.rng_seed, indices[s], direction, 1)
-                n_behind, stop_behind, _ = track_half(
-                    field, plan, corners, (x, y, z), vertex ^ 1, stream, 1 + n_ahead, halves[1]
-                )
-            if stop_ahead == MAX_LENGTH or stop_behind == MAX_LENGTH:
-                tally[MAX_LENGTH] += 2
-                tally[7 + TOO_LONG] += 1
-                continue
-            tally[stop_ahead] += 1
-            tally[stop_behind] += 1
-            n = n_ahead + 1 + n_behind
-            if plan.is_dead[stop_ahead] or plan.is_dead[stop_behind]:
-                tally[7 + DEAD_END] += 1
-                continue
-            if n < plan.min_points:
-                tally[7 + TOO_SHORT] += 1
-                continue
-            if n_points + n > len(points):
-                grown = np.empty((2 * len(points) + n, 3), np.float32)
-                grown[:n_points] = points[:n_points]
-                points = grown
-            for p in range(n_behind - 1, -1, -1):
-                write_point(plan, halves[1, p, 0], halves[1, p, 1], halves[1, p, 2], points, n_points)
-                n_points += 1
-            write_point(plan, x, y, z, points, n_points)
-            n_points += 1
-            for p in range(n_ahead):
-                write_point(plan, halves[0, p, 0], halves[0, p, 1], halves[0, p, 2], points, n_points)
-                n_points += 1
-            lengths[n_kept], owner[n_kept] = n, s
-            stops[n_kept, 0], stops[n_kept, 1] = stop_behind, stop_ahead
-            n_kept += 1
-    return points[:n_points], lengths[:n_kept], owner[:n_kept], stops[:n_kept], tally

@@ -311,7 +311,7 @@ class UnitEngine:
 
         def piece(first: int) -> tuple[Any, Any, Any]:
             some = offsets[first : first + _PIECE + 1]
-            cuts, stops, ends = cut(  # type: ignore[no-untyped-call]
+            cuts, stops, ends = cut(
                 points[some[0] : some[-1]],
                 some - some[0],
                 np.ascontiguousarray(seeds[first : first + _PIECE]),
