@@ -11,6 +11,7 @@ import hashlib
 import os
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +70,8 @@ class _BesideSource:
         return str(self._source.parent / "__pycache__")
 
     def get_source_stamp(self) -> bytes:
-        """Return what changes with the source; modification times do not survive in images."""
-        return hashlib.sha256(self._source.read_bytes()).digest()
+        """Return what changes with the source."""
+        return _stamp()
 
     def get_disambiguator(self) -> str:
         return str(self._line)
@@ -79,12 +80,29 @@ class _BesideSource:
         """Do nothing: it is there."""
 
 
+def _stamped(locator: type) -> type:
+    """Return the same place with our stamp."""
+    return type(locator.__name__, (locator,), {"get_source_stamp": lambda _: _stamp()})
+
+
+@cache
+def _stamp() -> bytes:
+    """Return what changes with the text of any kernel.
+
+    Kernels take in kernels of other modules, whose changes numba does not see; and modification
+    times do not survive in images.
+    """
+    package = Path(__file__).parent
+    texts = [path.read_bytes() for path in sorted(package.rglob("kernels*.py"))]
+    return hashlib.sha256(b"".join([*texts, Path(__file__).read_bytes()])).digest()
+
+
 class _Places(CompileResultCacheImpl):  # type: ignore[misc]
     # After the user's own (NUMBA_CACHE_DIR).
     _locator_classes = (
-        CompileResultCacheImpl._locator_classes[0],
+        _stamped(CompileResultCacheImpl._locator_classes[0]),
         _BesideSource,
-        *CompileResultCacheImpl._locator_classes[1:],
+        *map(_stamped, CompileResultCacheImpl._locator_classes[1:]),
     )
 
 

@@ -119,6 +119,16 @@ class UnavailableError(TractographyError):
     exit_code = 69
 
 
+class DeviceError(UnavailableError):
+    """There is no GPU, or it cannot do what is asked."""
+
+
+class DeviceLostError(DeviceError):
+    """A GPU failed on the way; another try may do."""
+
+    exit_code = 75
+
+
 class ConfigError(TractographyError):
     """The tracking configuration has faults."""
 

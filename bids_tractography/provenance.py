@@ -44,7 +44,7 @@ def config_hash(config: Config) -> str:
 
     What changes nothing of the tractogram is left out; the engine is named with its version.
     """
-    nothing = {"tracking": {"batch_size", "engine"}, "tensor": {"v1"}}
+    nothing = {"tracking": {"batch_size", "engine", "ngpus"}, "tensor": {"v1"}}
     return sha256_of_json(config.model_dump(mode="json", exclude=nothing))
 
 

@@ -142,8 +142,10 @@ class Tracking(Section):
 
     algorithm: Algorithm = Probabilistic()
     """The tracker and its parameters."""
-    engine: Literal["auto", "cpu", "dipy"] = "auto"
-    """What runs the tracker."""
+    engine: Literal["auto", "cpu", "dipy", "cuda"] = "auto"
+    """What runs the tracker; auto takes a GPU where there is one that can, the CPU elsewhere."""
+    ngpus: Annotated[int, Field(ge=1, le=64)] | None = None
+    """GPUs that the engine cuda uses, all of them when null; it changes nothing but the time."""
     include: tuple[Mask, ...] = ()
     """Streamlines are kept if they have a point in every one of these masks."""
     exclude: tuple[Mask, ...] = ()
@@ -166,6 +168,8 @@ class Tracking(Section):
             raise ValueError("max_length_mm is smaller than min_length_mm")
         if self.max_length_mm < self.algorithm.step_size_mm:
             raise ValueError("max_length_mm is smaller than one step")
+        if self.ngpus is not None and self.engine != "cuda":
+            raise ValueError("ngpus is for engine cuda: name that engine, or leave ngpus out")
         return self
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from bids_tractography.config import Config
 from bids_tractography.config.tracking import Tracking
 from bids_tractography.reconst.fodf import Fodf
 from bids_tractography.seeding import SeedBatch
@@ -79,6 +80,10 @@ class EngineKind:
         Where it departs from the documented meaning of the configuration; for the sidecar.
     build : callable
         Takes the problem and a number of threads.
+    unavailable : callable
+        Why it cannot run on this machine, if so.
+    limits : callable
+        What of a configuration it cannot do, beside algorithm and stopping rule, if anything.
     """
 
     name: str
@@ -88,6 +93,8 @@ class EngineKind:
     batch_size: int
     differences: tuple[str, ...]
     build: Callable[[TrackingProblem, int], Engine]
+    unavailable: Callable[[Tracking], str | None] = lambda tracking: None
+    limits: Callable[[Config], str | None] = lambda config: None
 
 
 class Tracker(Protocol):
