@@ -56,6 +56,7 @@ from bids_tractography.tracking import choose_engine
 
 logger = logging.getLogger(__name__)
 
+
 @dataclass(frozen=True)
 class Request:
     """What the user asks for.
@@ -241,9 +242,7 @@ def _job(request: Request, datasets: list[Dataset], run: DwiRun) -> Job:
     tissue = None
     if run.tissue is not None:
         fractions = request.config.model.kind == "msmt_csd"
-        tissue = choose_source(
-            request.config.tissue, run.tissue, run.named, from_model=fractions
-        )
+        tissue = choose_source(request.config.tissue, run.tissue, run.named, from_model=fractions)
     return Job(
         run=run,
         tissue=tissue,

@@ -69,6 +69,10 @@ def examine(n_threads: int) -> Iterator[Finding]:
     with tempfile.TemporaryDirectory() as folder:
         dataset = write_phantom(Path(folder) / "phantom")
         for kind in ENGINES.values():
+            missing = kind.unavailable(Tracking())
+            if missing:
+                yield Finding(f"trial of {kind.name}", None, f"not on this machine: {missing}")
+                continue
             yield _trial(kind, dataset, Path(folder) / kind.name, n_procs=1, n_threads=n_threads)
         best = next(iter(ENGINES.values()))
         yield _trial(best, dataset, Path(folder) / "processes", n_procs=2, n_threads=1)

@@ -104,7 +104,7 @@ def estimate(job: Job) -> Estimate:
     seconds += (time.perf_counter() - begin) / few_share
     maps = {name: getattr(tensor, name) for name in TENSOR_MAPS}
     sources = Sources(dwi.grid, {**maps, "gfa": gfa(model.coefficients)}, sample, job.run.named)
-    seeds = _count_seeds(job, sources, np.count_nonzero(brain), share)
+    seeds = _count_seeds(job, sources, int(np.count_nonzero(brain)), share)
     return _scaled_up(job, dwi, brain, seeds, seconds, model.record)
 
 
@@ -134,9 +134,10 @@ def _count_seeds(job: Job, sources: Sources, n_brain: int, share: float) -> int:
     try:
         mask = make_mask(config.mask, sources, "seeding.mask")
         sampled = set(mask.parents) & {*sources.maps, "brain"}
-        voxels = np.count_nonzero(mask.data & sources.brain) / share if sampled else mask.n_voxels
+        inside = int(np.count_nonzero(mask.data & sources.brain))
+        voxels = inside / share if sampled else float(mask.n_voxels)
     except EmptyMaskError:
-        voxels = 0
+        voxels = 0.0
     except KeyError:  # tissue, which is not made here
         voxels = _TISSUE_SHARE * n_brain
     match config.seeds:

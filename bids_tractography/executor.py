@@ -72,9 +72,7 @@ def run_jobs(
                 child.terminate()
 
 
-def run_job(
-    job: Job, report: Callable[[Progress], None], track: Tracker = track_here
-) -> Outcome:
+def run_job(job: Job, report: Callable[[Progress], None], track: Tracker = track_here) -> Outcome:
     """Run a job in this process; what goes wrong is a value."""
     try:
         return process_dwi(job, report, track)

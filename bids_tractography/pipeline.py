@@ -64,9 +64,7 @@ class Progress:
     seeds_per_second: float
 
 
-def process_dwi(
-    job: Job, report: Callable[[Progress], None], track: Tracker = track_here
-) -> Done:
+def process_dwi(job: Job, report: Callable[[Progress], None], track: Tracker = track_here) -> Done:
     """Turn a DWI run into maps, masks, a tractogram and their sidecars.
 
     Parameters

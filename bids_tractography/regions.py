@@ -55,7 +55,7 @@ class RegionMaker:
     def acceptance(self) -> Regions:
         """Make the masks that streamlines have to pass, and those they must not enter."""
         tracking = self._job.config.tracking
-        made = {}
+        made: dict[str, list[NDArray[np.bool_]]] = {}
         for name, verb in (("include", "have to pass"), ("exclude", "must not enter")):
             made[name] = []
             for place, config in enumerate(getattr(tracking, name)):
@@ -98,8 +98,8 @@ class RegionMaker:
             ("pft_include", include, "Where streamlines end well: grey matter, or no tissue."),
             ("pft_exclude", exclude, "Where streamlines end badly: cerebrospinal fluid."),
         ):
-            parents = [self._job.paths[tissue] for tissue in ("wm", "gm", "csf")]
-            sidecar = Sidecar(text, parents, {"SkullStripped": True})
+            origins = [self._job.paths[tissue] for tissue in ("wm", "gm", "csf")]
+            sidecar = Sidecar(text, origins, {"SkullStripped": True})
             self._write_map(name, data, sidecar, {"kind": config.kind})
         rule = ActRule(include, exclude) if config.kind == "act" else CmcRule(include, exclude)
         text = (

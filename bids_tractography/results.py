@@ -32,7 +32,7 @@ from bids_tractography.seeding import SeedList
 from bids_tractography.sidecars import density_sidecar, import_sidecar, tractogram_sidecar
 from bids_tractography.tracking import choose_engine
 from bids_tractography.tractogram import linearise
-from bids_tractography.tractogram.base import Streamlines
+from bids_tractography.tractogram.base import Streamlines, Writer
 from bids_tractography.tractogram.formats import writers
 from bids_tractography.tractogram.imported import bring, check_tractogram
 from bids_tractography.tractogram.store import BatchStore
@@ -67,7 +67,7 @@ def write_tractogram(
         values = [store.per_streamline(name) for name in output.per_streamline]
         makers = writers(output, values).values()
         for path, write in zip(products.paths, makers, strict=True):
-            job.outputs.write_data(path, lambda p, write=write: write(p, written, fit.grid))
+            _write(job, path, write, written, fit.grid)
         content = content_hash(written, output.dtype)
     watch.add("tracking", store.seconds, store.cpu_seconds)
     record = TractogramRecord(
@@ -126,9 +126,11 @@ def import_tractogram(
     logger.info("%s: %d streamlines brought in.", job.name, tractogram.n_streamlines)
 
 
-def _write_density(
-    job: Job, data: NDArray[np.int32], grid: Grid, fingerprint: Fingerprint
-) -> None:
+def _write(job: Job, path: Path, write: Writer, tractogram: Streamlines, grid: Grid) -> None:
+    job.outputs.write_data(path, lambda temporary: write(temporary, tractogram, grid))
+
+
+def _write_density(job: Job, data: NDArray[np.int32], grid: Grid, fingerprint: Fingerprint) -> None:
     record = Record(fingerprint=fingerprint)
     job.outputs.write_map(job.paths["tdi"], data, grid, density_sidecar(job), record)
 

@@ -184,7 +184,7 @@ def test_the_same_key_in_two_sections_is_no_repetition(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("override", ["seeding.mask.map=md", "stopping.map=md"])
 def test_the_threshold_of_fa_is_no_default_for_other_maps(override: str) -> None:
-    with pytest.raises(ConfigError, match="say (above or )?below which value"):
+    with pytest.raises(ConfigError, match=r"say (above or )?below which value"):
         load_config(None, [override])
 
 
@@ -701,7 +701,8 @@ def test_every_file_is_listed_with_its_key() -> None:
     config = load_config(
         None,
         [
-            "seeding.mask={kind: any, of: [{kind: file, path: a.nii}, {map: {path: b.nii}, above: 1}]}",
+            "seeding.mask={kind: any, of: [{kind: file, path: a.nii}, "
+            "{map: {path: b.nii}, above: 1}]}",
             "stopping={kind: binary, mask: {kind: roi, files: [c.nii, d.nii]}}",
             "tracking.exclude=[{kind: labels, path: e.nii, include: [1]}]",
             "model={kind: precomputed, path: f.nii}",

@@ -249,7 +249,7 @@ class ParticipantFiles:
         return _only(best, f"brain masks of {dwi.filename}", "Choose with --bids-filter-file.")
 
     def _tissue_files(self, dwi: BIDSFile) -> TissueFiles:
-        def get(**query: Any) -> list[tuple[str, Path, dict[str, Any]]]:
+        def get(**query: Any) -> list[tuple[str, Path, Mapping[str, Any]]]:
             found = self._get(query)
             return [(name, Path(file.path), dict(file.entities)) for name, file in found]
 

@@ -246,6 +246,7 @@ def deconvolve(signals: NDArray[np.float64], problem: _Problem) -> NDArray[np.fl
     -------
     ndarray, shape (n, C)
     """
-    return constrained_deconvolution(
+    solved: NDArray[np.float64] = constrained_deconvolution(
         np.ascontiguousarray(signals), *problem.matrices, problem.threshold, _MAX_ITERATIONS
     )
+    return solved

@@ -49,7 +49,7 @@ def gfa(coefficients: NDArray[np.float32]) -> NDArray[np.float32]:
     power = np.einsum("...c,...c->...", coefficients, coefficients, dtype=np.float64)
     mean = coefficients[..., 0].astype(np.float64) ** 2
     share = np.divide(mean, power, out=np.ones_like(power), where=power > 0)
-    return np.sqrt(np.clip(1 - share, 0, 1)).astype(np.float32)
+    return np.asarray(np.sqrt(np.clip(1 - share, 0, 1)), np.float32)
 
 
 def n_coefficients(sh_order: int) -> int:

@@ -13,8 +13,6 @@ from numpy.typing import NDArray
 
 from bids_tractography.config.tissue import (
     AutoTissue,
-    DsegTissue,
-    FiveTissueTypes,
     GivenTissue,
     T1wTissue,
 )

@@ -122,7 +122,7 @@ def _brain(even: Volume, grid: Grid) -> Mask:
     core = ndimage.distance_transform_edt(np.pad(tissue, 1), size)[1:-1, 1:-1, 1:-1] > _EROSION_MM
     labels, n_lumps = ndimage.label(core)
     if not n_lumps:
-        return core
+        return np.asarray(core, bool)
     counts = np.bincount(labels.ravel())
     counts[0] = 0
     lump = labels == counts.argmax()
@@ -185,9 +185,7 @@ def _cropped(
     return np.where(mask, data, 0)[box].astype(np.float64), affine
 
 
-def dice(
-    t1w_grid: Grid, mask: Mask, grid: Grid, brain: Mask, to_dwi: NDArray[np.float64]
-) -> float:
+def dice(t1w_grid: Grid, mask: Mask, grid: Grid, brain: Mask, to_dwi: NDArray[np.float64]) -> float:
     """Return the Dice overlap of two brain masks on the grid of the second."""
     moved = (
         resample(Image(mask.astype(np.float32), t1w_grid), grid, nearest=False, to_world=to_dwi)

@@ -17,8 +17,9 @@ __all__ = ["ENGINES", "choose_engine"]
 
 logger = logging.getLogger(__name__)
 
-# The first that can do what is asked is the one that "auto" takes.
-ENGINES: Mapping[str, EngineKind] = {CUDA.name: CUDA, CPU.name: CPU, DIPY.name: DIPY}
+# The first that can do what is asked is the one that "auto" takes. CUDA is not before the CPU
+# until its tests have passed on a GPU (make gpu-test).
+ENGINES: Mapping[str, EngineKind] = {CPU.name: CPU, CUDA.name: CUDA, DIPY.name: DIPY}
 
 
 def choose_engine(config: Config) -> EngineKind:

@@ -115,9 +115,7 @@ def track_one(engine: Engine, seeds: SeedBatch) -> TrackedBatch:
     """Track a batch and take the time."""
     wall, cpu = time.perf_counter(), time.process_time()
     streamlines = engine.track(seeds)
-    return TrackedBatch(
-        seeds, streamlines, time.perf_counter() - wall, time.process_time() - cpu
-    )
+    return TrackedBatch(seeds, streamlines, time.perf_counter() - wall, time.process_time() - cpu)
 
 
 def track_here(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from bids_tractography.compiled import kernel
 from bids_tractography.tracking.kernels import (
     ANGLE,
     IMAGE_BORDER,
     MAX_LENGTH,
     NO_DIRECTION,
     STOPPING_RULE,
-    kernel,
 )
 
 
