@@ -41,6 +41,9 @@ _ENTITY_ORDER = (
     *("split", "recording", "chunk", "atlas", "seg", "scale", "res", "den", "label", "desc"),
 )
 
+# What names of results have beside the entities of the DWI.
+_DERIVED = {"tract", "track", "model", "param", "label", "desc"}
+
 _BIDSIGNORE = """\
 *_tractogram.*
 *_dwimap.*
@@ -141,7 +144,9 @@ class RunOutputs:
     def remove_leftovers(self) -> None:
         """Remove temporary files of a run that was killed; only while holding its lock."""
         for path in self.folder.glob(f".tmp-*.{self.name}_*"):
-            path.unlink()
+            _, _, name = path.name.removeprefix(".tmp-").partition(".")
+            if entities_of(name).keys() - _DERIVED == self.entities.keys():  # no other run's
+                path.unlink()
 
     def write_data(self, path: Path, writer: Callable[[Path], None]) -> None:
         """Write a file under a temporary name first; a file without a sidecar is unfinished."""

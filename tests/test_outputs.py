@@ -518,3 +518,15 @@ def test_locks_that_come_and_go_do_not_hinder_each_other(tmp_path: Path) -> None
         for future in [pool.submit(hold, number) for number in range(800)]:
             future.result()
     assert not (tmp_path / ".work").exists()
+
+
+def test_leftovers_of_another_run_of_the_session_stay(tmp_path: Path) -> None:
+    ours, others = outputs_of(tmp_path), outputs_of(tmp_path, "sub-01_dir-AP_dwi.nii.gz")
+    ours.folder.mkdir(parents=True)
+    for outputs in (ours, others):
+        name = outputs.path("dwimap", model="csd", param="fod").name
+        (outputs.folder / f".tmp-0.{name}").touch()
+    ours.remove_leftovers()
+    assert [path.name for path in ours.folder.iterdir()] == [
+        ".tmp-0.sub-01_dir-AP_model-csd_param-fod_dwimap.nii.gz"
+    ]
