@@ -154,9 +154,7 @@ def _mask_of(t1w: Found, masks: Iterable[Found]) -> Path | None:
     return max(agreeing)[1] if agreeing else None
 
 
-def _one(
-    files: Iterable[Found], dwi: Mapping[str, Any], what: str, remedy: str
-) -> Found | None:
+def _one(files: Iterable[Found], dwi: Mapping[str, Any], what: str, remedy: str) -> Found | None:
     """Return the file of the best rank.
 
     Raises

@@ -115,7 +115,7 @@ def _table(path: Path) -> tuple[Path, dict[int, str]] | None:
 
 
 def _read_table(path: Path) -> dict[int, str]:
-    tissue_of = {}
+    tissue_of: dict[int, str] = {}
     with path.open(encoding="utf-8-sig", newline="") as file:
         for row in csv.DictReader(file, delimiter="\t"):
             words = [row.get("abbreviation") or "", row.get("name") or ""]
