@@ -34,7 +34,7 @@ Fractions = Mapping[str, NDArray[np.float32]]
 # Rounding of files that store fractions in 8 or 16 bits; interpolation by splines.
 _RANGE_TOLERANCE = 0.01
 _SUM_TOLERANCE = 1e-3
-_LEAST_IN_BRAIN = 0.5
+_LEAST_OVERLAP = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,8 +157,8 @@ def make_tissue(
     DataError
         If values are no fractions.
     GridError
-        If less than half of the brain's tissue lies in the DWI's brain mask, or a T1w cannot be
-        aligned.
+        If less than half of the white and grey matter lies in the DWI's brain mask, if they fill
+        less than half of it, or if a T1w cannot be aligned.
     """
     kind, paths = choose_source(
         config, files, config_files, from_model=fractions_from_model is not None
@@ -172,8 +172,8 @@ def make_tissue(
     else:
         made = _READERS[kind](paths, dwi.grid)
     fractions = _checked(made)
-    share = _share_in_brain(fractions, brain, made.sources)
-    record = {"kind": kind, **made.record, "share_in_brain": round(share, 4)}
+    overlap = _overlap(fractions, brain, made.sources)
+    record = {"kind": kind, **made.record, **overlap}
     for warning in record.get("warnings", ()):
         logger.warning("Tissue: %s", warning)
     return Tissue(**fractions, source=kind, record=record, sources=made.sources)
@@ -241,25 +241,24 @@ def _checked(made: _Made) -> dict[str, NDArray[np.float32]]:
     return {t: np.asarray(fraction / scale, np.float32) for t, fraction in fractions.items()}
 
 
-def _share_in_brain(
+def _overlap(
     fractions: Fractions, brain: NDArray[np.bool_], sources: tuple[Path, ...]
-) -> float:
-    """Return how much of the brain is covered by tissue."""
-    tissue = fractions["wm"].astype(np.float64) + fractions["gm"]
-    names = ", ".join(path.name for path in sources) or "the model"
-    if not tissue.any():
+) -> dict[str, float]:
+    """Return the share of white and grey matter in the brain, and of the brain that has tissue."""
+    matter = fractions["wm"].astype(np.float64) + fractions["gm"]
+    filled = (matter + fractions["csf"])[brain].sum() / max(np.count_nonzero(brain), 1)
+    shares = {
+        "share_in_brain": round(float(matter[brain].sum() / max(matter.sum(), 1e-9)), 4),
+        "share_of_brain": round(float(filled), 4),
+    }
+    if min(shares.values()) < _LEAST_OVERLAP:
+        names = ", ".join(path.name for path in sources) or "the model"
         raise GridError(
-            f"tissue of {names}: there is no white or grey matter in the DWI's field of view.",
-            "It is in another space than the DWI, or empty; give files in the DWI's space.",
+            f"tissue of {names}: {shares['share_in_brain']:.0%} of its white and grey matter lies "
+            f"in the DWI's brain mask, and it fills {shares['share_of_brain']:.0%} of the mask.",
+            "It seems to be in another space than the DWI; give files in the DWI's space.",
         )
-    covered = tissue + fractions["csf"]
-    share = float(min(tissue[brain].sum() / tissue.sum(), covered[brain].mean() / 1.0))
-    if share < _LEAST_IN_BRAIN:
-        raise GridError(
-            f"tissue of {names}: only {share:.0%} of it and the DWI's brain mask overlap.",
-            "It is in another space than the DWI; give files in the DWI's space.",
-        )
-    return share
+    return shares
 
 
 def include_exclude(
