@@ -8,6 +8,7 @@ import pytest
 from conftest import SHARED_DATA
 from scipy.spatial.transform import Rotation
 
+from bids_tractography.brain import brain_mask
 from bids_tractography.config.model import Gradients
 from bids_tractography.config.tissue import (
     AutoTissue,
@@ -20,7 +21,7 @@ from bids_tractography.config.tissue import (
 from bids_tractography.dwi import read_dwi
 from bids_tractography.errors import DataError, GridError, NoInputError
 from bids_tractography.images import read_image
-from bids_tractography.masks import brain_mask, interface
+from bids_tractography.masks import interface
 from bids_tractography.phantom import ScanGrid, write_dwi, write_t1w, write_tissue
 from bids_tractography.tissue import (
     Tissue,
