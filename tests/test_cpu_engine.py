@@ -111,10 +111,10 @@ def test_no_two_draws_share_their_random_numbers(one: Any, place: int, other: An
 def corners_of(engine: CpuEngine, point: Any) -> tuple[Any, float, Any]:
     """Look at a point in voxels; return the corners, their weight and what keeps them alive."""
     start, share = np.zeros(8, np.int64), np.zeros(8, np.float32)
-    values = np.zeros(engine._field.n_axes, np.float32)
-    corners = kernels.Corners(*(int(a.ctypes.data) for a in (start, share, values)))
+    values, peaks = np.zeros(engine._field.n_axes, np.float32), np.zeros(500, np.int64)
+    corners = kernels.Corners(*(int(a.ctypes.data) for a in (start, share, values, peaks)))
     total, _, _ = kernels.look(engine._field, *(float(p) for p in point), corners)
-    return corners, total, (start, share, values)
+    return corners, total, (start, share, values, peaks)
 
 
 @pytest.mark.parametrize("pmf_threshold", [0.0, 0.1, 0.5])

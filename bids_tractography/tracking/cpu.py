@@ -15,7 +15,7 @@ import numpy as np
 from dipy.data import default_sphere
 from numpy.typing import NDArray
 
-from bids_tractography.config.algorithm import Algorithm, ParticleFiltering
+from bids_tractography.config.algorithm import Algorithm, EuDx, ParallelTransport, ParticleFiltering
 from bids_tractography.images import Grid
 from bids_tractography.reconst.fodf import Fodf, sh_basis
 from bids_tractography.seeding import SeedBatch
@@ -28,7 +28,12 @@ from bids_tractography.stopping import (
     extent,
 )
 from bids_tractography.streamlines import DEAD, Counts, Rejection, Stop, StreamlineBatch
-from bids_tractography.tracking import kernels, kernels_particles, kernels_tracks
+from bids_tractography.tracking import (
+    kernels,
+    kernels_curves,
+    kernels_particles,
+    kernels_tracks,
+)
 from bids_tractography.tracking.base import EngineKind, TrackingProblem
 from bids_tractography.tracking.directions import (
     RELATIVE_PEAK,
@@ -39,10 +44,14 @@ from bids_tractography.tracking.directions import (
 _CHUNK = 256  # seeds that a thread takes at a time
 _ROWS = 4096  # rows that a thread makes at a time
 _TOLERANCE = 1e-9
+_NEAREST = 128  # cells along the side of a cube over which the nearest axis is tabulated
 _ALGORITHMS = {
     "prob": kernels_tracks.PROB,
     "pft": kernels_tracks.PROB,
     "det": kernels_tracks.DET,
+    "closest_peak": kernels_tracks.CLOSEST_PEAK,
+    "eudx": kernels_tracks.DET,  # curves have no part in the choice of vertices
+    "ptt": kernels_tracks.DET,
 }
 
 
@@ -73,10 +82,14 @@ class CpuEngine:
         self._algorithm = problem.tracking.algorithm
         self._grid = problem.fodf.grid
         self._n_threads = n_threads
-        self._field, self._alive = _make_field(problem, n_threads)
+        rows = _make_rows(problem.fodf, default_sphere.vertices, n_threads)
+        self._field, self._alive = _make_field(problem, rows)
         self._plan, alive = _make_plan(problem)
         self._alive += alive
-        self._peaks = _make_peaks()
+        self._peaks, alive = _make_peaks()
+        self._alive += alive
+        self._curves, alive = _make_curves(problem, rows, self._peaks)
+        self._alive += alive
 
     def track(self, seeds: SeedBatch) -> StreamlineBatch:
         """Track from every seed of a batch."""
@@ -85,12 +98,13 @@ class CpuEngine:
         pieces = [order[i : i + _CHUNK] for i in range(0, len(order), _CHUNK)]
 
         def run(piece: NDArray[np.intp]) -> _Chunk:
-            room = _make_room(self._field, self._plan, self._algorithm)
+            room = _make_room(self._field, self._plan, self._algorithm, self._curves)
             points, lengths, owner, stops, tally = kernels_tracks.track_seeds(
                 self._field,
                 self._plan,
                 self._peaks,
                 room.particles,
+                room.curves,
                 room.corners,
                 room.halves,
                 positions[piece],
@@ -168,12 +182,18 @@ class _Room:
     """Memory that a kernel works in, by addresses, and what owns it."""
 
     particles: kernels_particles.Particles | None
+    curves: kernels_curves.Curves | None
     corners: kernels.Corners
     halves: tuple[kernels_tracks.Half, kernels_tracks.Half]
     owners: list[NDArray[np.generic]]
 
 
-def _make_room(field: kernels.Field, plan: kernels_tracks.Plan, algorithm: Algorithm) -> _Room:
+def _make_room(
+    field: kernels.Field,
+    plan: kernels_tracks.Plan,
+    algorithm: Algorithm,
+    curves: kernels_curves.Curves | None,
+) -> _Room:
     owners: list[NDArray[np.generic]] = []
 
     def make(dtype: type[np.generic], *shape: int) -> int:
@@ -204,14 +224,19 @@ def _make_room(field: kernels.Field, plan: kernels_tracks.Plan, algorithm: Algor
             share=make(np.float32, 2, count, 8),
             corner=make(np.int64, 2, count),
         )
+    if curves is not None:
+        curves = curves._replace(first=make(np.float64, 3))
     corners = kernels.Corners(
-        start=make(np.int64, 8), share=make(np.float32, 8), values=make(np.float32, field.n_axes)
+        start=make(np.int64, 8),
+        share=make(np.float32, 8),
+        values=make(np.float32, field.n_axes),
+        peaks=make(np.int64, field.n_axes),
     )
     one, other = (
         kernels_tracks.Half(make(np.float64, plan.max_points, 3), make(np.int64, plan.max_points))
         for _ in range(2)
     )
-    return _Room(particles, corners, (one, other), owners)
+    return _Room(particles, curves, corners, (one, other), owners)
 
 
 def _make_plan(
@@ -234,25 +259,101 @@ def _make_plan(
     return plan, [is_dead, to_mm]
 
 
-def _make_peaks() -> kernels_tracks.Peaks:
+def _make_peaks() -> tuple[kernels.Peaks, list[NDArray[np.generic]]]:
     axes = default_sphere.vertices
-    return kernels_tracks.Peaks(
-        neighbours=neighbour_table(default_sphere.edges, len(axes)).astype(np.int32),
-        near=np.abs(axes @ axes.T) > np.cos(np.deg2rad(SEPARATION_DEG)),
+    neighbours = neighbour_table(default_sphere.edges, len(axes)).astype(np.int32)
+    near = np.abs(axes @ axes.T) > np.cos(np.deg2rad(SEPARATION_DEG))
+    peaks = kernels.Peaks(
+        neighbours=_address(neighbours),
+        n_neighbours=neighbours.shape[1],
+        near=_address(near),
         relative=RELATIVE_PEAK,
     )
+    return peaks, [neighbours, near]
+
+
+def _make_curves(
+    problem: TrackingProblem, rows: _Rows, criteria: kernels.Peaks
+) -> tuple[kernels_curves.Curves | None, list[NDArray[np.generic]]]:
+    algorithm = problem.tracking.algorithm
+    axes = np.ascontiguousarray(default_sphere.vertices)
+    to_voxels = np.ascontiguousarray(np.linalg.inv(problem.fodf.grid.affine[:3, :3]))
+    nothing = np.zeros(1, np.uint16)
+    curves = kernels_curves.Curves(
+        kind=kernels_curves.EUDX,
+        axes=_address(axes),
+        to_voxels=_address(to_voxels),
+        step_mm=algorithm.step_size_mm,
+        first=0,
+        peaks=_address(nothing),
+        least_cosine=float(np.cos(np.deg2rad(algorithm.max_angle_deg))),
+        least_weight=0.0,
+        # An arc of a step's length turns by the largest angle.
+        curvature=2 * np.sin(np.deg2rad(algorithm.max_angle_deg) / 2) / algorithm.step_size_mm,
+        probe_step_mm=0.0,
+        probe_radius_mm=0.0,
+        exponent=1.0,
+        probe_quality=1,
+        probe_count=1,
+        nearest=_address(nothing),
+        n_nearest=1,
+    )
+    match algorithm:
+        case EuDx():
+            peaks = _peaks_of_rows(rows, criteria, algorithm.peak_threshold)
+            curves = curves._replace(peaks=_address(peaks), least_weight=algorithm.least_weight)
+            return curves, [axes, to_voxels, nothing, peaks]
+        case ParallelTransport():
+            nearest = _nearest_axes(axes)
+            curves = curves._replace(
+                kind=kernels_curves.PTT,
+                probe_step_mm=algorithm.probe_length_mm / (algorithm.probe_quality - 1),
+                probe_radius_mm=algorithm.probe_radius_mm,
+                exponent=algorithm.data_support_exponent,
+                probe_quality=algorithm.probe_quality,
+                probe_count=algorithm.probe_count if algorithm.probe_radius_mm > 0 else 1,
+                nearest=_address(nearest),
+                n_nearest=nearest.shape[1],
+            )
+            return curves, [axes, to_voxels, nothing, nearest]
+    return None, []
+
+
+def _peaks_of_rows(rows: _Rows, criteria: kernels.Peaks, threshold: float) -> NDArray[np.uint16]:
+    """Find the peaks of each voxel that are above a share of the largest of all."""
+    peaks = np.empty((len(rows.values), kernels_curves.PEAKS), np.uint16)
+    values, scratch = (
+        np.empty(rows.values.shape[1], np.float32),
+        np.empty(rows.values.shape[1], np.int64),
+    )
+    largest = float(rows.unit.max()) * kernels.LARGEST
+    kernels_curves.fill_peaks(
+        rows.values, rows.unit, criteria, threshold * largest, _address(values),
+        _address(scratch), peaks,
+    )  # fmt: skip
+    return peaks
+
+
+def _nearest_axes(axes: NDArray[np.float64]) -> NDArray[np.uint16]:
+    """Tabulate the nearest axis over half a cube, shape (3, n, n); see `kernels_curves`."""
+    ratio = (np.arange(_NEAREST) + 0.5) / _NEAREST * 2 - 1
+    one, u, v = np.broadcast_arrays(1.0, ratio[:, None], ratio[None, :])
+    table = np.empty((3, _NEAREST, _NEAREST), np.uint16)
+    for side, towards in enumerate(((one, u, v), (v, one, u), (u, v, one))):
+        cosine = np.einsum("ai,ijk->jka", axes, np.stack(towards))
+        table[side] = np.abs(cosine).argmax(axis=-1)
+    return table
 
 
 def _make_field(
-    problem: TrackingProblem, n_threads: int
+    problem: TrackingProblem, rows: _Rows
 ) -> tuple[kernels.Field, list[NDArray[np.generic]]]:
     algorithm, grid = problem.tracking.algorithm, problem.fodf.grid
     axes = default_sphere.vertices
-    row_of, unit_of, rows = _make_rows(problem.fodf, axes, n_threads)
     first, second = _rule_maps(problem.stopping)
     cells = np.empty((*(n + 2 for n in grid.shape), 4), np.float32)
-    cells.view(np.int32)[..., 0] = np.pad(row_of, 1, mode="edge")
-    for place, volume in ((1, unit_of), (2, first), (3, second)):
+    cells.view(np.int32)[..., 0] = np.pad(rows.of_voxel, 1, mode="edge")
+    for place, volume in ((1, rows.unit[rows.of_voxel]), (2, first), (3, second)):
         cells[..., place] = np.pad(volume, 1, mode="edge")
     start, cone = _cones(axes, algorithm.max_angle_deg)
     steps = _steps(axes, grid, algorithm.step_size_mm)
@@ -263,7 +364,7 @@ def _make_field(
         nz=nz,
         cells=_address(cells),
         n_axes=len(axes),
-        rows=_address(rows),
+        rows=_address(rows.values),
         cone_start=_address(start),
         cone=_address(cone),
         steps=_address(steps),
@@ -272,41 +373,57 @@ def _make_field(
         rule_threshold=getattr(problem.stopping, "threshold", 0.0),
         rule_power=algorithm.step_size_mm / float(grid.voxel_size_mm.mean()),
     )
-    return field, [cells, rows, start, cone, steps]
+    return field, [cells, rows.values, start, cone, steps]
 
 
-def _make_rows(
-    fodf: Fodf, axes: NDArray[np.float64], n_threads: int
-) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.uint16]]:
-    """Evaluate the fODF: each voxel's row, the unit of that row, and the rows."""
+@dataclass(frozen=True, eq=False)
+class _Rows:
+    """Amplitudes of voxels.
+
+    Parameters
+    ----------
+    of_voxel : ndarray of int32, shape (X, Y, Z)
+        Row of each voxel, 0 where it has none.
+    unit : ndarray of float32, shape (R,)
+        Amplitude of 1 in each row.
+    values : ndarray of uint16, shape (R, V)
+    """
+
+    of_voxel: NDArray[np.int32]
+    unit: NDArray[np.float32]
+    values: NDArray[np.uint16]
+
+
+def _make_rows(fodf: Fodf, axes: NDArray[np.float64], n_threads: int) -> _Rows:
+    """Evaluate the fODF along axes in every voxel that has one."""
     shape = fodf.grid.shape
     coefficients = np.ascontiguousarray(fodf.coefficients).reshape(-1, fodf.coefficients.shape[3])
     voxels = np.flatnonzero(coefficients.any(axis=1))
-    rows = np.zeros((len(voxels) + 1, len(axes)), np.uint16)
-    units = np.zeros(len(voxels), np.float32)
+    values = np.zeros((len(voxels) + 1, len(axes)), np.uint16)
+    unit = np.zeros(len(voxels) + 1, np.float32)
     basis = np.ascontiguousarray(sh_basis(fodf.sh_order, axes).T)
 
     def fill(first: int) -> None:
         part = slice(first, first + _ROWS)
-        kernels.fill_rows(coefficients, basis, voxels[part], rows[1:][part], units[part])
+        kernels.fill_rows(coefficients, basis, voxels[part], values[1:][part], unit[1:][part])
 
     with ThreadPoolExecutor(n_threads) as pool:
         list(pool.map(fill, range(0, len(voxels), _ROWS)))
-    row_of = np.zeros(len(coefficients), np.int32)
-    row_of[voxels] = np.arange(1, len(rows))
-    unit_of = np.zeros(len(coefficients), np.float32)
-    unit_of[voxels] = units
-    return row_of.reshape(shape), unit_of.reshape(shape), rows
+    of_voxel = np.zeros(len(coefficients), np.int32)
+    of_voxel[voxels] = np.arange(1, len(values))
+    return _Rows(of_voxel.reshape(shape), unit, values)
 
 
 def _cones(
     axes: NDArray[np.float64], max_angle_deg: float
 ) -> tuple[NDArray[np.int32], NDArray[np.uint16]]:
-    """List for each axis the vertices (2 x axis + sign) within an angle of it."""
+    """List for each axis the vertices (2 x axis + sign) within an angle of it, nearest first."""
     cosine = np.einsum("ai,bi->ab", axes, axes)
     near = np.abs(cosine) >= np.cos(np.deg2rad(max_angle_deg)) - _TOLERANCE
     start = np.concatenate([[0], np.cumsum(near.sum(axis=1))])
     from_axis, to_axis = np.nonzero(near)
+    order = np.lexsort((-np.abs(cosine[from_axis, to_axis]), from_axis))
+    to_axis = to_axis[order]
     cone = 2 * to_axis + (cosine[from_axis, to_axis] < 0)
     return start.astype(np.int32), cone.astype(np.uint16)
 

@@ -135,11 +135,14 @@ class Corners(NamedTuple):
         Interpolation weight of the unit of each row: ``sum(share * rows)`` is the fODF.
     values : float32, shape (n_axes,)
         Room for the fODF along every axis.
+    peaks : int64, shape (n_axes,)
+        Room for its peaks.
     """
 
     start: int
     share: int
     values: int
+    peaks: int
 
 
 class Stream(NamedTuple):
@@ -342,57 +345,81 @@ def fill_rows(coefficients, basis, voxels, rows, unit):
             rows[n, axis] = np.uint16(max(values[axis], 0.0) * (LARGEST / largest) + 0.5)
 
 
-@kernel
-def find_peaks(values, neighbours, near, relative, peaks):
-    """Find the largest peaks of a function on axes, largest first.
+class Peaks(NamedTuple):
+    """What a peak is; arrays are addresses.
 
     Parameters
     ----------
-    values : ndarray, shape (V,)
-    neighbours : ndarray of int, shape (V, k)
-    near : ndarray of bool, shape (V, V)
+    neighbours : int32, shape (n_axes, n_neighbours)
+    n_neighbours : int
+    near : bool, shape (n_axes, n_axes)
         Pairs of which only the larger may be a peak.
     relative : float
         Least share of the largest.
-    peaks : ndarray of int, shape (n,)
-        Written.
+    """
+
+    neighbours: int
+    n_neighbours: int
+    near: int
+    relative: float
+
+
+@kernel
+def find_peaks(criteria, n_axes, values, relative, peaks, most):
+    """Find the largest peaks of a function on axes.
+
+    Parameters
+    ----------
+    criteria : Peaks
+    n_axes : int
+    values : address of float32, shape (n_axes,)
+    relative : float
+        Least share of the largest.
+    peaks : address of int64, shape (n_axes,)
+        Written: axes of the peaks, the largest first; of equal ones the first.
+    most : int
 
     Returns
     -------
     int
-        How many were written.
+        How many there are, at most ``most``.
     """
-    largest = values.max()
+    values, peaks = floats(values), longs(peaks)
+    neighbours, near = ints(criteria.neighbours), truths(criteria.near)
+    largest = np.float32(0)
+    for axis in range(n_axes):
+        largest = max(largest, values[axis])
     if largest <= 0:
         return 0
-    found = 0
-    least = relative * largest
-    candidates = np.empty(len(values), np.int32)
-    n_candidates = 0
-    for axis in range(len(values)):
-        if values[axis] < least or values[axis] <= 0:
+    left = 0  # maxima that may yet be peaks stand behind those that are
+    for axis in range(n_axes):
+        if values[axis] < relative * largest or values[axis] <= 0:
             continue
-        is_peak = True
-        for k in range(neighbours.shape[1]):
-            if values[axis] < values[neighbours[axis, k]]:
-                is_peak = False
+        is_maximum = True
+        for k in range(criteria.n_neighbours):
+            if values[axis] < values[neighbours[axis * criteria.n_neighbours + k]]:
+                is_maximum = False
                 break
-        if is_peak:
-            candidates[n_candidates] = axis
-            n_candidates += 1
-    while found < len(peaks):
-        best = -1
-        for n in range(n_candidates):
-            axis = candidates[n]
-            if axis >= 0 and (best < 0 or values[axis] > values[best]):
-                best = axis
-        if best < 0:
-            break
-        peaks[found] = best
+        if is_maximum:
+            peaks[left] = axis
+            left += 1
+    found = 0
+    while found < most and found < left:
+        best = found
+        for n in range(found + 1, left):
+            if values[peaks[n]] > values[peaks[best]]:
+                best = n
+        axis = peaks[best]
+        for n in range(best, found, -1):
+            peaks[n] = peaks[n - 1]
+        peaks[found] = axis
         found += 1
-        for n in range(n_candidates):
-            if candidates[n] >= 0 and near[best, candidates[n]]:
-                candidates[n] = -1
+        kept = found
+        for n in range(found, left):
+            if not near[axis * n_axes + peaks[n]]:
+                peaks[kept] = peaks[n]
+                kept += 1
+        left = kept
     return found
 
 

@@ -76,7 +76,9 @@ class Particles(NamedTuple):
 @kernel
 def _corners_of(particles, corners, side, particle):
     place = side * particles.number + particle
-    return Corners(particles.start + 64 * place, particles.share + 32 * place, corners.values)
+    return Corners(
+        particles.start + 64 * place, particles.share + 32 * place, corners.values, corners.peaks
+    )
 
 
 @kernel

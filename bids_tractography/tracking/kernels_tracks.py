@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bids_tractography.compiled import kernel
 from bids_tractography.tracking.kernels import (
@@ -18,7 +17,6 @@ from bids_tractography.tracking.kernels import (
     enlarge,
     fill_amplitudes,
     find_peaks,
-    floats,
     is_inside,
     longs,
     look,
@@ -26,10 +24,15 @@ from bids_tractography.tracking.kernels import (
     truths,
     why_no_direction,
 )
+from bids_tractography.tracking.kernels_curves import track_curve
 from bids_tractography.tracking.kernels_particles import run_particles
-from bids_tractography.tracking.kernels_vertices import draw_vertex, largest_vertex
+from bids_tractography.tracking.kernels_vertices import (
+    closest_peak,
+    draw_vertex,
+    largest_vertex,
+)
 
-PROB, DET = range(2)
+PROB, DET, CLOSEST_PEAK = range(3)
 
 # Rejections: places in the list of streamlines.Rejection.
 TOO_LONG, DEAD_END, TOO_SHORT = range(3)
@@ -60,23 +63,6 @@ class Plan(NamedTuple):
     to_mm: int
 
 
-class Peaks(NamedTuple):
-    """What a peak is.
-
-    Parameters
-    ----------
-    neighbours : ndarray of int32, shape (V, k)
-    near : ndarray of bool, shape (V, V)
-        Pairs of axes too close to be two peaks.
-    relative : float
-        Least share of the largest peak.
-    """
-
-    neighbours: NDArray[np.int32]
-    near: NDArray[np.bool_]
-    relative: float
-
-
 class Half(NamedTuple):
     """Room for one half of a streamline; arrays are addresses.
 
@@ -93,13 +79,14 @@ class Half(NamedTuple):
 
 
 @kernel
-def track_half(field, plan, particles, corners, seed, vertex, stream, n_before, half):
+def track_half(field, plan, criteria, particles, corners, seed, vertex, stream, n_before, half):
     """Track one half of a streamline.
 
     Parameters
     ----------
     field : Field
     plan : Plan
+    criteria : Peaks
     particles : Particles or None
     corners : Corners
     seed : tuple of float
@@ -127,6 +114,8 @@ def track_half(field, plan, particles, corners, seed, vertex, stream, n_before, 
         stop = np.int64(GO_ON)
         if plan.algorithm == DET:
             vertex = largest_vertex(field, corners, total, last)
+        elif plan.algorithm == CLOSEST_PEAK:
+            vertex = closest_peak(field, corners, criteria, last)
         else:
             vertex = draw_vertex(field, corners, total, last, stream, turn, alone)
         if vertex < 0:
@@ -223,7 +212,7 @@ def write_points(plan, points, first, n, step, out):
 
 
 @kernel
-def track_seeds(field, plan, criteria, particles, corners, halves, positions, indices):
+def track_seeds(field, plan, criteria, particles, curves, corners, halves, positions, indices):
     """Track from every seed.
 
     Parameters
@@ -233,7 +222,8 @@ def track_seeds(field, plan, criteria, particles, corners, halves, positions, in
     criteria : Peaks
         Of the directions to set out in.
     particles : Particles or None
-        None where there is no particle filter, which is not compiled then.
+    curves : Curves or None
+        What is None is not compiled.
     corners : Corners
     halves : tuple of Half
     positions : ndarray, shape (S, 3)
@@ -252,8 +242,7 @@ def track_seeds(field, plan, criteria, particles, corners, halves, positions, in
     tally : ndarray of int64, shape (12,)
         Ends by reason (7), rejected by reason (3), seeds without direction, generated.
     """
-    values, is_dead = floats(corners.values)[: field.n_axes], truths(plan.is_dead)
-    peaks = np.empty(plan.max_directions, np.int64)
+    is_dead, peaks = truths(plan.is_dead), np.empty(plan.max_directions, np.int64)
     ahead, behind = halves
     points = np.empty((64 * len(positions) + plan.max_points, 3), np.float32)
     most = plan.max_directions * len(positions)
@@ -268,26 +257,42 @@ def track_seeds(field, plan, criteria, particles, corners, halves, positions, in
             look(field, *seed, corners)
             fill_amplitudes(field, corners)
             n_peaks = find_peaks(
-                values, criteria.neighbours, criteria.near, criteria.relative, peaks
-            )
+                criteria, field.n_axes, corners.values, criteria.relative, corners.peaks,
+                plan.max_directions,
+            )  # fmt: skip
+        for direction in range(n_peaks):
+            peaks[direction] = longs(corners.peaks)[direction]
         if n_peaks == 0:
             tally[10] += 1
         for direction in range(n_peaks):
             tally[11] += 1
             vertex = 2 * peaks[direction]
             stream = make_stream(plan.rng_seed, indices[s], direction, one - one)
-            n_ahead, stop_ahead = track_half(
-                field, plan, particles, corners, seed, vertex, stream, one, ahead
-            )
             stop_behind, n_behind = np.int64(MAX_LENGTH), one - one
-            if stop_ahead != MAX_LENGTH:
+            other = make_stream(plan.rng_seed, indices[s], direction, one)
+            if curves is None:
+                n_ahead, stop_ahead = track_half(
+                    field, plan, criteria, particles, corners, seed, vertex, stream, one, ahead
+                )
                 if n_ahead > 0:
                     vertex = longs(ahead.vertices)[0]
-                stream = make_stream(plan.rng_seed, indices[s], direction, one)
-                n_behind, stop_behind = track_half(
-                    field, plan, particles, corners, seed, vertex ^ 1, stream, one + n_ahead,
-                    behind,
+                if stop_ahead != MAX_LENGTH:
+                    n_behind, stop_behind = track_half(
+                        field, plan, criteria, particles, corners, seed, vertex ^ 1, other,
+                        one + n_ahead, behind,
+                    )  # fmt: skip
+            else:
+                axes, first = doubles(curves.axes), doubles(curves.first)
+                axis = 3 * (vertex >> 1)
+                n_ahead, stop_ahead = track_curve(
+                    field, plan, curves, corners, seed,
+                    (axes[axis], axes[axis + 1], axes[axis + 2]), stream, one, ahead,
                 )  # fmt: skip
+                if stop_ahead != MAX_LENGTH:
+                    n_behind, stop_behind = track_curve(
+                        field, plan, curves, corners, seed, (-first[0], -first[1], -first[2]),
+                        other, one + n_ahead, behind,
+                    )  # fmt: skip
             if stop_ahead == MAX_LENGTH or stop_behind == MAX_LENGTH:
                 tally[MAX_LENGTH] += 2
                 tally[7 + TOO_LONG] += 1

@@ -11,6 +11,7 @@ from bids_tractography.tracking.kernels import (
     LAST_ATTEMPT,
     amplitude,
     fill_amplitudes,
+    find_peaks,
     floats,
     ints,
     longs,
@@ -110,3 +111,21 @@ def largest_vertex(field, corners, total, last):
     ):
         return -1
     return best
+
+
+@kernel
+def closest_peak(field, corners, criteria, last):
+    """Return the peak of the interpolated fODF closest to a vertex, -1 if outside the cone."""
+    if fill_amplitudes(field, corners) <= 0:
+        return -1
+    peaks, cone, cone_start = longs(corners.peaks), shorts(field.cone), ints(field.cone_start)
+    relative = max(criteria.relative, field.pmf_threshold)
+    found = find_peaks(
+        criteria, field.n_axes, corners.values, relative, corners.peaks, field.n_axes
+    )
+    # Vertices of a cone are sorted by their distance from its axis.
+    for n in range(cone_start[last >> 1], cone_start[(last >> 1) + 1]):
+        for p in range(found):
+            if peaks[p] == cone[n] >> 1:
+                return np.int64(cone[n]) ^ (last & 1)
+    return -1
