@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
 
-.PHONY: demo test lint generate check-generated clean
+.PHONY: demo test lint generate check-generated container-test gpu-test gpu-bench clean
 
 demo: $(VENV)/.installed
 	rm -rf $(DEMO)
@@ -25,12 +25,30 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Files that are made from the program: JSON Schema, command line page, configuration page.
+# Files that are made from the program: JSON Schema, Boutiques, pages of command and configuration.
 generate: $(VENV)/.installed-dev
 	$(BIN)/python docs/generate.py
 
 check-generated: $(VENV)/.installed-dev
 	$(BIN)/python docs/generate.py --check
+
+# Build the images and run them the ways users do; as root on Debian it installs what it needs.
+container-test: $(VENV)/.installed
+	containers/check
+
+# On a machine with an NVIDIA GPU; CUDA is cu12 or cu13, GPU_FOD and GPU_MAP are maps of a run.
+CUDA ?= cu12
+GPU_SEEDS ?= 1000000
+
+gpu-test: $(VENV)/.installed-$(CUDA)
+	$(BIN)/pytest tests/test_cuda_engine.py
+
+gpu-bench: $(VENV)/.installed-$(CUDA)
+	$(BIN)/python benchmarks/cuda.py $(GPU_FOD) $(GPU_MAP) --seeds $(GPU_SEEDS)
+
+$(VENV)/.installed-$(CUDA): $(VENV)/.installed-dev
+	$(BIN)/python -m pip install --quiet --editable '.[dev,$(CUDA)]'
+	touch $@
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -12,16 +12,16 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
 from bids_tractography import __version__
 from bids_tractography.citation import bibliography, methods_text
+from bids_tractography.cluster import run_jobs_on_ray
 from bids_tractography.config import Config
-from bids_tractography.config.masks import FileMask
-from bids_tractography.config.tracking import BinaryStop, GivenSeeds
 from bids_tractography.errors import (
+    ConfigError,
     FilteredOutError,
     NoDwiError,
     NoInputError,
@@ -31,6 +31,8 @@ from bids_tractography.errors import (
 )
 from bids_tractography.executor import Failure, Outcome, run_jobs
 from bids_tractography.inputs import (
+    RAW,
+    STANDARD_SPACES,
     Dataset,
     DwiRun,
     ParticipantFiles,
@@ -49,12 +51,10 @@ from bids_tractography.outputs import (
     write_text,
 )
 from bids_tractography.pipeline import Done, Progress
+from bids_tractography.tissue import choose_source
 from bids_tractography.tracking import choose_engine
 
 logger = logging.getLogger(__name__)
-
-# Spaces whose coordinates the specification knows; others have to say what they refer to.
-_STANDARD_SPACES = ("MNI", "ICBM", "fsaverage", "fsLR", "OASIS", "NKI", "WHS", "Colin", "UNC")
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,10 @@ class Request:
         Do everything again.
     container : dict or None
         Image that the program runs in.
+    executor : str
+        ``local``, or ``ray`` for a cluster.
+    ray_address : str or None
+        Of a running cluster.
     """
 
     bids_dir: Path
@@ -98,6 +102,8 @@ class Request:
     database: Path | None = None
     fresh: bool = False
     container: dict[str, str] | None = None
+    executor: Literal["local", "ray"] = "local"
+    ray_address: str | None = None
 
 
 @dataclass(frozen=True)
@@ -136,8 +142,8 @@ def open_study(request: Request) -> Study:
     TractographyError
         For a faulty configuration, dataset, label or output folder.
     """
-    _check_config(request.config)
     datasets = _datasets(request)
+    _check_config(request.config, datasets)
     if request.database:
         make_folder(request.database)
     for dataset in datasets:
@@ -173,15 +179,19 @@ def plan(request: Request, study: Study) -> Iterator[tuple[str, Found]]:
             yield name, LeftOut(error) if skip else Failure(str(error), error.exit_code)
 
 
-def _check_config(config: Config) -> None:
-    choose_engine(config)
-    seeds = config.seeding.seeds
-    if isinstance(seeds, GivenSeeds) and not seeds.path.is_file():
-        raise NoInputError(f"seeding.seeds.path: {seeds.path} does not exist.")
-    stop = config.stopping.mask if isinstance(config.stopping, BinaryStop) else None
-    for key, mask in (("seeding.mask", config.seeding.mask), ("stopping.mask", stop)):
-        if isinstance(mask, FileMask) and mask.path and not mask.path.is_file():
-            raise NoInputError(f"{key}.path: {mask.path} does not exist.")
+def _check_config(config: Config, datasets: list[Dataset]) -> None:
+    """Check what can be checked of the configuration before any participant is looked at."""
+    if config.import_tract is None:
+        choose_engine(config)
+    for key, file in config.files():
+        if file.path is not None and not file.path.is_file():
+            raise NoInputError(f"{key}.path: {file.path} does not exist.")
+        scopes = {RAW, *(dataset.name for dataset in datasets)}
+        if file.scope not in (None, *scopes):
+            raise ConfigError(
+                f"{key}.scope: there is no dataset named {file.scope}.",
+                f"There are: {', '.join(sorted(scopes))}; --derivatives NAME=PATH adds others.",
+            )
 
 
 def _datasets(request: Request) -> list[Dataset]:
@@ -207,12 +217,16 @@ def _datasets(request: Request) -> list[Dataset]:
 def _jobs_of(
     request: Request, study: Study, runs: list[DwiRun | tuple[str, TractographyError]]
 ) -> list[Job | tuple[str, Failure]]:
-    return [
-        _job(request, study.datasets, run)
-        if isinstance(run, DwiRun)
-        else (run[0], Failure(str(run[1]), run[1].exit_code))
-        for run in runs
-    ]
+    jobs: list[Job | tuple[str, Failure]] = []
+    for run in runs:
+        try:
+            if not isinstance(run, DwiRun):
+                raise run[1]
+            jobs.append(_job(request, study.datasets, run))
+        except TractographyError as error:
+            name = run.image.name.rpartition("_")[0] if isinstance(run, DwiRun) else run[0]
+            jobs.append((name, Failure(str(error), error.exit_code)))
+    return jobs
 
 
 def _job(request: Request, datasets: list[Dataset], run: DwiRun) -> Job:
@@ -220,13 +234,18 @@ def _job(request: Request, datasets: list[Dataset], run: DwiRun) -> Job:
     outputs = RunOutputs(request.output_dir, run.image.name, links)
     space = outputs.entities.get("space")
     common: dict[str, Any] = {}
-    if space and not space.startswith(_STANDARD_SPACES):
+    if space and not space.startswith(STANDARD_SPACES):
         common["SpatialReference"] = outputs.uri(run.image)
     if "res" in outputs.entities:
         common["Resolution"] = "That of the DWI"
     outputs = replace(outputs, common=common)
+    tissue = None
+    if run.tissue is not None:
+        fractions = request.config.model.kind == "msmt_csd"
+        tissue = choose_source(request.config.tissue, run.tissue, run.named, from_model=fractions)
     return Job(
         run=run,
+        tissue=tissue,
         config=request.config,
         outputs=outputs,
         work=request.work_dir / f"{outputs.name}.batches",
@@ -310,7 +329,7 @@ def _run_jobs(
     _write_dataset(request, study)
     outcomes: dict[str, Outcome] = {}
     try:
-        for job, outcome in run_jobs(jobs, request.n_procs, report):
+        for job, outcome in _outcomes(request, jobs, report):
             outcomes[job.name] = outcome
             yield job.name, outcome
     finally:
@@ -318,6 +337,14 @@ def _run_jobs(
         path = request.output_dir / "logs" / f"{started}_{process}_participant.json"
         _write_log(path, request, study, {**outcomes, **faults})
         _remove_if_empty(request.work_dir)
+
+
+def _outcomes(
+    request: Request, jobs: Iterator[Job], report: Callable[[Progress], None]
+) -> Iterator[tuple[Job, Outcome]]:
+    if request.executor == "ray":
+        return run_jobs_on_ray(jobs, request.n_procs, request.ray_address)
+    return run_jobs(jobs, request.n_procs, report)
 
 
 def _write_dataset(request: Request, study: Study) -> None:

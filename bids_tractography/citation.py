@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from bids_tractography import __version__
 from bids_tractography.config import Config
-from bids_tractography.config.masks import ThresholdMask
-from bids_tractography.config.model import CsdModel
+from bids_tractography.config.masks import InterfaceMask, ThresholdMask
 from bids_tractography.config.tracking import (
+    ActStop,
+    CmcStop,
     GivenSeeds,
     GridSeeds,
     RandomSeeds,
     ThresholdStop,
     TotalSeeds,
 )
+from bids_tractography.reconst import MODELS
 
 _REFERENCES = {
     "garyfallidis2014": """@article{garyfallidis2014,
@@ -42,6 +44,83 @@ _REFERENCES = {
   journal = {Magnetic Resonance in Medicine}, volume = {64}, year = {2010},
   doi = {10.1002/mrm.22365}
 }""",
+    "jeurissen2014": """@article{jeurissen2014,
+  title = {Multi-tissue constrained spherical deconvolution for improved analysis of multi-shell
+           diffusion {MRI} data},
+  author = {Jeurissen, Ben and Tournier, Jacques-Donald and Dhollander, Thijs and
+            Connelly, Alan and Sijbers, Jan},
+  journal = {NeuroImage}, volume = {103}, year = {2014},
+  doi = {10.1016/j.neuroimage.2014.07.061}
+}""",
+    "dhollander2016": """@inproceedings{dhollander2016,
+  title = {Unsupervised 3-tissue response function estimation from single-shell or multi-shell
+           diffusion {MR} data without a co-registered {T1} image},
+  author = {Dhollander, Thijs and Raffelt, David and Connelly, Alan},
+  booktitle = {ISMRM Workshop on Breaking the Barriers of Diffusion {MRI}}, year = {2016},
+  pages = {5}
+}""",
+    "jensen2005": """@article{jensen2005,
+  title = {Diffusional kurtosis imaging: the quantification of non-{Gaussian} water diffusion by
+           means of magnetic resonance imaging},
+  author = {Jensen, Jens H. and Helpern, Joseph A. and Ramani, Anita and Lu, Hanzhang and
+            Kaczynski, Kyle},
+  journal = {Magnetic Resonance in Medicine}, volume = {53}, year = {2005},
+  doi = {10.1002/mrm.20508}
+}""",
+    "jensen2014": """@article{jensen2014,
+  title = {Leading non-{Gaussian} corrections for diffusion orientation distribution function},
+  author = {Jensen, Jens H. and Helpern, Joseph A. and Tabesh, Ali},
+  journal = {NMR in Biomedicine}, volume = {27}, year = {2014},
+  doi = {10.1002/nbm.3053}
+}""",
+    "henriques2015": """@article{henriques2015,
+  title = {Exploring the {3D} geometry of the diffusion kurtosis tensor: impact on the development
+           of robust tractography procedures and novel biomarkers},
+  author = {Neto Henriques, Rafael and Correia, Marta Morgado and Nunes, Rita Gouveia and
+            Ferreira, Hugo Alexandre},
+  journal = {NeuroImage}, volume = {111}, year = {2015},
+  doi = {10.1016/j.neuroimage.2015.02.004}
+}""",
+    "veraart2013": """@article{veraart2013,
+  title = {Weighted linear least squares estimation of diffusion {MRI} parameters: strengths,
+           limitations, and pitfalls},
+  author = {Veraart, Jelle and Sijbers, Jan and Sunaert, Stefan and Leemans, Alexander and
+            Jeurissen, Ben},
+  journal = {NeuroImage}, volume = {81}, year = {2013},
+  doi = {10.1016/j.neuroimage.2013.05.028}
+}""",
+    "descoteaux2007": """@article{descoteaux2007,
+  title = {Regularized, fast, and robust analytical {Q}-ball imaging},
+  author = {Descoteaux, Maxime and Angelino, Elaine and Fitzgibbons, Shaun and Deriche, Rachid},
+  journal = {Magnetic Resonance in Medicine}, volume = {58}, year = {2007},
+  doi = {10.1002/mrm.21277}
+}""",
+    "tristanvega2010": """@article{tristanvega2010,
+  title = {A new methodology for the estimation of fiber populations in the white matter of the
+           brain with the {Funk-Radon} transform},
+  author = {Tristan-Vega, Antonio and Westin, Carl-Fredrik and Aja-Fernandez, Santiago},
+  journal = {NeuroImage}, volume = {49}, year = {2010},
+  doi = {10.1016/j.neuroimage.2009.09.070}
+}""",
+    "yeh2010": """@article{yeh2010,
+  title = {Generalized q-sampling imaging},
+  author = {Yeh, Fang-Cheng and Wedeen, Van Jay and Tseng, Wen-Yih Isaac},
+  journal = {IEEE Transactions on Medical Imaging}, volume = {29}, year = {2010},
+  doi = {10.1109/TMI.2010.2045126}
+}""",
+    "garyfallidis2012": """@phdthesis{garyfallidis2012,
+  title = {Towards an accurate brain tractography},
+  author = {Garyfallidis, Eleftherios},
+  school = {University of Cambridge}, year = {2012}
+}""",
+    "canalesrodriguez2015": """@article{canalesrodriguez2015,
+  title = {Spherical deconvolution of multichannel diffusion {MRI} data with non-{Gaussian} noise
+           models and spatial regularization},
+  author = {Canales-Rodriguez, Erick J. and Daducci, Alessandro and Sotiropoulos, Stamatios N. and
+            Caruyer, Emmanuel and Aja-Fernandez, Santiago and others},
+  journal = {PLOS ONE}, volume = {10}, year = {2015},
+  doi = {10.1371/journal.pone.0138910}
+}""",
     "calamante2010": """@article{calamante2010,
   title = {Track-density imaging ({TDI}): super-resolution white matter imaging using
            whole-brain track-density mapping},
@@ -49,6 +128,33 @@ _REFERENCES = {
             Connelly, Alan},
   journal = {NeuroImage}, volume = {53}, year = {2010},
   doi = {10.1016/j.neuroimage.2010.07.024}
+}""",
+    "smith2012": """@article{smith2012,
+  title = {Anatomically-constrained tractography: improved diffusion {MRI} streamlines
+           tractography through effective use of anatomical information},
+  author = {Smith, Robert E. and Tournier, Jacques-Donald and Calamante, Fernando and
+            Connelly, Alan},
+  journal = {NeuroImage}, volume = {62}, year = {2012},
+  doi = {10.1016/j.neuroimage.2012.06.005}
+}""",
+    "girard2014": """@article{girard2014,
+  title = {Towards quantitative connectivity analysis: reducing tractography biases},
+  author = {Girard, Gabriel and Whittingstall, Kevin and Deriche, Rachid and
+            Descoteaux, Maxime},
+  journal = {NeuroImage}, volume = {98}, year = {2014},
+  doi = {10.1016/j.neuroimage.2014.04.074}
+}""",
+    "aydogan2021": """@article{aydogan2021,
+  title = {Parallel transport tractography},
+  author = {Aydogan, Dogu Baran and Shi, Yonggang},
+  journal = {IEEE Transactions on Medical Imaging}, volume = {40}, year = {2021},
+  doi = {10.1109/TMI.2020.3034038}
+}""",
+    "tournier2012": """@article{tournier2012,
+  title = {{MRtrix}: diffusion tractography in crossing fiber regions},
+  author = {Tournier, J.-Donald and Calamante, Fernando and Connelly, Alan},
+  journal = {International Journal of Imaging Systems and Technology}, volume = {22},
+  year = {2012}, doi = {10.1002/ima.22005}
 }""",
     "salmon2011": """@inproceedings{salmon2011,
   title = {Parallel random numbers: as easy as 1, 2, 3},
@@ -62,30 +168,29 @@ _REFERENCES = {
 def methods_text(config: Config) -> str:
     """Describe the method in a paragraph of Markdown."""
     tracking, algorithm = config.tracking, config.tracking.algorithm
-    kinds = {"prob": "probabilistic", "det": "deterministic"}
+    if config.import_tract is not None:
+        return f"""\
+A tractogram made elsewhere was checked and brought in by bids_tractography {__version__}. Track
+density [@calamante2010] was counted on the grid of the diffusion-weighted images.
+"""
     return f"""\
 Whole-brain tractography was done with bids_tractography {__version__}, which builds on DIPY
 [@garyfallidis2014]. The diffusion tensor [@basser1994] was fitted by weighted least squares to
 shells up to b = {config.tensor.max_b_s_mm2:g} s/mm². {_model(config)} Streamlines were started
 from {_seeds(config)} (random numbers: Philox [@salmon2011]) and propagated with
-{kinds[algorithm.kind]} tracking in steps of {algorithm.step_size_mm:g} mm, turning by at most
-{algorithm.max_angle_deg:g}° a step, {_stopping(config)}. Streamlines from
+{algorithm.method} tracking [@{algorithm.reference}] in steps of {algorithm.step_size_mm:g} mm,
+turning by at most {algorithm.max_angle_deg:g}° a step, {_stopping(config)}. Streamlines from
 {tracking.min_length_mm:g} to {tracking.max_length_mm:g} mm were kept. Track density
 [@calamante2010] was counted on the grid of the diffusion-weighted images.
 """
 
 
 def _model(config: Config) -> str:
-    if not isinstance(config.model, CsdModel):
-        return (
-            "The orientation distribution of the tensor [@aganj2010] was expanded in spherical "
-            f"harmonics of order {config.model.sh_order}."
-        )
-    shell = config.model.shell_s_mm2
-    which = "the outermost suitable shell" if shell == "outermost" else f"b = {shell:g} s/mm²"
+    kind = MODELS[config.model.kind]
+    cited = "; ".join(f"@{key}" for key in kind.references)
     return (
-        f"Fibre orientation distributions were estimated from {which} by constrained spherical "
-        "deconvolution [@tournier2007]; response and harmonic order stand in the sidecars."
+        f"Streamlines follow: {kind.description[0].lower()}{kind.description[1:]} [{cited}]; its "
+        "resolved parameters stand in the sidecars."
     )
 
 
@@ -100,14 +205,22 @@ def _seeds(config: Config) -> str:
         case GivenSeeds():
             return "given coordinates"
     mask = config.seeding.mask
-    if isinstance(mask, ThresholdMask):
-        return f"{seeds} with {mask.map.upper()} > {mask.above:g}"
+    match mask:
+        case ThresholdMask(map="fa", above=float(above), below=None, percentile=False):
+            return f"{seeds} with FA > {above:g}"
+        case InterfaceMask():
+            return f"{seeds} of the interface of white and grey matter"
     return f"{seeds} of a seed mask"
 
 
 def _stopping(config: Config) -> str:
-    if isinstance(config.stopping, ThresholdStop):
-        return f"while {config.stopping.map.upper()} > {config.stopping.below:g}"
+    match config.stopping:
+        case ThresholdStop(map="fa", percentile=False):
+            return f"while FA > {config.stopping.below:g}"
+        case ActStop():
+            return "to grey matter (anatomically constrained [@smith2012])"
+        case CmcStop():
+            return "to grey matter (continuous map criterion [@girard2014])"
     return "inside a mask"
 
 

@@ -31,14 +31,19 @@ from rich.table import Table
 from bids_tractography import __version__
 from bids_tractography.app import LeftOut, Request, Study, exit_code, open_study, plan, run
 from bids_tractography.config import Config
-from bids_tractography.config.load import load_config
+from bids_tractography.config.load import load_config, translate_config
+from bids_tractography.container import describe_container
+from bids_tractography.cpus import count_cpus
+from bids_tractography.doctor import examine
 from bids_tractography.errors import TractographyError, UnknownLevelError, UsageError
+from bids_tractography.estimate import estimate
 from bids_tractography.executor import LOG_FORMAT, LOG_TIME, Failure, LogProgress, Outcome
 from bids_tractography.group import write_group_table
 from bids_tractography.inputs import read_filters
 from bids_tractography.job import Job
 from bids_tractography.phantom import write_phantom
 from bids_tractography.pipeline import Progress
+from bids_tractography.tracking import choose_engine
 
 _LEVELS = ("participant", "group")
 _INTERRUPTED, _TERMINATED = 130, 143  # as shells have it
@@ -49,7 +54,11 @@ logger = logging.getLogger(__name__)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    commands = {"config": _config_command, "phantom": _phantom_command}
+    commands = {
+        "config": _config_command,
+        "phantom": _phantom_command,
+        "doctor": _doctor_command,
+    }
     command = commands.get(words[0]) if words else None
     signal.signal(signal.SIGTERM, _terminate)
     try:
@@ -90,8 +99,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="bids-tractography",
         description="Whole-brain tractography of BIDS datasets, raw or preprocessed.",
-        epilog="Other commands: 'bids-tractography config show|schema|check' about the "
-        "configuration, 'bids-tractography phantom DIR' for a small dataset to try it on.",
+        epilog="Other commands: 'bids-tractography config show|schema|check|translate' about the "
+        "configuration, 'bids-tractography phantom DIR' for a small dataset to try it on, "
+        "'bids-tractography doctor' for what this machine can do.",
         allow_abbrev=False,
     )
     parser.add_argument("bids_dir", type=Path, help="BIDS dataset, raw or derivative")
@@ -184,6 +194,18 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="threads of each (default: the CPUs of this process, shared out)",
     )
+    machine.add_argument(
+        "--executor",
+        choices=("local", "ray"),
+        default="local",
+        help="where to run: processes of this machine, or a Ray cluster, which takes the batches "
+        "inside a run too (default: local)",
+    )
+    machine.add_argument(
+        "--ray-address",
+        metavar="HOST:PORT",
+        help="a running Ray cluster, or 'auto' (default: one is started on this machine)",
+    )
     parser.add_argument("-v", "--verbose", action="count", default=0, help="more of the log")
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     return parser
@@ -239,9 +261,9 @@ def _refuse_participant_options(options: argparse.Namespace) -> None:
 
 
 def _request(options: argparse.Namespace) -> Request:
-    affinity = getattr(os, "sched_getaffinity", None)  # Linux has it
-    n_cpus = len(affinity(0)) if affinity else os.cpu_count() or 1
     output = options.output_dir.resolve()
+    if options.ray_address and options.executor != "ray":
+        raise UsageError("--ray-address goes with --executor ray.")
     return Request(
         bids_dir=options.bids_dir.resolve(),
         output_dir=output,
@@ -252,11 +274,13 @@ def _request(options: argparse.Namespace) -> Request:
         filters=read_filters(options.bids_filter_file) if options.bids_filter_file else {},
         derivatives=tuple(_named_path(text) for text in options.derivatives),
         n_procs=options.n_procs,
-        n_threads=options.omp_nthreads or max(1, n_cpus // options.n_procs),
+        n_threads=options.omp_nthreads or max(1, count_cpus(os.environ) // options.n_procs),
         check_dataset=not options.skip_bids_validation,
         database=options.bids_database_dir,
         fresh=options.fresh,
-        container=_container(),
+        container=describe_container(os.environ, Path(sys.prefix)),
+        executor=options.executor,
+        ray_address=options.ray_address,
     )
 
 
@@ -265,15 +289,6 @@ def _named_path(text: str) -> tuple[str | None, Path]:
     if separator and not Path(text).exists():
         return name, Path(path).resolve()
     return None, Path(text).resolve()
-
-
-def _container() -> dict[str, str] | None:
-    """Return what the image says of itself, for ``GeneratedBy``."""
-    tag = os.environ.get("BIDS_TRACTOGRAPHY_DOCKER_TAG")
-    uri = os.environ.get("BIDS_TRACTOGRAPHY_SINGULARITY_URL")
-    if uri:
-        return {"Type": "singularity", "URI": uri}
-    return {"Type": "docker", "Tag": tag} if tag else None
 
 
 def _set_up_logging(console: Console, verbosity: int) -> None:
@@ -335,23 +350,40 @@ def _print_plan(request: Request, study: Study) -> int:
             print(f"\n{participant}: left out: {found.error}")
         else:
             for job in found:
-                if isinstance(job, Job):
-                    _print_job(job)
-                else:
-                    failures[job[0]] = job[1]
-                    print(f"\n{job[0]}: cannot be done: {job[1].message}")
+                name, fault = (job.name, _print_job(job)) if isinstance(job, Job) else job
+                if fault:
+                    failures[name] = fault
+                    print(f"\n{name}: cannot be done: {fault.message}")
     print("\n# configuration")
     print(_as_yaml(request.config), end="")
     return exit_code(failures)
 
 
-def _print_job(job: Job) -> None:
-    print(f"\n{job.name}:")
-    for role, path in job.inputs.items():
-        print(f"  {role:<11} {path}")
+def _print_job(job: Job) -> Failure | None:
+    """Print what a job is made from and what it will take; return what is wrong with it."""
+    lines = [(role, str(path)) for role, path in job.inputs.items()]
     if "brain_mask" not in job.inputs:
-        print("  brain_mask  none found: made from the DWI (median_otsu)")
-    print(f"  tractogram  {job.paths['tractogram']}")
+        lines.append(("brain_mask", "none found: made from the DWI (median_otsu)"))
+    if job.config.import_tract is None:
+        try:
+            expected = estimate(job)
+        except TractographyError as error:
+            return Failure(str(error), error.exit_code)
+        lines += [
+            ("model", json.dumps(expected.model)),
+            ("engine", f"{choose_engine(job.config).name}, {job.n_threads} thread(s)"),
+            ("seeds", f"about {expected.seeds}"),
+            ("streamlines", f"about {expected.streamlines}"),
+            ("time", f"about {expected.seconds:.0f} s"),
+            ("memory", f"about {expected.memory_mib:.0f} MiB"),
+            ("disk", f"about {expected.disk_mib:.0f} MiB"),
+            *(("warning", text) for text in expected.warnings),
+        ]
+    lines += [("writes", str(path)) for made in job.products.values() for path in made.paths]
+    print(f"\n{job.name}:")
+    for what, text in lines:
+        print(f"  {what:<12} {text}")
+    return None
 
 
 def _print_outcomes(request: Request, outcomes: dict[str, Outcome]) -> None:
@@ -379,14 +411,20 @@ def _config_command(words: list[str]) -> int:
     )
     parser.add_argument(
         "action",
-        choices=("show", "schema", "check"),
-        help="show: every key with its effective value; schema: JSON Schema; check: faults",
+        choices=("show", "schema", "check", "translate"),
+        help="show: every key with its effective value; schema: JSON Schema; check: faults; "
+        "translate: a file in pyAFQ's terms in ours",
     )
     parser.add_argument("file", nargs="?", type=Path, help="configuration: YAML, TOML or JSON")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     options = parser.parse_args(words)
     if options.action == "schema":
         print(config_schema(), end="")
+        return 0
+    if options.action == "translate":
+        if options.file is None or options.set:
+            raise UsageError("config translate takes a file, and nothing else.")
+        print(_translated(options.file), end="")
         return 0
     config = load_config(options.file, options.set)
     if options.action == "show":
@@ -396,9 +434,32 @@ def _config_command(words: list[str]) -> int:
     return 0
 
 
+def _translated(path: Path) -> str:
+    """Return a configuration in pyAFQ's terms as YAML in ours, with notes as comments."""
+    load_config(path)  # its faults in our terms
+    translation = translate_config(path)
+    notes = "".join(f"# {note}\n" for note in translation.notes)
+    return notes + yaml.safe_dump(translation.config, sort_keys=False, allow_unicode=True)
+
+
 def config_schema() -> str:
     """Return the JSON Schema of the configuration, as it ships."""
     return json.dumps(Config.model_json_schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+def _doctor_command(words: list[str]) -> int:
+    parser = _Parser(
+        prog="bids-tractography doctor",
+        description="Report what this machine can do, and track a small phantom on every engine.",
+        allow_abbrev=False,
+    )
+    parser.parse_args(words)
+    marks = {True: "ok", False: "FAILED", None: ""}
+    healthy = True
+    for finding in examine(count_cpus(os.environ)):
+        print(f"{finding.subject:<22} {marks[finding.healthy]:<7} {finding.text}", flush=True)
+        healthy &= finding.healthy is not False
+    return 0 if healthy else 1
 
 
 def _phantom_command(words: list[str]) -> int:

@@ -113,6 +113,22 @@ class DiedError(TractographyError):
     exit_code = 75
 
 
+class UnavailableError(TractographyError):
+    """Something that was asked for is not on this machine: a library, a device, a cluster."""
+
+    exit_code = 69
+
+
+class DeviceError(UnavailableError):
+    """There is no GPU, or it cannot do what is asked."""
+
+
+class DeviceLostError(DeviceError):
+    """A GPU failed on the way; another try may do."""
+
+    exit_code = 75
+
+
 class ConfigError(TractographyError):
     """The tracking configuration has faults."""
 

@@ -16,6 +16,7 @@ from itertools import islice
 from bids_tractography.errors import CrashError, DiedError, TractographyError
 from bids_tractography.job import Job
 from bids_tractography.pipeline import Done, Progress, process_dwi
+from bids_tractography.tracking.base import Tracker, track_here
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ def run_jobs(
     """
     if n_procs == 1:
         for job in jobs:
-            yield job, _run(job, report)
+            yield job, run_job(job, report)
         return
     with ThreadPoolExecutor(n_procs) as pool:
         running = {pool.submit(_run_apart, job): job for job in islice(jobs, n_procs)}
@@ -71,9 +72,10 @@ def run_jobs(
                 child.terminate()
 
 
-def _run(job: Job, report: Callable[[Progress], None]) -> Outcome:
+def run_job(job: Job, report: Callable[[Progress], None], track: Tracker = track_here) -> Outcome:
+    """Run a job in this process; what goes wrong is a value."""
     try:
-        return process_dwi(job, report)
+        return process_dwi(job, report, track)
     except TractographyError as error:
         return Failure(str(error), error.exit_code)
     except MemoryError:
@@ -112,7 +114,7 @@ def _start_worker(level: int, parent: int) -> None:
 
 
 def _run_logging(job: Job) -> Outcome:
-    return _run(job, LogProgress())
+    return run_job(job, LogProgress())
 
 
 class LogProgress:

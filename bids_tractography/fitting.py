@@ -11,16 +11,23 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from bids_tractography.brain import brain_mask
 from bids_tractography.dwi import Dwi
 from bids_tractography.images import Grid, read_image
-from bids_tractography.job import FITTED, Job
-from bids_tractography.masks import brain_mask
+from bids_tractography.job import TENSOR_MAPS, TISSUES, Job
 from bids_tractography.outputs import Sidecar, read_record
 from bids_tractography.provenance import Fingerprint, Record
-from bids_tractography.reconst import fit_model
-from bids_tractography.reconst.fodf import Fodf
+from bids_tractography.reconst import MODELS, ModelFit, fit_model
+from bids_tractography.reconst.fodf import Fodf, gfa
 from bids_tractography.reconst.tensor import fit_tensor
-from bids_tractography.sidecars import brain_mask_sidecar, fodf_sidecar, tensor_map_sidecar
+from bids_tractography.sidecars import (
+    brain_mask_sidecar,
+    fodf_sidecar,
+    model_map_sidecar,
+    tensor_map_sidecar,
+    tissue_sidecar,
+)
+from bids_tractography.tissue import make_tissue
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +68,8 @@ def fit_or_read(
     fingerprints : mapping
         By role, see `Job.fingerprints`.
     """
-    if any(role in stale for role in FITTED):
+    fitted = ("brain", *TENSOR_MAPS, "v1", "fod", *MODELS[job.config.model.kind].maps)
+    if any(role in stale for role in fitted):
         with threadpool_limits(1):  # sums must not depend on the number of BLAS threads
             return _fit(job, dwi, fingerprints)
     logger.info("%s: maps and fODF are up to date.", job.name)
@@ -69,20 +77,18 @@ def fit_or_read(
     def read(role: str, ndim: int = 3) -> NDArray[np.float32]:
         return read_image(job.paths[role], ndim=ndim).data
 
-    return Fit(
-        dwi.grid,
-        read("brain") > 0,
-        {"fa": read("fa"), "md": read("md")},
-        Fodf(read("fod", 4), dwi.grid),
-        read_record(job.paths["fod"])["details"],
-    )
+    fodf = Fodf(read("fod", 4), dwi.grid)
+    names = (*TENSOR_MAPS, *MODELS[job.config.model.kind].maps)
+    maps = {name: read(name) for name in names} | {"gfa": gfa(fodf.coefficients)}
+    details = read_record(job.paths["fod"])["details"]
+    return Fit(dwi.grid, read("brain") > 0, maps, fodf, details)
 
 
 def _fit(job: Job, dwi: Dwi, fingerprints: Mapping[str, Fingerprint]) -> Fit:
     config = job.config
     brain = brain_mask(dwi, job.run.brain_mask)
     tensor = fit_tensor(dwi, brain.data, config.tensor, job.n_threads)
-    model = fit_model(dwi, brain.data, tensor, config.model, job.n_threads)
+    model = fit_model(dwi, brain.data, tensor, config.model, job.n_threads, job.model_files)
     fodf = Fodf(model.coefficients, dwi.grid)
     details = {
         **model.record,
@@ -97,9 +103,57 @@ def _fit(job: Job, dwi: Dwi, fingerprints: Mapping[str, Fingerprint]) -> Fit:
         job.outputs.write_map(job.paths[role], data, dwi.grid, sidecar, record)
 
     write("brain", brain.data.astype(np.uint8), brain_mask_sidecar(job, brain), brain.record)
-    maps = {"fa": tensor.fa, "md": tensor.md, "v1": tensor.v1}
-    for name in ("fa", "md", "v1"):
-        if name in job.paths:
-            write(name, maps[name], tensor_map_sidecar(job, name), tensor.record)
+    maps = {name: getattr(tensor, name) for name in TENSOR_MAPS}
+    for name, data in maps.items():
+        write(name, data, tensor_map_sidecar(job, name), tensor.record)
+    if config.tensor.v1:
+        write("v1", tensor.v1, tensor_map_sidecar(job, "v1"), tensor.record)
     write("fod", fodf.coefficients, fodf_sidecar(job, details, fodf.sh_order), details)
+    further = _model_maps(model, dwi.grid)
+    for name in MODELS[config.model.kind].maps:
+        write(name, further[name], model_map_sidecar(job, name), {})
+    maps |= {**further, "gfa": gfa(fodf.coefficients)}
     return Fit(dwi.grid, brain.data, maps, fodf, details)
+
+
+def _model_maps(model: ModelFit, grid: Grid) -> dict[str, NDArray[np.float32]]:
+    """Return the model's further maps, with a volume fraction for every tissue."""
+    if model.fractions is None:
+        return dict(model.maps)
+    nothing = np.zeros(grid.shape, np.float32)
+    return {**model.maps, **{f"{t}vf": model.fractions.get(t, nothing) for t in TISSUES}}
+
+
+def tissue_or_read(
+    job: Job,
+    dwi: Dwi,
+    fit: Fit,
+    stale: Mapping[str, str],
+    fingerprints: Mapping[str, Fingerprint],
+) -> dict[str, NDArray[np.float32]]:
+    """Make tissue fractions on the DWI's grid and write them, or read them back.
+
+    Returns
+    -------
+    dict
+        ``wm``, ``gm`` and ``csf``, each of shape (X, Y, Z); empty where nothing asks for them.
+    """
+    if not job.config.needs_tissue:
+        return {}
+    if not set(TISSUES) & set(stale):
+        logger.info("%s: tissue fractions are up to date.", job.name)
+        return {name: read_image(job.paths[name], ndim=3).data for name in TISSUES}
+    from_model = None
+    if job.tissue is not None and job.tissue[0] == "dwi":
+        from_model = {name: fit.maps[f"{name}vf"] for name in TISSUES}
+    if job.run.tissue is None:
+        raise ValueError("tissue was not looked for")
+    tissue = make_tissue(
+        job.config.tissue, job.run.tissue, job.run.named, dwi, fit.brain, from_model
+    )
+    maps = {name: getattr(tissue, name) for name in TISSUES}
+    for name, data in maps.items():
+        record = Record(fingerprint=fingerprints[name], details=tissue.record)
+        sidecar = tissue_sidecar(job, name, tissue)
+        job.outputs.write_map(job.paths[name], data, dwi.grid, sidecar, record)
+    return maps

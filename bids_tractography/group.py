@@ -9,12 +9,16 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from bids_tractography.errors import NoInputError
 from bids_tractography.outputs import write_json, write_text
-from bids_tractography.provenance import RECORD_KEY, TractogramRecord
+from bids_tractography.provenance import RECORD_KEY, ImportRecord, TractogramRecord
 from bids_tractography.streamlines import Rejection, Stop
 
 logger = logging.getLogger(__name__)
+
+_RECORD: TypeAdapter[TractogramRecord | ImportRecord] = TypeAdapter(TractogramRecord | ImportRecord)
 
 _COLUMNS: dict[str, str] = {
     "participant_id": "Participant.",
@@ -63,7 +67,7 @@ def write_group_table(root: Path) -> tuple[Path, int]:
             f"{root} has no finished tractogram.", "Run the participant level first."
         )
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(_COLUMNS), delimiter="\t", lineterminator="\n")
+    writer = csv.DictWriter(text, list(_COLUMNS), "n/a", delimiter="\t", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     path = root / "group_tractograms.tsv"
@@ -78,7 +82,7 @@ def write_group_table(root: Path) -> tuple[Path, int]:
 def _row(root: Path, sidecar: Path) -> dict[str, Any] | None:
     try:
         content = json.loads(sidecar.read_text(encoding="utf-8"))[RECORD_KEY]
-        record = TractogramRecord.model_validate(content)
+        record = _RECORD.validate_python(content)
     except (OSError, ValueError, KeyError, TypeError) as error:
         logger.warning("%s is left out: it has no record of this version (%s).", sidecar, error)
         return None
@@ -86,35 +90,38 @@ def _row(root: Path, sidecar: Path) -> dict[str, Any] | None:
     if missing or not record.file_sha256:
         logger.warning("%s is left out: its tractogram is not there.", sidecar)
         return None
-    return _columns(root, sidecar, record.model_dump(mode="json"))
-
-
-def _columns(root: Path, sidecar: Path, record: dict[str, Any]) -> dict[str, Any]:
     parts = sidecar.relative_to(root).parts
-    lengths = record["length_quantiles_mm"]
-    tractogram = next(iter(record["file_sha256"]))
-    return {
+    row = {
         "participant_id": parts[0],
         "session_id": parts[1] if parts[1].startswith("ses-") else "n/a",
-        "tractogram": sidecar.relative_to(root).with_name(tractogram).as_posix(),
-        "track": record["config"]["tracking"]["algorithm"]["kind"],
-        "model": record["config"]["model"]["kind"],
-        "engine": record["engine"],
-        "seeds": record["seeds"],
-        "seeds_without_direction": record["seeds_without_direction"],
-        "generated": record["streamlines_generated"],
-        "kept": record["streamlines_kept"],
-        **{f"rejected_{k}": n for k, n in record["streamlines_rejected"].items()},
-        **{f"ends_{k}": n for k, n in record["ends"].items()},
-        "points": record["points"],
-        "length_median_mm": lengths["0.5"],
-        "length_p05_mm": lengths["0.05"],
-        "length_p95_mm": lengths["0.95"],
-        "rng_seed": record["rng_seed"],
-        "tracking_seconds": record["seconds"]["tracking"],
-        "tracking_cpu_seconds": record["cpu_seconds"]["tracking"],
-        "peak_memory_mib": record["peak_memory_mib"],
-        "warnings": len(record["warnings"]),
-        "config_hash": record["config_hash"],
-        "content_sha256": record["content_sha256"],
+        "tractogram": sidecar.relative_to(root).with_name(next(iter(record.file_sha256))),
+        "points": record.points,
+        "length_median_mm": record.length_quantiles_mm["0.5"],
+        "length_p05_mm": record.length_quantiles_mm["0.05"],
+        "length_p95_mm": record.length_quantiles_mm["0.95"],
+        "peak_memory_mib": record.peak_memory_mib,
+        "warnings": len(record.warnings),
+        "config_hash": record.config_hash,
+        "content_sha256": record.content_sha256,
+    }
+    if isinstance(record, ImportRecord):
+        return row | {"track": "custom", "kept": record.streamlines}
+    return row | _tracked(record)
+
+
+def _tracked(record: TractogramRecord) -> dict[str, Any]:
+    """Return the columns of what was tracked here."""
+    return {
+        "track": record.config.tracking.algorithm.kind,
+        "model": record.config.model.kind,
+        "engine": record.engine,
+        "seeds": record.seeds,
+        "seeds_without_direction": record.seeds_without_direction,
+        "generated": record.streamlines_generated,
+        "kept": record.streamlines_kept,
+        **{f"rejected_{reason}": n for reason, n in record.streamlines_rejected.items()},
+        **{f"ends_{reason}": n for reason, n in record.ends.items()},
+        "rng_seed": record.rng_seed,
+        "tracking_seconds": record.seconds["tracking"],
+        "tracking_cpu_seconds": record.cpu_seconds["tracking"],
     }

@@ -217,3 +217,17 @@ def write_image(path: Path, data: NDArray[np.generic], grid: Grid) -> None:
         gzip.GzipFile(filename="", fileobj=raw, mode="wb", compresslevel=3, mtime=0) as packed,
     ):
         image.to_file_map({"image": nib.FileHolder(fileobj=packed)})
+
+
+def read_grid(path: Path) -> Grid:
+    """Read the grid of an image, not its values.
+
+    Raises
+    ------
+    DataError, GridError
+        If it is no usable image.
+    """
+    try:
+        return _grid(path, nib.load(path))
+    except (OSError, EOFError, ValueError, zlib.error, ImageFileError, HeaderDataError) as error:
+        raise DataError(f"{path} cannot be read: {error}.") from None

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic_core import to_jsonable_python
 
 from bids_tractography.config import Config
-from bids_tractography.config.tracking import GivenSeeds
+from bids_tractography.config.tracking import ActStop, CmcStop, ImportTract
 from bids_tractography.inputs import DwiRun
 from bids_tractography.outputs import RunOutputs, why_stale
 from bids_tractography.provenance import (
@@ -21,10 +21,42 @@ from bids_tractography.provenance import (
     sha256_of_json,
     software_fingerprint,
 )
+from bids_tractography.reconst import MODELS
 from bids_tractography.tracking import choose_engine
 
-# What the fit makes; the rest depends on seeds and tracking too.
-FITTED = ("brain", "fa", "md", "v1", "fod")
+TENSOR_MAPS = ("fa", "md", "ad", "rd")
+TISSUES = ("wm", "gm", "csf")
+_DWI = ("dwi", "bval", "bvec", "brain_mask")
+
+
+@dataclass(frozen=True)
+class Product:
+    """Something that is made, and what it depends on.
+
+    Parameters
+    ----------
+    paths : tuple of Path
+        Files with one sidecar.
+    reads : tuple of str
+        What the roles of the inputs that it depends on begin with.
+    says : tuple
+        Parts of the configuration that it depends on.
+    """
+
+    paths: tuple[Path, ...]
+    reads: tuple[str, ...]
+    says: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class _Of:
+    """What a product depends on; built up as the method goes along."""
+
+    reads: tuple[str, ...]
+    says: tuple[Any, ...]
+
+    def and_of(self, reads: tuple[str, ...], says: Any) -> _Of:
+        return _Of((*self.reads, *reads), (*self.says, says))
 
 
 @dataclass(frozen=True)
@@ -39,6 +71,8 @@ class Job:
     work : Path
         Folder for the batches; removed when the tractogram stands.
     n_threads : int
+    tissue : (str, tuple of Path) or None
+        Kind of source of the tissue fractions, and its files; None where nothing needs them.
     fresh : bool
         Do everything again, whatever is there.
     container : dict or None
@@ -50,6 +84,7 @@ class Job:
     outputs: RunOutputs
     work: Path
     n_threads: int
+    tissue: tuple[str, tuple[Path, ...]] | None = None
     fresh: bool = False
     container: dict[str, str] | None = None
 
@@ -61,78 +96,116 @@ class Job:
     @cached_property
     def inputs(self) -> dict[str, Path]:
         """All files that the result depends on, by role."""
-        seeds = self.config.seeding.seeds
-        given = {"seeds": seeds.path.absolute()} if isinstance(seeds, GivenSeeds) else {}
-        return {**self.run.files, **given}
+        _, tissue = self.tissue or ("", ())
+        return {**self.run.files, **{f"tissue.{n}": path for n, path in enumerate(tissue)}}
+
+    @cached_property
+    def products(self) -> dict[str, Product]:
+        """All that is made, by what it is, in the order of making."""
+        config, path = self.config, self.outputs.path
+        brain = _Of(_DWI, (config.gradients,))
+        maps = brain.and_of((), config.tensor.max_b_s_mm2)
+        fod = maps.and_of(("model",), config.model)
+        tissue = (fod if config.model.kind == "msmt_csd" else brain).and_of(
+            ("tissue",), config.tissue
+        )
+        masks = _Of(tissue.reads, (*fod.says, *tissue.says)) if config.needs_tissue else fod
+        made: dict[str, Product] = {}
+
+        def make(role: str, of: _Of, suffix: str = "dwimap", **entities: str) -> None:
+            made[role] = Product((path(suffix, **entities),), of.reads, of.says)
+
+        if config.import_tract is None:
+            make("brain", brain, "mask", desc="brain")
+            for name in TENSOR_MAPS + (("v1",) if config.tensor.v1 else ()):
+                make(name, maps, model="tensor", param=name)
+            make("fod", fod, model=config.model.kind.replace("_", ""), param="fod")
+            for name in MODELS[config.model.kind].maps:
+                make(name, fod, model=config.model.kind.replace("_", ""), param=name)
+            if config.needs_tissue:
+                for name in TISSUES:
+                    make(name, tissue, "probseg", label=name.upper())
+            if config.seeding.mask is not None:
+                of = masks.and_of(("seeding.mask",), config.seeding.mask)
+                make("seed", of, "mask", desc="seed")
+            stop = masks.and_of(("stopping",), config.stopping)
+            make("stop", stop, "mask", desc="stop")
+            if isinstance(config.stopping, ActStop | CmcStop):
+                for name in ("include", "exclude"):
+                    make(f"pft_{name}", stop, "probseg", desc=f"pft{name}")
+            for name in ("include", "exclude"):
+                for place, region in enumerate(getattr(config.tracking, name)):
+                    key = f"tracking.{name}.{place}"
+                    of = masks.and_of((key,), region)
+                    make(key, of, "mask", desc=f"{name}{place + 1}")
+        everything = _Of(("",), (config_hash(config),))
+        made["tdi"] = Product(
+            (path("dwimap", **self._tract, param="tdi"),), everything.reads, everything.says
+        )
+        made["tractogram"] = Product(self._tractograms, everything.reads, everything.says)
+        return made
+
+    @property
+    def _tract(self) -> dict[str, str]:
+        imported = self.config.import_tract is not None
+        track = "custom" if imported else self.config.tracking.algorithm.kind.replace("_", "")
+        return {"tract": "wholebrain", "track": track}
+
+    @property
+    def _tractograms(self) -> tuple[Path, ...]:
+        """Files of the tractogram: one for each format."""
+        if self.config.import_tract is None:
+            extensions = [f".{name}" for name in self.config.output.formats]
+        else:
+            name = self.run.named["import_tract"].name
+            extensions = [e for e in ImportTract.extensions if name.endswith(e)][-1:]
+        return tuple(self.outputs.path("tractogram", e, **self._tract) for e in extensions)
 
     @cached_property
     def paths(self) -> dict[str, Path]:
-        """Where everything goes, by what it is."""
-        path, config = self.outputs.path, self.config
-        tract = {"tract": "wholebrain", "track": config.tracking.algorithm.kind}
-        maps = {
-            "brain": path("mask", desc="brain"),
-            "fa": path("dwimap", model="tensor", param="fa"),
-            "md": path("dwimap", model="tensor", param="md"),
-            "v1": path("dwimap", model="tensor", param="v1"),
-            "fod": path("dwimap", model=config.model.kind, param="fod"),
-            "seed": path("mask", desc="seed"),
-            "stop": path("mask", desc="stop"),
-            "tdi": path("dwimap", **tract, param="tdi"),
-            "tractogram": path("tractogram", ".trx", **tract),
-        }
-        if not config.tensor.v1:
-            del maps["v1"]
-        if config.seeding.mask is None:
-            del maps["seed"]
-        return maps
+        """Where everything goes, by what it is; of several formats the first."""
+        return {role: product.paths[0] for role, product in self.products.items()}
+
+    @property
+    def model_files(self) -> dict[str, Path]:
+        """Files that the model's section names, by key inside the section."""
+        named = self.run.named.items()
+        inside = {key.removeprefix("model"): path for key, path in named if key.startswith("model")}
+        return {key.removeprefix("."): path for key, path in inside.items()}
 
     def hash_inputs(self) -> dict[str, str]:
         """Return the SHA-256 of every input file, by role."""
         return {role: sha256_of_file(path) for role, path in self.inputs.items()}
 
     def fingerprints(self, hashes: Mapping[str, str]) -> dict[str, Fingerprint]:
-        """Return what each file is a function of, by what it is.
+        """Return what each product is a function of, by what it is.
 
         Parameters
         ----------
         hashes : mapping
             SHA-256 of every input file, by role.
         """
-        config = self.config
         software = software_fingerprint()
-        of = {
-            "brain": ("dwi", "bval", "bvec", "brain_mask"),
-            "seed": ("dwi", "bval", "bvec", "brain_mask", "seed_mask"),
-            "stop": ("dwi", "bval", "bvec", "brain_mask", "stop_mask"),
-        }
-        read = {role: of.get(role, of["brain"]) for role in (*FITTED, "seed", "stop")}
-        maps = (config.gradients, config.tensor.max_b_s_mm2)
-        said: dict[str, tuple[Any, ...]] = {
-            "brain": (config.gradients,),
-            "fod": (*maps, config.model),
-            "seed": (*maps, config.seeding.mask),
-            "stop": (*maps, config.stopping),
-        }
-        tracking = Fingerprint(
-            inputs=sha256_of_json(dict(hashes)),
-            config=config_hash(config),
-            software=f"{software}, engine {choose_engine(config).name}",
-        )
+        imported = self.config.import_tract is not None
+        engine = "none" if imported else choose_engine(self.config).name
+        tracker = f"{software}, engine {engine}"
         return {
             role: Fingerprint(
-                inputs=sha256_of_json({r: h for r, h in hashes.items() if r in read[role]}),
-                config=sha256_of_json(to_jsonable_python(said.get(role, maps))),
-                software=software,
+                inputs=sha256_of_json(
+                    {r: h for r, h in hashes.items() if r.startswith(product.reads)}
+                ),
+                config=sha256_of_json(to_jsonable_python(product.says)),
+                software=tracker if role in ("tdi", "tractogram") else software,
             )
-            if role in read
-            else tracking
-            for role in self.paths
+            for role, product in self.products.items()
         }
 
     def stale(self, fingerprints: Mapping[str, Fingerprint]) -> dict[str, str]:
         """Tell what has to be made, by what it is, and why."""
         if self.fresh:
-            return dict.fromkeys(self.paths, "--fresh asks for it")
-        reasons = {r: why_stale(path, fingerprints[r]) for r, path in self.paths.items()}
+            return dict.fromkeys(self.products, "--fresh asks for it")
+        reasons = {
+            role: next(filter(None, (why_stale(p, fingerprints[role]) for p in product.paths)), "")
+            for role, product in self.products.items()
+        }
         return {role: reason for role, reason in reasons.items() if reason}

@@ -1,27 +1,25 @@
-"""Masks: of the brain, and as the configuration defines them."""
+"""Masks as the configuration defines them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from dipy.segment.mask import median_otsu
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from bids_tractography.config.masks import FileMask, ThresholdMask
-from bids_tractography.dwi import Dwi
-from bids_tractography.errors import EmptyMaskError, GridError
-from bids_tractography.images import Grid, read_image
+from bids_tractography.config import masks as define
+from bids_tractography.config.files import File
+from bids_tractography.config.section import Section, sections_in
+from bids_tractography.errors import DataError, EmptyMaskError
+from bids_tractography.images import Grid, read_grid, read_image
+from bids_tractography.resample import resample
 
-_MEDIAN_RADIUS_MM = 4.0
-_CLOSING_RADIUS_MM = 10.0
-_LEAST_COMPONENT = (
-    0.05  # of the largest: phantoms, and brains cut by the field of view, have several
-)
+TISSUE_WORDS = {"wm": "white matter", "gm": "grey matter", "csf": "cerebrospinal fluid"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,11 +33,14 @@ class Mask:
         In words, for people.
     record : dict
         Definition with resolved values, JSON values.
+    parents : tuple of str
+        What it was made from: maps by name, files by the key that names them.
     """
 
     data: NDArray[np.bool_]
     description: str
     record: dict[str, Any]
+    parents: tuple[str, ...] = ()
 
     @property
     def n_voxels(self) -> int:
@@ -47,125 +48,193 @@ class Mask:
         return int(np.count_nonzero(self.data))
 
 
-def brain_mask(dwi: Dwi, path: Path | None) -> Mask:
-    """Read the brain mask, or make one from the b=0 volumes.
+@dataclass(frozen=True, eq=False)
+class Sources:
+    """What masks can be made from.
 
-    Raises
-    ------
-    EmptyMaskError
-        If no voxel is left.
+    Parameters
+    ----------
+    grid : Grid
+        Of the DWI, and of every mask.
+    maps : mapping of str to ndarray, shape (X, Y, Z)
+        Scalar maps of the fit and, where they are needed, tissue fractions (``wm gm csf``).
+    brain : ndarray of bool, shape (X, Y, Z)
+        Thresholds of these maps hold inside the brain only.
+    files : mapping of str to Path
+        Files that the configuration names, by key.
     """
-    if path is not None:
-        data = read_mask(path, dwi.grid)
-        mask = Mask(data, f"Brain mask {path.name}.", {"method": "file"})
-    else:
-        mask = Mask(
-            _otsu_mask(dwi),
-            "Brain mask by median filter and Otsu's threshold (DIPY median_otsu) of the mean b=0 "
-            "and of the mean diffusion-weighted image, united; small components dropped, gaps "
-            "closed, holes filled.",
-            {
-                "method": "median_otsu",
-                "median_radius_mm": _MEDIAN_RADIUS_MM,
-                "closing_radius_mm": _CLOSING_RADIUS_MM,
-                "least_component": _LEAST_COMPONENT,
-            },
-        )
-    return _not_empty(mask, "the brain mask")
+
+    grid: Grid
+    maps: Mapping[str, NDArray[np.float32]]
+    brain: NDArray[np.bool_]
+    files: Mapping[str, Path]
+
+    def map(self, source: str | File, key: str) -> tuple[NDArray[np.float32], str, str]:
+        """Return a map on the DWI's grid, its name, and what it is made from."""
+        if isinstance(source, str):
+            return self.maps[source], source.upper(), source
+        image = read_image(self.files[key], ndim=3)
+        return resample(image, self.grid, nearest=False), self.files[key].name, key
+
+    def labels(self, key: str) -> NDArray[np.float32]:
+        """Return a file's values on the DWI's grid, those of the nearest voxels."""
+        return resample(read_image(self.files[key], ndim=3), self.grid, nearest=True)
 
 
-def _otsu_mask(dwi: Dwi) -> NDArray[np.bool_]:
-    """Mask the brain of a raw image.
-
-    Coils at the head's surface leave its depth dark, so that a threshold of the b=0 image alone
-    cuts out the middle of the brain; there the diffusion-weighted images are brightest.
-    """
-    radius_voxels = max(1, round(_MEDIAN_RADIUS_MM / float(dwi.grid.voxel_size_mm.mean())))
-    mask = np.zeros(dwi.grid.shape, bool)
-    for mean in (dwi.mean_b0, dwi.mean_weighted):
-        mask |= median_otsu(mean, median_radius=radius_voxels, numpass=1)[1]
-    labels, n_components = ndimage.label(mask)
-    sizes = np.bincount(labels.ravel(), minlength=n_components + 1)
-    sizes[0] = 0
-    mask = (sizes >= _LEAST_COMPONENT * sizes.max())[labels] & mask
-    closed = _close(mask, _CLOSING_RADIUS_MM, dwi.grid)
-    return np.asarray(ndimage.binary_fill_holes(closed), bool)
-
-
-def _close(mask: NDArray[np.bool_], radius_mm: float, grid: Grid) -> NDArray[np.bool_]:
-    """Close gaps narrower than twice the radius, with a ball in mm."""
-    width = [int(np.ceil(radius_mm / size)) + 1 for size in grid.voxel_size_mm]
-    padded = np.pad(mask, [(w, w) for w in width])
-    grown = ndimage.distance_transform_edt(~padded, grid.voxel_size_mm) <= radius_mm
-    closed = ndimage.distance_transform_edt(grown, grid.voxel_size_mm) > radius_mm
-    inner = tuple(slice(w, -w) for w in width)
-    return np.asarray(closed[inner] | mask)
-
-
-def read_mask(path: Path, grid: Grid) -> NDArray[np.bool_]:
-    """Read an image as a mask: voxels above zero, on the grid of the DWI.
-
-    Raises
-    ------
-    GridError
-        If it is on another grid.
-    """
-    image = read_image(path, ndim=3)
-    if not image.grid.matches(grid):
-        raise GridError(
-            f"{path} is on another grid than the DWI: {image.grid.describe()}; the DWI has "
-            f"{grid.describe()}.",
-            "Resample the mask onto the DWI's grid (nearest neighbour).",
-        )
-    return np.asarray(image.data > 0)
-
-
-def make_mask(
-    config: ThresholdMask | FileMask,
-    path: Path | None,
-    maps: Mapping[str, NDArray[np.float32]],
-    brain: NDArray[np.bool_],
-    grid: Grid,
-    key: str,
-) -> Mask:
+def make_mask(config: define.Mask, sources: Sources, key: str) -> Mask:
     """Make a mask from its definition.
 
     Parameters
     ----------
-    config : ThresholdMask or FileMask
-    path : Path or None
-        The file that a `FileMask` resolved to.
-    maps : mapping of str to ndarray, shape (X, Y, Z)
-        Scalar maps by name.
-    brain : ndarray of bool, shape (X, Y, Z)
-        Thresholds hold inside the brain only.
-    grid : Grid
+    config : Mask
+    sources : Sources
     key : str
-        Its place in the configuration, for messages.
+        Its place in the configuration.
 
     Raises
     ------
     EmptyMaskError
         If no voxel is left.
     """
-    if isinstance(config, FileMask):
-        if path is None:
-            raise ValueError(f"{key}: the file of the mask was not resolved")
-        mask = Mask(
-            read_mask(path, grid),
-            f"Voxels above 0 of {path.name}.",
-            {"kind": "file", "threshold": 0},
-        )
-    else:
-        mask = Mask(
-            (maps[config.map] > config.above) & brain,
-            f"Voxels of the brain where {config.map.upper()} > {config.above:g}.",
-            {"kind": "threshold", "map": config.map, "threshold": config.above},
-        )
-    return _not_empty(mask, key)
+    return not_empty(_make(config, sources, key), key)
 
 
-def _not_empty(mask: Mask, name: str) -> Mask:
+def _make(config: define.Mask, sources: Sources, key: str) -> Mask:
+    record: dict[str, Any] = {"kind": config.kind}
+    match config:
+        case define.FullMask():
+            return Mask(np.ones(sources.grid.shape, bool), "every voxel", record)
+        case define.BrainMask():
+            return Mask(sources.brain, "the brain", record, ("brain",))
+        case define.FileMask():
+            data, name = sources.labels(key) > 0, sources.files[key].name
+            return Mask(data, f"voxels above 0 of {name}", record, (key,))
+        case define.RoiMask(files=files):
+            keys = tuple(f"{key}.files.{place}" for place in range(len(files)))
+            data = np.any([sources.labels(one) > 0 for one in keys], axis=0)
+            names = ", ".join(sources.files[one].name for one in keys)
+            return Mask(data, f"voxels above 0 of any of {names}", record, keys)
+        case define.LabelsMask():
+            return _labels(config, sources, key)
+        case define.ThresholdMask():
+            return _threshold(config, sources, key)
+        case define.TissueMask(tissue=tissue, above=above):
+            text = f"voxels with a fraction of {TISSUE_WORDS[tissue]} > {above:g}"
+            record |= {"tissue": tissue, "above": above}
+            return Mask(sources.maps[tissue] > above, text, record, (tissue,))
+        case define.InterfaceMask(above=above):
+            data = interface(sources.maps["wm"], sources.maps["gm"], above)
+            text = f"white matter beside grey matter, both with fractions > {above:g}"
+            return Mask(data, text, {**record, "above": above}, ("wm", "gm"))
+        case define.NotMask(of=inner):
+            mask = _make(inner, sources, f"{key}.of")
+            text = f"all but ({mask.description})"
+            return Mask(~mask.data, text, {**record, "of": mask.record}, mask.parents)
+        case define.AnyMask(of=several) | define.AllMask(of=several):
+            return _combine(
+                config.kind,
+                [_make(one, sources, f"{key}.of.{place}") for place, one in enumerate(several)],
+            )
+
+
+def _combine(kind: str, masks: list[Mask]) -> Mask:
+    """Unite or intersect."""
+    combine, word = (np.logical_or, "or") if kind == "any" else (np.logical_and, "and")
+    data = reduce(combine, (mask.data for mask in masks))
+    text = f" {word} ".join(f"({mask.description})" for mask in masks)
+    parents = dict.fromkeys(parent for mask in masks for parent in mask.parents)
+    record = {"kind": kind, "of": [mask.record for mask in masks]}
+    return Mask(np.asarray(data), text, record, tuple(parents))
+
+
+def _labels(config: define.LabelsMask, sources: Sources, key: str) -> Mask:
+    labels = sources.labels(key)
+    data = np.isin(labels, config.include) if config.include else labels > 0
+    if config.exclude:
+        data &= ~np.isin(labels, config.exclude)
+    which = f"labels {list(config.include)}" if config.include else "all labels"
+    without = f" but {list(config.exclude)}" if config.exclude else ""
+    text = f"{which}{without} of {sources.files[key].name}"
+    record = {"kind": "labels", "include": [*config.include], "exclude": [*config.exclude]}
+    return Mask(data, text, record, (key,))
+
+
+def _threshold(config: define.ThresholdMask, sources: Sources, key: str) -> Mask:
+    values, name, parent = sources.map(config.map, f"{key}.map")
+    of_fit = isinstance(config.map, str)
+    data = sources.brain.copy() if of_fit else np.ones(values.shape, bool)
+    record: dict[str, Any] = {"kind": "threshold", "map": name}
+    bounds = []
+    for sign, bound in ((">", config.above), ("<", config.below)):
+        if bound is None:
+            continue
+        value = resolve(bound, config.percentile, values, sources.brain, key)
+        data &= values > value if sign == ">" else values < value
+        word = "above" if sign == ">" else "below"
+        record[word] = value
+        if config.percentile:
+            record[f"{word}_percentile"] = bound
+        bounds.append(f"{name} {sign} {value:g}")
+    place = "voxels of the brain" if of_fit else "voxels"
+    return Mask(
+        data,
+        f"{place} where {' and '.join(bounds)}",
+        record,
+        (parent, "brain") if of_fit else (parent,),
+    )
+
+
+def resolve(
+    bound: float,
+    percentile: bool,
+    values: NDArray[np.float32],
+    brain: NDArray[np.bool_],
+    key: str,
+) -> float:
+    """Return a threshold as a value: a percentile is one of the brain's non-zero voxels."""
+    if not percentile:
+        return bound
+    values = values[brain & (values != 0)]
+    if values.size == 0:
+        raise EmptyMaskError(f"{key}: the map is zero in the whole brain; it has no percentile.")
+    return float(np.percentile(values.astype(np.float64), bound))
+
+
+def interface(wm: NDArray[np.float32], gm: NDArray[np.float32], above: float) -> NDArray[np.bool_]:
+    """Return the voxels of white matter that hold or touch grey matter (six neighbours)."""
+    return np.asarray((wm > above) & ndimage.binary_dilation(gm > above))
+
+
+def check_files(config: Section, files: Mapping[str, Path]) -> None:
+    """Check what a definition says of its file, before anything is computed.
+
+    Raises
+    ------
+    DataError
+        If a label is not in the image, or a file cannot be read.
+    """
+    for key, section in sections_in(config):
+        if isinstance(section, define.LabelsMask):
+            there = np.unique(read_image(files[key], ndim=3).data).astype(int)
+            absent = sorted({*section.include, *section.exclude} - set(there.tolist()))
+            if absent:
+                raise DataError(
+                    f"{key}: {files[key]} has no label {', '.join(map(str, absent))}.",
+                    f"It has: {', '.join(str(label) for label in there[:30])}"
+                    f"{' ...' if len(there) > 30 else ''}.",
+                )
+        elif isinstance(section, File) and files[key].name.endswith((".nii", ".nii.gz")):
+            read_grid(files[key])
+
+
+def not_empty(mask: Mask, name: str) -> Mask:
+    """Return the mask if it has a voxel.
+
+    Raises
+    ------
+    EmptyMaskError
+        If it has none.
+    """
     if mask.n_voxels == 0:
         raise EmptyMaskError(
             f"{name} has no voxel. ({mask.description})",

@@ -12,11 +12,11 @@ import logging
 import os
 import re
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 PIPELINE = "bids_tractography"
 BIDS_VERSION = "1.11.1"
+_LOCK_TRIES = 10_000
 WORK = ".work"  # locks, and batches unless they are to lie elsewhere
 
 # As the two proposals and the released schema order them.
@@ -39,6 +40,9 @@ _ENTITY_ORDER = (
     *("flip", "inv", "mt", "part", "proc", "hemi", "space", "tract", "track", "model", "param"),
     *("split", "recording", "chunk", "atlas", "seg", "scale", "res", "den", "label", "desc"),
 )
+
+# What names of results have beside the entities of the DWI.
+_DERIVED = {"tract", "track", "model", "param", "label", "desc"}
 
 _BIDSIGNORE = """\
 *_tractogram.*
@@ -140,7 +144,9 @@ class RunOutputs:
     def remove_leftovers(self) -> None:
         """Remove temporary files of a run that was killed; only while holding its lock."""
         for path in self.folder.glob(f".tmp-*.{self.name}_*"):
-            path.unlink()
+            _, _, name = path.name.removeprefix(".tmp-").partition(".")
+            if entities_of(name).keys() - _DERIVED == self.entities.keys():  # no other run's
+                path.unlink()
 
     def write_data(self, path: Path, writer: Callable[[Path], None]) -> None:
         """Write a file under a temporary name first; a file without a sidecar is unfinished."""
@@ -148,9 +154,10 @@ class RunOutputs:
         sidecar_path(path).unlink(missing_ok=True)
         write_atomically(path, writer)
 
-    def write_sidecar(self, path: Path, sidecar: Sidecar, record: Record) -> None:
-        """Write the sidecar of a file that is there, with the file's hash."""
-        record = record.model_copy(update={"file_sha256": {path.name: sha256_of_file(path)}})
+    def write_sidecar(self, paths: Sequence[Path], sidecar: Sidecar, record: Record) -> None:
+        """Write the one sidecar of files that are there, with their hashes."""
+        hashes = {path.name: sha256_of_file(path) for path in paths}
+        record = record.model_copy(update={"file_sha256": hashes})
         content = {
             "Description": sidecar.description,
             "Sources": [self.uri(source) for source in sidecar.sources],
@@ -158,14 +165,14 @@ class RunOutputs:
             **sidecar.keys,
             RECORD_KEY: record.model_dump(mode="json"),
         }
-        write_json(sidecar_path(path), content)
+        write_json(sidecar_path(paths[0]), content)
 
     def write_map(
         self, path: Path, data: NDArray[np.generic], grid: Grid, sidecar: Sidecar, record: Record
     ) -> None:
         """Write an image on a grid, with its sidecar."""
         self.write_data(path, lambda p: write_image(p, data, grid))
-        self.write_sidecar(path, sidecar, record)
+        self.write_sidecar([path], sidecar, record)
 
 
 def sidecar_path(path: Path) -> Path:
@@ -247,7 +254,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 @contextmanager
-def exclusive(root: Path, name: str) -> Iterator[None]:
+def exclusive(root: Path, name: str, *, wait: bool = False) -> Iterator[None]:
     """Hold a run of an output folder for this process; the lock goes with the process.
 
     Parameters
@@ -256,40 +263,51 @@ def exclusive(root: Path, name: str) -> Iterator[None]:
         The output folder.
     name : str
         Of the run.
+    wait : bool
+        Wait for another process that holds it.
 
     Raises
     ------
     BusyError
-        If another process holds it.
+        If another process holds it, and this one does not wait.
     OutputError
         If the lock cannot be written.
     """
     lock = root / WORK / f"{name}.lock"
-    busy = BusyError(f"another process is working on {name}.", "Wait for it, or stop it.")
-    try:
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        file = lock.open("w")
-    except OSError as error:
-        raise OutputError(f"{lock} cannot be written ({error.strerror}).") from None
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise busy from None
-        except OSError as error:
-            logger.warning("Cannot lock %s (%s): run one process at a time.", lock, error.strerror)
-        try:
-            ours = os.path.samestat(os.fstat(file.fileno()), lock.stat())
-        except FileNotFoundError:
-            ours = False
-        if not ours:
-            raise busy  # its last holder has just removed it
+    with _locked(lock, wait=wait):
         try:
             yield
         finally:
             lock.unlink(missing_ok=True)
             with suppress(OSError):  # others are at work
                 lock.parent.rmdir()
+
+
+def _locked(lock: Path, *, wait: bool) -> IO[str]:
+    """Return a lock's file, locked; its holders remove it, and with the last of them its folder."""
+    make_folder(lock.parent.parent)
+    for _ in range(_LOCK_TRIES):
+        try:
+            with suppress(FileExistsError):
+                lock.parent.mkdir()
+            file = lock.open("w")
+        except FileNotFoundError:  # the folder has just been removed
+            continue
+        except OSError as error:
+            raise OutputError(f"{lock} cannot be written ({error.strerror}).") from None
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            file.close()
+            break
+        except OSError as error:
+            logger.warning("Cannot lock %s (%s): run one process at a time.", lock, error.strerror)
+            return file
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), lock.stat()):
+                return file
+        file.close()  # the file has just been removed: this lock keeps nobody out
+    raise BusyError(f"another process is working on {lock.stem}.", "Wait for it, or stop it.")
 
 
 def check_output_folder(output: Path, bids: Path, work: Path) -> None:
@@ -320,6 +338,16 @@ def write_dataset_files(
     container: dict[str, str] | None,
 ) -> None:
     """Write what makes the output folder a BIDS derivative dataset."""
+    with exclusive(root, "dataset", wait=True):  # others may add their links
+        _write_dataset_files(root, links, inputs_generated_by, container)
+
+
+def _write_dataset_files(
+    root: Path,
+    links: Mapping[str, Path],
+    inputs_generated_by: list[dict[str, Any]],
+    container: dict[str, str] | None,
+) -> None:
     path = root / "dataset_description.json"
     before = _our_description(path)
     ourselves: dict[str, Any] = {

@@ -20,11 +20,11 @@ from bids_tractography import __version__
 from bids_tractography.config import Config
 
 RECORD_KEY = "BidsTractography"
-RECORD_VERSION = 1
+RECORD_VERSION = 2
 
 # Versions that decide what comes out.
-_DECISIVE = ("dipy", "nibabel", "numpy", "scipy")
-_RECORDED = (*_DECISIVE, "pybids", "pydantic")
+_DECISIVE = ("dipy", "nibabel", "numba", "numpy", "scipy")
+_RECORDED = (*_DECISIVE, "pybids", "pydantic", "trx-python")
 
 
 def sha256_of_file(path: Path) -> str:
@@ -44,7 +44,7 @@ def config_hash(config: Config) -> str:
 
     What changes nothing of the tractogram is left out; the engine is named with its version.
     """
-    nothing = {"tracking": {"batch_size", "engine"}, "tensor": {"v1"}}
+    nothing = {"tracking": {"batch_size", "engine", "ngpus"}, "tensor": {"v1"}}
     return sha256_of_json(config.model_dump(mode="json", exclude=nothing))
 
 
@@ -112,14 +112,38 @@ class Record(_Model):
     """Of the files that the sidecar is about, by name."""
 
 
-class TractogramRecord(Record):
-    """Our record in the sidecar of a tractogram: enough to make the file again."""
-
+class _Made(Record):
     config: Config
     config_hash: str
     inputs: list[InputFile]
-    model: dict[str, JsonValue]
     environment: Environment
+    points: int
+    length_quantiles_mm: dict[str, float]
+    content_sha256: str
+    warnings: list[str]
+    seconds: dict[str, float]
+    cpu_seconds: dict[str, float]
+    peak_memory_mib: float
+
+
+class ImportRecord(_Made):
+    """Our record in the sidecar of a tractogram that was made elsewhere."""
+
+    place: str
+    format: str
+    streamlines: int
+    points_inside: float
+    """Share of the points that lie in the image."""
+    source_generated_by: list[JsonValue]
+    """What its dataset says made it."""
+    source_sidecar: dict[str, JsonValue] | None
+    """What stands beside it."""
+
+
+class TractogramRecord(_Made):
+    """Our record in the sidecar of a tractogram: enough to make the file again."""
+
+    model: dict[str, JsonValue]
     engine: str
     engine_version: str
     engine_differences: list[str]
@@ -133,13 +157,8 @@ class TractogramRecord(Record):
     streamlines_kept: int
     streamlines_rejected: dict[str, int]
     ends: dict[str, int]
-    points: int
-    length_quantiles_mm: dict[str, float]
-    content_sha256: str
-    warnings: list[str]
-    seconds: dict[str, float]
-    cpu_seconds: dict[str, float]
-    peak_memory_mib: float
+    linearised: dict[str, float] | None
+    """Share of the points written, and the error in mm; the counts here are before it."""
 
 
 @dataclass

@@ -2,33 +2,47 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from bids_tractography.config import Config
-from bids_tractography.config.masks import ThresholdMask
-from bids_tractography.config.model import CsdModel
 from bids_tractography.config.tracking import (
+    ActStop,
+    CmcStop,
     GivenSeeds,
     GridSeeds,
     RandomSeeds,
     ThresholdStop,
     TotalSeeds,
 )
-from bids_tractography.job import Job
-from bids_tractography.masks import Mask
-from bids_tractography.outputs import Sidecar
+from bids_tractography.job import TISSUES, Job
+from bids_tractography.masks import TISSUE_WORDS, Mask
+from bids_tractography.outputs import Sidecar, read_record
+from bids_tractography.reconst import MODELS
+from bids_tractography.tissue import Tissue
 
-_UNITS = {"fa": "1", "md": "mm^2/s", "v1": "1"}
+_UNITS = {"fa": "1", "md": "mm^2/s", "ad": "mm^2/s", "rd": "mm^2/s", "v1": "1"}
 _NAMES = {
     "fa": "Fractional anisotropy of the diffusion tensor.",
     "md": "Mean diffusivity of the diffusion tensor.",
+    "ad": "Axial diffusivity of the diffusion tensor.",
+    "rd": "Radial diffusivity of the diffusion tensor.",
+    "mk": "Mean kurtosis.",
+    "ak": "Axial kurtosis.",
+    "rk": "Radial kurtosis.",
+    "wmvf": "Volume fraction of white matter.",
+    "gmvf": "Volume fraction of grey matter.",
+    "csfvf": "Volume fraction of cerebrospinal fluid.",
     "v1": "Principal direction of the diffusion tensor, unit vectors in RAS+ scanner axes.",
 }
 _TENSOR = {
     "Description": "Diffusion tensor (Basser 1994)",
     "Parameters": {"FitMethod": "wls"},
 }
-_METHODS = {"prob": "probabilistic", "det": "deterministic"}
+
+
+def _model(config: Config) -> str:
+    return MODELS[config.model.kind].description
 
 
 def brain_mask_sidecar(job: Job, mask: Mask) -> Sidecar:
@@ -51,10 +65,7 @@ def tensor_map_sidecar(job: Job, name: str) -> Sidecar:
 
 def fodf_sidecar(job: Job, details: dict[str, Any], sh_order: int) -> Sidecar:
     """Describe the fODF (BEP016; both spellings that the proposal has for the basis)."""
-    if isinstance(job.config.model, CsdModel):
-        model = "Constrained spherical deconvolution of one shell (Tournier 2007)"
-    else:
-        model = "Solid-angle orientation distribution of the diffusion tensor (Aganj 2010)"
+    model = _model(job.config)
     keys: dict[str, Any] = {
         "SkullStripped": True,
         "Model": {"Description": model},
@@ -69,7 +80,7 @@ def fodf_sidecar(job: Job, details: dict[str, Any], sh_order: int) -> Sidecar:
             "SphericalHarmonicsDegree": sh_order,
         },
     }
-    if "response" in details:
+    if "eigenvalues_mm2_s" in details.get("response", {}):
         keys["ResponseFunction"] = {
             "Type": "eigen",
             "Coefficients": [*details["response"]["eigenvalues_mm2_s"], details["response"]["s0"]],
@@ -78,23 +89,18 @@ def fodf_sidecar(job: Job, details: dict[str, Any], sh_order: int) -> Sidecar:
     return Sidecar(description, [job.run.image, job.paths["brain"]], keys)
 
 
-def seed_mask_sidecar(job: Job, mask: Mask) -> Sidecar:
-    """Describe the voxels that were seeded."""
-    definition = job.config.seeding.mask
-    if isinstance(definition, ThresholdMask):
-        sources = [job.paths[definition.map], job.paths["brain"]]
-    else:
-        sources = [job.run.files["seed_mask"]]
-    return Sidecar(f"Seed mask: {mask.description}", sources)
+def model_map_sidecar(job: Job, name: str) -> Sidecar:
+    """Describe a further map of the model."""
+    keys = {"SkullStripped": True, "Units": "1", "Model": {"Description": _model(job.config)}}
+    return Sidecar(_NAMES[name], [job.run.image, job.paths["brain"]], keys)
 
 
-def stop_mask_sidecar(job: Job) -> Sidecar:
-    """Describe where tracking goes on."""
-    stopping = job.config.stopping
-    if isinstance(stopping, ThresholdStop):
-        text = f"voxels where {stopping.map.upper()} > {stopping.below:g} (interpolated on the way)"
-        return Sidecar(f"Tracking goes on in this mask: {text}.", [job.paths[stopping.map]])
-    return Sidecar("Tracking goes on in this mask.", [job.run.files["stop_mask"]])
+def tissue_sidecar(job: Job, name: str, tissue: Tissue) -> Sidecar:
+    """Describe a tissue fraction."""
+    source = tissue.sources[0].name if tissue.sources else "the DWI's own volume fractions"
+    text = f"Fraction of {TISSUE_WORDS[name]} on the grid of the DWI, from {source}."
+    sources = list(tissue.sources) or [job.paths[f"{name}vf"]]
+    return Sidecar(text, sources, {"SkullStripped": True})
 
 
 def density_sidecar(job: Job) -> Sidecar:
@@ -115,13 +121,12 @@ def tractogram_sidecar(job: Job, n_seeds: int, n_streamlines: int) -> Sidecar:
     config = job.config
     algorithm = config.tracking.algorithm
     description = (
-        f"Whole-brain tractogram, {_METHODS[algorithm.kind]} tracking on "
+        f"Whole-brain tractogram, {algorithm.method} tracking on "
         f"{config.model.kind.upper()} fODFs, {algorithm.step_size_mm:g} mm steps, at most "
         f"{algorithm.max_angle_deg:g} degrees each."
     )
-    sources = [job.paths["fod"], job.paths["stop"]]
-    if "seed" in job.paths:
-        sources.append(job.paths["seed"])
+    made = ("fod", "stop", "seed", "pft_include", "pft_exclude")
+    sources = [job.paths[role] for role in (*made, *_regions(job)) if role in job.paths]
     return Sidecar(
         description,
         sources,
@@ -129,16 +134,21 @@ def tractogram_sidecar(job: Job, n_seeds: int, n_streamlines: int) -> Sidecar:
     )
 
 
+def import_sidecar(source: Path, n_streamlines: int) -> Sidecar:
+    """Describe a tractogram that was made elsewhere."""
+    text = f"Tractogram made elsewhere, brought in as it is: {source.name}."
+    return Sidecar(text, [source], {"Count": n_streamlines})
+
+
 def _bep046(job: Job, n_seeds: int) -> dict[str, Any]:
     config, uri = job.config, job.outputs.uri
-    tracking, algorithm = config.tracking, config.tracking.algorithm
+    algorithm = config.tracking.algorithm
     return {
         "StreamlineSeeding": {"Sources": [_seed_source(job)]},
         "StreamlinePropagation": {
             "Algorithm": {
                 "Name": algorithm.kind,
-                "Description": f"{_METHODS[algorithm.kind].capitalize()} choice among the "
-                "directions of a sphere in the cone around the last one.",
+                "Description": algorithm.about,
             },
             "Interpolation": "Linear",
             "InterpolationOrder": 1,
@@ -151,10 +161,7 @@ def _bep046(job: Job, n_seeds: int) -> dict[str, Any]:
             **_termination(job),
             "AnglePerStep": algorithm.max_angle_deg,
         },
-        "StreamlineAcceptanceCriteria": {
-            "MinimumLength": tracking.min_length_mm,
-            "MaximumLength": tracking.max_length_mm,
-        },
+        "StreamlineAcceptanceCriteria": _acceptance(job),
         "StreamlineReconstructionDensity": {"Seeds": n_seeds},
     }
 
@@ -168,22 +175,41 @@ def _seed_source(job: Job) -> dict[str, Any]:
             seeds = {"Type": "RandomPerElement", "SeedsPerElement": n}
         case TotalSeeds():
             seeds = {"Type": "Random"}
-        case GivenSeeds(path=path):
+        case GivenSeeds():
             # The draft has no type for given coordinates; one seed an element is nearest.
-            return {"Type": "CountPerElement", "SeedsPerElement": 1, "Source": uri(path.absolute())}
+            source = uri(job.inputs["seeding.seeds"])
+            return {"Type": "CountPerElement", "SeedsPerElement": 1, "Source": source}
     return {**seeds, "Source": uri(job.paths["seed"]), "Unidirectional": False}
 
 
 def _termination(job: Job) -> dict[str, Any]:
-    stopping = job.config.stopping
-    if isinstance(stopping, ThresholdStop) and stopping.map == "fa":
-        metric = {
-            "Metric": stopping.map.upper(),
-            "Source": job.outputs.uri(job.paths[stopping.map]),
-            "Threshold": stopping.below,
-        }
-        return {"Anisotropy": [metric]}
-    return {"Masks": [job.outputs.uri(job.paths["stop"])]}
+    stopping, uri = job.config.stopping, job.outputs.uri
+    match stopping:
+        case ThresholdStop(map="fa"):
+            threshold = read_record(job.paths["stop"])["details"]["below"]
+            source = uri(job.paths["fa"])
+            return {"Anisotropy": [{"Metric": "FA", "Source": source, "Threshold": threshold}]}
+        case ActStop() | CmcStop():
+            return {"AnatomicalSegmentation": [uri(job.paths[name]) for name in TISSUES]}
+    return {"Masks": [uri(job.paths["stop"])]}
+
+
+def _acceptance(job: Job) -> dict[str, Any]:
+    tracking, uri = job.config.tracking, job.outputs.uri
+    regions = {
+        f"{word}Regions": [uri(job.paths[role]) for role in _regions(job, name)]
+        for word, name in (("Inclusion", "include"), ("Exclusion", "exclude"))
+    }
+    return {
+        **{key: paths for key, paths in regions.items() if paths},
+        "MinimumLength": tracking.min_length_mm,
+        "MaximumLength": tracking.max_length_mm,
+    }
+
+
+def _regions(job: Job, name: str = "") -> list[str]:
+    """Roles of the masks that decide on acceptance."""
+    return [role for role in job.paths if role.startswith(f"tracking.{name}")]
 
 
 def _older_draft(config: Config, n_seeds: int, n_streamlines: int) -> dict[str, Any]:
@@ -192,7 +218,7 @@ def _older_draft(config: Config, n_seeds: int, n_streamlines: int) -> dict[str, 
     source = {} if given else {"SourceType": "voxels"}
     return {
         "TractographyClass": "local",
-        "TractographyMethod": _METHODS[algorithm.kind],
+        "TractographyMethod": algorithm.method,
         "Count": n_streamlines,
         "Seeding": {**source, "CountType": "global", "Count": n_seeds},
         "Constraints": {},

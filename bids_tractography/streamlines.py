@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 import numpy as np
@@ -105,3 +105,15 @@ class StreamlineBatch:
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
+
+    def select(self, kept: NDArray[np.bool_]) -> StreamlineBatch:
+        """Keep some of the streamlines, a mask of shape (T,); the counts stay as they are."""
+        lengths = np.diff(self.offsets)
+        offsets = np.concatenate([[0], np.cumsum(lengths[kept])]).astype(np.int64)
+        return replace(
+            self,
+            points_mm=self.points_mm[np.repeat(kept, lengths)],
+            offsets=offsets,
+            seed_index=self.seed_index[kept],
+            stops=self.stops[kept],
+        )

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from descriptor import boutiques
+
 from bids_tractography.cli import build_parser, config_schema
 from bids_tractography.config import Config
+from bids_tractography.config import pyafq_keys as pyafq
+from bids_tractography.config.pyafq_images import DEFINITIONS
 
 ROOT = Path(__file__).parents[1]
 
@@ -39,6 +44,53 @@ def config_page() -> str:
         if "properties" in section:
             lines += _section(name, section)
     return "\n".join(lines).rstrip() + "\n"
+
+
+def pyafq_page() -> str:
+    """Return what becomes of every key of pyAFQ's as a page of tables."""
+    lines = [
+        "# pyAFQ's names",
+        "",
+        "<!-- made by `make generate` -->",
+        "",
+        "A file in pyAFQ's terms (TOML with `[TRACTOGRAPHY_PARAMS]` and its other sections, or the "
+        "same keys in YAML or JSON, or `tracking_params` alone) is taken as `--config`, and the "
+        "log says how it was read. `bids-tractography config translate FILE` prints it in our "
+        "terms. What has no counterpart and could change the tractogram is an error that names "
+        "every such key; what could not is a note.",
+        "",
+        *_pyafq_table("Translated", pyafq.TRANSLATED),
+        "A key that is left out has pyAFQ's default, not ours, and a note says so. Files with "
+        f"{_listed(pyafq.KEYS_FROM_3)}, or with "
+        + ", or ".join(f"`{key}` {', '.join(v)}" for key, v in pyafq.VALUES_FROM_3.items())
+        + ", are taken to be of pyAFQ 3, others of pyAFQ 1 or 2:",
+        "",
+        "| key | until 2 | from 3 |",
+        "|---|---|---|",
+        *(f"| `{key}` | {pyafq.UNTIL_2[key]} | {pyafq.FROM_3[key]} |" for key in pyafq.UNTIL_2),
+        "| `seed_mask` | FA > 0.2 | interface of white and grey matter |",
+        "| `stop_mask` | FA > 0.2 | white matter > 0.4 (prob, ptt), ACT (det, pft) |",
+        "",
+        *_pyafq_table("Definitions of images", DEFINITIONS),
+        "They are read as text and never run. `ImageFile(...)` as `odf_model` is a precomputed "
+        "fODF in image axes.",
+        "",
+        *_pyafq_table("On the command line here", pyafq.ON_THE_COMMAND_LINE),
+        *_pyafq_table("Without effect on the tractogram", pyafq.WITHOUT_EFFECT),
+        "## Not about tractography",
+        "",
+        f"Left out with a note: {_listed(pyafq.UNRELATED)}.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _pyafq_table(title: str, table: Mapping[str, str]) -> list[str]:
+    rows = [f"| `{key}` | {ours} |" for key, ours in table.items()]
+    return [f"## {title}", "", "| pyAFQ | here |", "|---|---|", *rows, ""]
+
+
+def _listed(keys: Iterable[str]) -> str:
+    return ", ".join(f"`{key}`" for key in keys)
 
 
 def _section(name: str, section: dict[str, Any]) -> list[str]:
@@ -73,6 +125,9 @@ def _type(field: dict[str, Any]) -> str:
         return f"`{field['const']}`"
     if "enum" in field:
         return " or ".join(f"`{value}`" for value in field["enum"])
+    if field.get("type") == "array":
+        items = field.get("items") or {}
+        return f"list of {_type(items)}" if items else "list of numbers"
     return str(field.get("type", "any"))
 
 
@@ -88,7 +143,9 @@ def _default(field: dict[str, Any]) -> str:
 FILES = {
     ROOT / "docs" / "cli.md": cli_page,
     ROOT / "docs" / "config.md": config_page,
+    ROOT / "docs" / "pyafq.md": pyafq_page,
     ROOT / "bids_tractography" / "config" / "schema.json": config_schema,
+    ROOT / "boutiques.json": boutiques,
 }
 
 

@@ -51,7 +51,7 @@ def test_a_dataset_becomes_a_tractogram_with_maps_masks_and_sidecars(finished) -
         "sub-01_desc-seed_mask",
         "sub-01_desc-stop_mask",
         "sub-01_model-tensor_param-fa_dwimap",
-        "sub-01_model-tensor_param-md_dwimap",
+        *(f"sub-01_model-tensor_param-{name}_dwimap" for name in ("md", "ad", "rd")),
         "sub-01_model-csd_param-fod_dwimap",
         "sub-01_tract-wholebrain_track-prob_param-tdi_dwimap",
     }
@@ -125,7 +125,7 @@ def test_sources_are_bids_uris_of_files_that_are_there(finished, scanned_once: P
 
 def test_record_keys_change_only_with_the_record_version() -> None:
     keys = ",".join(sorted(TractogramRecord.model_fields))
-    digests = {1: "5a8a27a9aec3"}  # a new version gets a new line
+    digests = {1: "5a8a27a9aec3", 2: "2840da0e3ecc"}  # a new version gets a new line
     assert hashlib.sha256(keys.encode()).hexdigest()[:12] == digests[RECORD_VERSION]
 
 
@@ -369,11 +369,11 @@ BAD_INPUT = {
     "an unknown key": (None, ("--set", "tracking.algorithm.step_size=1"), 78, "step_size_mm"),
     "an empty seed mask": (None, ("--set", "seeding.mask.above=1.5"), 65, "has no voxel"),
     "no streamline kept": (None, ("--set", "tracking.min_length_mm=249"), 65, "none of"),
-    "a mask on another grid": (
+    "a mask of another place": (
         None,
         ("--set", "seeding.mask={kind: file, path: MASK}"),
         65,
-        "grid",
+        "seeding.mask has no voxel",
     ),
     "an unknown level": (None, ("LEVEL",), 17, "analysis level"),
     "not a dataset": (lambda d: (d / "dataset_description.json").unlink(), (), 16, "BIDS dataset"),
@@ -389,7 +389,8 @@ def test_bad_input_has_its_message_and_code_and_leaves_nothing_half_written(
         damage(dataset)
     (tmp_path / "filters.json").write_text('{"dwi": {"acquisition": "multiband"}}')
     mask = tmp_path / "mask.nii.gz"
-    nib.save(nib.Nifti1Image(np.ones((4, 4, 4), np.uint8), np.eye(4)), mask)
+    far = np.array([[1.0, 0, 0, 900], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+    nib.save(nib.Nifti1Image(np.ones((4, 4, 4), np.uint8), far), mask)
     named = [
         word.replace("FILTERS", str(tmp_path / "filters.json")).replace("MASK", str(mask))
         for word in words

@@ -52,11 +52,22 @@ def test_defaults_are_the_documented_ones() -> None:
         "positivity_threshold": 0.1,
     }
     assert config.seeding.model_dump() == {
-        "mask": {"kind": "threshold", "map": "fa", "above": 0.2},
+        "mask": {
+            "kind": "threshold",
+            "map": "fa",
+            "above": 0.2,
+            "below": None,
+            "percentile": False,
+        },
         "seeds": {"kind": "random", "per_voxel": 1},
         "rng_seed": None,
     }
-    assert config.stopping.model_dump() == {"kind": "threshold", "map": "fa", "below": 0.2}
+    assert config.stopping.model_dump() == {
+        "kind": "threshold",
+        "map": "fa",
+        "below": 0.2,
+        "percentile": False,
+    }
     assert config.tracking.algorithm.model_dump() == {
         "kind": "prob",
         "step_size_mm": 0.5,
@@ -66,7 +77,12 @@ def test_defaults_are_the_documented_ones() -> None:
     assert config.tracking.engine == "auto"
     assert (config.tracking.min_length_mm, config.tracking.max_length_mm) == (20, 250)
     assert config.tracking.batch_size == "auto"
-    assert config.output.model_dump() == {"formats": ("trx",), "dtype": "float32"}
+    assert config.output.model_dump() == {
+        "formats": ("trx",),
+        "dtype": "float32",
+        "linearise": None,
+        "per_streamline": (),
+    }
 
 
 def test_configuration_is_frozen() -> None:
@@ -168,7 +184,7 @@ def test_the_same_key_in_two_sections_is_no_repetition(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("override", ["seeding.mask.map=md", "stopping.map=md"])
 def test_the_threshold_of_fa_is_no_default_for_other_maps(override: str) -> None:
-    with pytest.raises(ConfigError, match="the default is for FA"):
+    with pytest.raises(ConfigError, match=r"say (above or )?below which value"):
         load_config(None, [override])
 
 
@@ -215,7 +231,12 @@ def test_a_byte_order_mark_is_no_fault(tmp_path: Path, name: str) -> None:
 def test_merge_keys_of_yaml_are_no_repetition(tmp_path: Path) -> None:
     text = "seeding: {mask: &wm {map: md, above: 0.3}}\nstopping: {<<: {map: md}, below: 0.1}\n"
     config = from_yaml(tmp_path, text)
-    assert config.stopping.model_dump() == {"kind": "threshold", "map": "md", "below": 0.1}
+    assert config.stopping.model_dump() == {
+        "kind": "threshold",
+        "map": "md",
+        "below": 0.1,
+        "percentile": False,
+    }
 
 
 def test_a_missing_file_is_no_input(tmp_path: Path) -> None:
@@ -271,7 +292,7 @@ def test_the_last_override_wins() -> None:
         ("seeding.seeds.per_voxel=3", {"kind": "random", "per_voxel": 3}),
         (
             "seeding.seeds={kind: given, path: a=b.txt}",
-            {"kind": "given", "path": Path("a=b.txt")},
+            {"kind": "given", "path": Path("a=b.txt"), "filters": None, "scope": None},
         ),
     ],
 )
@@ -315,7 +336,7 @@ model: {kind: csd, sh_order: 7}
 seeding: {rng_seed: -1, seeds: {per_voxel: 0}}
 tracking: {algorithm: {step_size_mm: -0.5, max_angle_deg: 95}, colour: red}
 stoping: {below: 0.1}
-output: {formats: [tck]}
+output: {formats: [vtk]}
 """
     with pytest.raises(ConfigError) as error:
         from_yaml(tmp_path, text)
@@ -372,7 +393,9 @@ def test_misspelt_names_get_the_nearest_right_one(override: str, key: str, meant
 
 
 def test_an_unlike_name_gets_the_list_of_known_ones() -> None:
-    assert faults_of("output.zzz=1") == {"output.zzz": "unknown key. Known: dtype, formats."}
+    assert faults_of("output.zzz=1") == {
+        "output.zzz": "unknown key. Known: dtype, formats, linearise, per_streamline."
+    }
 
 
 @pytest.mark.parametrize(
@@ -467,8 +490,9 @@ def test_yes_and_no_are_no_numbers(key: str) -> None:
 def test_null_is_a_number_only_for_the_seed(key: str) -> None:
     if key == "seeding.rng_seed":
         assert load_config(None, [f"{key}=null"]).seeding.rng_seed is None
-    else:
-        assert any(told.startswith(key) for told in faults_of(f"{key}=null"))
+    else:  # one of above and below has to be a number, so that their section has the fault
+        section = key.removesuffix(".above")
+        assert any(told.startswith(section) for told in faults_of(f"{key}=null"))
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2**53 - 1])
@@ -491,7 +515,6 @@ def test_seeds_that_are_not_exact_everywhere_are_refused(seed: str) -> None:
         "tracking.min_length_mm=-1",
         "tracking.max_directions=0",
         "tracking.engine=gpu",
-        "seeding.mask.map=rd",
         "output.dtype=float64",
         "output.formats=[]",
         "model.sh_order=0",
@@ -634,3 +657,75 @@ def test_what_is_shown_reads_back_as_the_same(
     as_json = write(folder / "shown.json", json.dumps(shown))
     assert load_config(as_yaml) == config
     assert load_config(as_json) == config
+
+
+# Masks, tissue and algorithms
+
+
+def test_masks_contain_masks_to_any_depth() -> None:
+    override = "seeding.mask={kind: not, of: {kind: all, of: [brain, {kind: any, of: [tissue]}]}}"
+    mask = load_config(None, [override]).seeding.mask
+    assert mask.of.of[1].of[0].model_dump() == {"kind": "tissue", "tissue": "wm", "above": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "says"),
+    [
+        ("seeding.mask={above: 120, percentile: true}", "seeding.mask", "from 0 to 100"),
+        ("seeding.mask={above: 0.5, below: 0.4}", "seeding.mask", "no value is above and below"),
+        ("seeding.mask={kind: labels, path: a.nii}", "seeding.mask", "labels to include"),
+        (
+            "seeding.mask={kind: labels, path: a.nii, include: [3], exclude: [3]}",
+            "seeding.mask",
+            "cannot be included and excluded",
+        ),
+        ("seeding.mask={kind: roi, files: []}", "seeding.mask.files", "at least one"),
+        ("seeding.mask={kind: any, of: [tisue]}", "seeding.mask.of.0", "Did you mean 'tissue'"),
+        ("seeding.mask={kind: file}", "seeding.mask", "either path or filters"),
+        ("import_tract={path: a.trx, scope: raw}", "import_tract", "scope goes with filters"),
+        ("tracking.algorithm=pft", "(whole configuration)", "pft needs tissue"),
+        (
+            "tracking.algorithm={kind: prob, probe_length_mm: 1}",
+            "tracking.algorithm.probe_length_mm",
+            "unknown key",
+        ),
+        ("tissue=dwi", "(whole configuration)", "needs model.kind msmt_csd"),
+        ("output={formats: [tck], dtype: float16}", "output", "for trx alone"),
+    ],
+)
+def test_faults_of_definitions_are_told(override: str, key: str, says: str) -> None:
+    assert says in faults_of(override)[key]
+
+
+def test_every_file_is_listed_with_its_key() -> None:
+    config = load_config(
+        None,
+        [
+            "seeding.mask={kind: any, of: [{kind: file, path: a.nii}, "
+            "{map: {path: b.nii}, above: 1}]}",
+            "stopping={kind: binary, mask: {kind: roi, files: [c.nii, d.nii]}}",
+            "tracking.exclude=[{kind: labels, path: e.nii, include: [1]}]",
+            "model={kind: precomputed, path: f.nii}",
+        ],
+    )
+    assert {key: file.path.name for key, file in config.files()} == {
+        "model": "f.nii",
+        "seeding.mask.of.0": "a.nii",
+        "seeding.mask.of.1.map": "b.nii",
+        "stopping.mask.files.0": "c.nii",
+        "stopping.mask.files.1": "d.nii",
+        "tracking.exclude.0": "e.nii",
+    }
+
+
+@pytest.mark.parametrize(
+    ("override", "needed"),
+    [
+        ("seeding.mask=brain", False),
+        ("seeding.mask={kind: not, of: interface}", True),
+        ("stopping=cmc", True),
+        ("tracking.include=[tissue]", True),
+    ],
+)
+def test_tissue_is_made_only_where_something_asks_for_it(override: str, needed: bool) -> None:
+    assert load_config(None, [override]).needs_tissue is needed

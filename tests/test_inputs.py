@@ -26,11 +26,11 @@ from bids_tractography.inputs import (
     DwiRun,
     ParticipantFiles,
     Selection,
-    _layout,
     find_participants,
     read_dataset,
     read_filters,
 )
+from bids_tractography.inputs.layout import layout_of
 
 DESCRIPTION = {"Name": "A dataset", "BIDSVersion": "1.10.0"}
 DERIVED = {**DESCRIPTION, "DatasetType": "derivative", "GeneratedBy": [{"Name": "qsiprep"}]}
@@ -603,7 +603,7 @@ WM = "seeding.mask={kind: file, filters: {suffix: mask, label: WM}}"
 
 def seed_mask(root: Path, *roots: Path, session: str | None = None) -> Path | None:
     (run,) = [r for r in runs_of(root, *roots, overrides=[WM]) if r.session == session]
-    return run.seed_mask
+    return run.named.get("seeding.mask")
 
 
 def test_seed_masks_are_found_by_filters_in_their_session(tmp_path: Path) -> None:
@@ -616,9 +616,9 @@ def test_seed_masks_are_found_by_filters_in_their_session(tmp_path: Path) -> Non
     )
     for run in runs_of(root, overrides=[WM]):
         expected = f"sub-01/ses-{run.session}/anat/sub-01_ses-{run.session}_label-WM_mask.nii.gz"
-        assert run.seed_mask == root / expected
-        assert run.stop_mask is None
-        assert run.files["seed_mask"] == run.seed_mask
+        assert run.named.get("seeding.mask") == root / expected
+        assert run.named.get("stopping.mask") is None
+        assert run.files["seeding.mask"] == run.named.get("seeding.mask")
 
 
 def test_masks_above_the_sessions_serve_sessions_without_one(tmp_path: Path) -> None:
@@ -649,8 +649,8 @@ def test_stopping_masks_are_found_by_filters(tmp_path: Path) -> None:
     )
     stop = "{kind: binary, mask: {kind: file, filters: {suffix: probseg, label: '*', space: null}}}"
     (run,) = runs_of(root, overrides=[f"stopping={stop}"])
-    assert run.stop_mask == root / "sub-01/anat/sub-01_label-WM_probseg.nii.gz"
-    assert run.seed_mask is None
+    assert run.named.get("stopping.mask") == root / "sub-01/anat/sub-01_label-WM_probseg.nii.gz"
+    assert run.named.get("seeding.mask") is None
 
 
 def test_masks_of_derivatives_are_found_by_filters(tmp_path: Path) -> None:
@@ -664,7 +664,7 @@ def test_filters_that_match_no_mask_or_several_are_told(tmp_path: Path) -> None:
     mask = "sub-01/anat/sub-01_label-WM_mask.nii.gz"
     raw = make(tmp_path / "raw", "sub-01/dwi/sub-01_dwi")
     message = refused(NoMatchError, raw, overrides=[WM])
-    assert "seeding.mask.filters match no image of sub-01" in message
+    assert "seeding.mask.filters match no file of sub-01" in message
     other = "sub-01/anat/sub-01_space-T2w_label-WM_mask.nii.gz"
     make(raw, mask, other)
     message = refused(NoMatchError, raw, overrides=[WM])
@@ -682,14 +682,14 @@ def test_entities_of_tractography_are_known_to_filters(tmp_path: Path) -> None:
     image = "sub-01/dwi/sub-01_model-csd_param-fod_dwimap.nii.gz"
     root = make(tmp_path, "sub-01/dwi/sub-01_dwi", image)
     override = "seeding.mask={kind: file, filters: {param: fod, bundle: null, tract: null}}"
-    assert runs_of(root, overrides=[override])[0].seed_mask == root / image
+    assert runs_of(root, overrides=[override])[0].named["seeding.mask"] == root / image
 
 
 def test_mask_paths_serve_every_run(tmp_path: Path) -> None:
     root = make(tmp_path / "raw", "sub-01/dwi/sub-01_run-1_dwi", "sub-01/dwi/sub-01_run-2_dwi")
     (tmp_path / "wm.nii.gz").touch()
     override = f"seeding.mask={{kind: file, path: {tmp_path}/wm.nii.gz}}"
-    masks = {run.seed_mask for run in runs_of(root, overrides=[override])}
+    masks = {run.named.get("seeding.mask") for run in runs_of(root, overrides=[override])}
     assert masks == {tmp_path / "wm.nii.gz"}
 
 
@@ -704,14 +704,18 @@ def test_mask_paths_that_are_not_there_are_no_input(tmp_path: Path) -> None:
 def test_no_mask_is_asked_for_by_default(tmp_path: Path) -> None:
     root = make(tmp_path, "sub-01/dwi/sub-01_dwi", "sub-01/anat/sub-01_label-WM_mask.nii.gz")
     (run,) = runs_of(root)
-    assert (run.seed_mask, run.stop_mask, run.brain_mask) == (None, None, None)
+    assert (run.named.get("seeding.mask"), run.named.get("stopping.mask"), run.brain_mask) == (
+        None,
+        None,
+        None,
+    )
 
 
 # Speed, and the database
 
 
 def indexed(root: Path) -> list[str]:
-    return sorted(_layout(root, "0001", None).files)
+    return sorted(layout_of(root, "0001", None).files)
 
 
 def test_the_number_of_participants_does_not_change_what_is_indexed(tmp_path: Path) -> None:
@@ -788,3 +792,32 @@ def test_links_of_a_datalad_dataset_are_followed(tmp_path: Path) -> None:
     image.rename(tmp_path / "key")
     image.symlink_to(os.path.relpath(tmp_path / "key", image.parent))
     assert runs_of(root)[0].image == image
+
+
+# Other files that the configuration names
+
+
+def test_tractograms_are_found_by_their_extensions_and_those_of_the_run_come_first(
+    tmp_path: Path,
+) -> None:
+    root = make(tmp_path / "raw", *(f"sub-01/dwi/sub-01_run-{n}_dwi" for n in "12"))
+    tracts = [f"sub-01/dwi/sub-01_run-{n}_tract-wholebrain_tractogram.tck" for n in "12"]
+    make(root, *tracts, "sub-01/dwi/sub-01_run-1_tract-wholebrain_tractogram.json")
+    override = "import_tract={filters: {suffix: tractogram}}"
+    found = [run.named["import_tract"] for run in runs_of(root, overrides=[override])]
+    assert found == [root / tract for tract in tracts]
+
+
+def test_a_scope_is_one_dataset(tmp_path: Path) -> None:
+    mask = "sub-01/anat/sub-01_label-WM_mask.nii.gz"
+    raw = make(tmp_path / "raw", "sub-01/dwi/sub-01_dwi", mask)
+    derived = make(tmp_path / "smriprep", mask, derived=True)
+    assert "several" in refused(NoMatchError, raw, derived, overrides=[WM])
+    for scope, root in (("raw", raw), ("set1", derived)):
+        (run,) = runs_of(raw, derived, overrides=[WM, f"seeding.mask.scope={scope}"])
+        assert run.named["seeding.mask"] == root / mask
+
+
+def test_what_there_is_instead_is_listed(tmp_path: Path) -> None:
+    root = make(tmp_path, "sub-01/dwi/sub-01_dwi", "sub-01/anat/sub-01_label-GM_mask.nii.gz")
+    assert "sub-01_label-GM_mask.nii.gz" in refused(NoMatchError, root, overrides=[WM])

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -493,3 +494,39 @@ def test_nothing_is_left_by_the_check_in_a_folder_that_is_there(bids: Path) -> N
     output.mkdir()
     assert allowed(bids, output)
     assert list(output.iterdir()) == []
+
+
+def test_links_that_many_write_at_once_are_all_kept(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(16) as pool:
+        written = [
+            pool.submit(write_dataset_files, tmp_path, {f"d{i}": Path(f"/data/{i}")}, [], None)
+            for i in range(16)
+        ]
+        for future in written:
+            future.result()
+    description = json.loads((tmp_path / "dataset_description.json").read_text())
+    assert set(description["DatasetLinks"]) == {f"d{i}" for i in range(16)}
+    assert not (tmp_path / ".work").exists()
+
+
+def test_locks_that_come_and_go_do_not_hinder_each_other(tmp_path: Path) -> None:
+    def hold(number: int) -> None:
+        with exclusive(tmp_path, f"sub-{number}"):
+            pass
+
+    with ThreadPoolExecutor(16) as pool:
+        for future in [pool.submit(hold, number) for number in range(800)]:
+            future.result()
+    assert not (tmp_path / ".work").exists()
+
+
+def test_leftovers_of_another_run_of_the_session_stay(tmp_path: Path) -> None:
+    ours, others = outputs_of(tmp_path), outputs_of(tmp_path, "sub-01_dir-AP_dwi.nii.gz")
+    ours.folder.mkdir(parents=True)
+    for outputs in (ours, others):
+        name = outputs.path("dwimap", model="csd", param="fod").name
+        (outputs.folder / f".tmp-0.{name}").touch()
+    ours.remove_leftovers()
+    assert [path.name for path in ours.folder.iterdir()] == [
+        ".tmp-0.sub-01_dir-AP_model-csd_param-fod_dwimap.nii.gz"
+    ]

@@ -26,9 +26,9 @@ from bids_tractography.errors import DataError, GradientError
 from bids_tractography.gradients import Gradients, Shell
 from bids_tractography.images import Grid
 from bids_tractography.reconst import fit_model
-from bids_tractography.reconst.csd import choose_order, choose_shell, fit_csd
 from bids_tractography.reconst.fodf import n_coefficients, sh_basis, sh_order_of
-from bids_tractography.reconst.tensor import TensorFit, fit_tensor, tensor_odf
+from bids_tractography.reconst.shells import choose_order, choose_shell
+from bids_tractography.reconst.tensor import TensorFit, fit_tensor
 
 AXIAL, RADIAL = 1.7e-3, 0.3e-3
 RESPONSE = {"kind": "given", "eigenvalues_mm2_s": (AXIAL, RADIAL, RADIAL), "s0": 1000.0}
@@ -305,13 +305,13 @@ def shells(*pairs: tuple[float, int]) -> tuple[Shell, ...]:
 def test_the_shell_is_the_one_asked_for_or_the_outermost_with_enough_directions(
     there: Any, wanted: Any, chosen: float
 ) -> None:
-    assert choose_shell(shells(*there), CsdModel(shell_s_mm2=wanted)).b_s_mm2 == chosen
+    assert choose_shell(shells(*there), wanted).b_s_mm2 == chosen
 
 
 @pytest.mark.parametrize("wanted", [1500, 500, 1200, 3500])
 def test_a_shell_that_is_not_there_is_refused_naming_those_that_are(wanted: float) -> None:
     with pytest.raises(GradientError, match="1000, 3000"):
-        choose_shell(shells((1000, 30), (3000, 60)), CsdModel(shell_s_mm2=wanted))
+        choose_shell(shells((1000, 30), (3000, 60)), wanted)
 
 
 @pytest.mark.parametrize(
@@ -321,17 +321,17 @@ def test_a_shell_that_is_not_there_is_refused_naming_those_that_are(wanted: floa
 def test_the_automatic_order_has_at_most_as_many_terms_as_there_are_directions(
     n_directions: int, order: int
 ) -> None:
-    assert choose_order(n_directions, CsdModel()) == order
+    assert choose_order(n_directions) == order
 
 
 def test_an_order_asked_for_is_taken_though_the_directions_do_not_determine_it() -> None:
-    assert choose_order(30, CsdModel(sh_order=8)) == 8
-    assert choose_order(100, CsdModel(sh_order=12)) == 12
+    assert choose_order(30, 8) == 8
+    assert choose_order(100, 12) == 12
 
 
 def test_fewer_directions_than_order_2_needs_are_refused() -> None:
     with pytest.raises(GradientError, match="5"):
-        choose_order(5, CsdModel())
+        choose_order(5)
 
 
 def brain_with_a_bundle(gradients: Gradients, noise: float, axial: float, radial: float) -> Dwi:
@@ -486,7 +486,7 @@ def test_the_tensor_odf_integrates_to_one_and_peaks_along_v1(eigenvalues: Any) -
     tensors, v1 = rotated_tensors(eigenvalues)
     gradients = scheme((1000, 30))
     dwi = dwi_of(signal(gradients, tensors)[:, None, None], gradients)
-    odf = tensor_odf(dwi, whole(dwi), tensor_fit(dwi), TensorModel(), 1).coefficients[:, 0, 0]
+    odf = fit_model(dwi, whole(dwi), tensor_fit(dwi), TensorModel(), 1).coefficients[:, 0, 0]
     np.testing.assert_allclose(odf[:, 0] * np.sqrt(4 * np.pi), 1, atol=0.01)
     fine = spread(20_000)
     basis = sh_basis(8, fine)
@@ -585,4 +585,4 @@ def test_a_shell_with_too_few_directions_for_csd_is_refused() -> None:
     dwi = dwi_of(np.ones((2, 2, 2, 7)), scheme((1000, 5)))
     fit = TensorFit(np.zeros((2, 2, 2, 3)), np.zeros((2, 2, 2, 3, 3)), (1000.0,))
     with pytest.raises(GradientError, match="6 directions"):
-        fit_csd(dwi, whole(dwi), fit, CsdModel(response=RESPONSE), 1)
+        fit_model(dwi, whole(dwi), fit, CsdModel(response=RESPONSE), 1)

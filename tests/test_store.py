@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -21,10 +22,11 @@ from hypothesis import strategies as st
 
 from bids_tractography.seeding import SeedBatch
 from bids_tractography.streamlines import Counts, Rejection, Stop, StreamlineBatch
+from bids_tractography.tractogram.base import offsets_of
 from bids_tractography.tractogram.store import BatchStore
 
 FINGERPRINT = {"inputs": "a", "config": "b", "software": "c"}
-DATA_FILES = ("points.float32", "lengths.uint32")
+DATA_FILES = ("points.float32", "lengths.uint32", "seed_index.int64", "ends.uint8")
 N_SEEDS, BATCH = 60, 7
 
 
@@ -51,6 +53,7 @@ def tracked(first: int, stop: int) -> tuple[SeedBatch, StreamlineBatch]:
         np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
         np.array(index, np.int64),
         counts,
+        np.array([(seed % 7, seed % 5) for seed in index], np.uint8).reshape(-1, 2),
     )
     return SeedBatch(first, np.zeros((stop - first, 3))), batch
 
@@ -85,12 +88,23 @@ def complete(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def expected_data() -> list[bytes]:
-    """Put together by hand what the two data files should hold."""
-    _, whole = tracked(0, N_SEEDS)
-    return [whole.points_mm.tobytes(), np.diff(whole.offsets).astype("<u4").tobytes()]
+    """Put together by hand what the data files should hold."""
+    return data_until(N_SEEDS)
 
 
-def test_data_files_are_the_points_and_lengths_in_the_order_of_the_seeds(complete: Path) -> None:
+def data_until(seed: int) -> list[bytes]:
+    _, whole = tracked(0, seed)
+    return [
+        whole.points_mm.tobytes(),
+        np.diff(whole.offsets).astype("<u4").tobytes(),
+        whole.seed_index.astype("<i8").tobytes(),
+        whole.stops.tobytes(),
+    ]
+
+
+def test_data_files_hold_each_streamline_in_the_order_of_the_seeds(
+    complete: Path,
+) -> None:
     assert data_of(complete) == expected_data()
 
 
@@ -122,7 +136,7 @@ def test_another_fingerprint_starts_over_with_its_own_rng_seed(tmp_path: Path, k
     fill(tmp_path / "work", until=20, rng_seed=5)
     store = BatchStore.open(tmp_path / "work", {**FINGERPRINT, key: "other"}, 6)
     assert (store.next_seed, store.n_streamlines, store.rng_seed) == (0, 0, 6)
-    assert data_of(tmp_path / "work") == [b"", b""]
+    assert data_of(tmp_path / "work") == [b""] * 4
 
 
 @pytest.mark.parametrize("head", [b"", b"\n", b"{}\n", b"[1, 2]\n", b"\xff\n", b'{"format": 1}\n'])
@@ -249,9 +263,7 @@ def test_only_whole_batches_before_the_damage_are_kept(tmp_path: Path, complete:
     assert store.next_seed == 21
     assert store.n_streamlines == len(first_three)
     assert store.counts == first_three.counts
-    points, lengths = data_of(folder)
-    assert points == first_three.points_mm.tobytes()
-    assert lengths == np.diff(first_three.offsets).astype("<u4").tobytes()
+    assert data_of(folder) == data_until(21)
 
 
 @pytest.mark.parametrize("first", [0, 6, 8, 14])
@@ -282,25 +294,36 @@ def test_counts_that_do_not_add_up_are_refused_and_leave_no_trace(
     tmp_path: Path, change: dict[str, Any]
 ) -> None:
     seeds, batch = tracked(0, 7)
-    wrong = StreamlineBatch(
-        batch.points_mm, batch.offsets, batch.seed_index, Counts(**{**vars(batch.counts), **change})
-    )
+    wrong = replace(batch, counts=Counts(**{**vars(batch.counts), **change}))
     with BatchStore.open(tmp_path / "work", FINGERPRINT, 5) as store:
         with pytest.raises(ArithmeticError):
             store.append(seeds, wrong, seconds=0, cpu_seconds=0)
         assert store.next_seed == 0
-    assert data_of(tmp_path / "work") == [b"", b""]
+    assert data_of(tmp_path / "work") == [b""] * 4
 
 
 def test_a_batch_whose_counts_are_of_other_streamlines_is_refused(tmp_path: Path) -> None:
     seeds, batch = tracked(0, 7)
     _, other = tracked(7, 21)
-    wrong = StreamlineBatch(batch.points_mm, batch.offsets, batch.seed_index, other.counts)
+    wrong = replace(batch, counts=other.counts)
     assert other.counts.kept != len(batch)
     with BatchStore.open(tmp_path / "work", FINGERPRINT, 5) as store:
         with pytest.raises(ArithmeticError):
             store.append(seeds, wrong, seconds=0, cpu_seconds=0)
         assert store.next_seed == 0
+
+
+@pytest.mark.parametrize("name", ["stops", "seed_index"])
+def test_values_of_other_streamlines_are_refused_and_leave_no_trace(
+    tmp_path: Path, name: str
+) -> None:
+    seeds, batch = tracked(0, 7)
+    wrong = replace(batch, **{name: getattr(batch, name)[1:]})
+    with BatchStore.open(tmp_path / "work", FINGERPRINT, 5) as store:
+        with pytest.raises(ValueError, match="stops of shape"):
+            store.append(seeds, wrong, seconds=0, cpu_seconds=0)
+        assert store.next_seed == 0
+    assert data_of(tmp_path / "work") == [b""] * 4
 
 
 def test_batches_without_a_streamline_count_as_done(tmp_path: Path) -> None:
@@ -309,13 +332,14 @@ def test_batches_without_a_streamline_count_as_done(tmp_path: Path) -> None:
         np.zeros(1, np.int64),
         np.empty(0, np.int64),
         Counts(seeds=4, seeds_without_direction=4),
+        np.empty((0, 2), np.uint8),
     )
     with BatchStore.open(tmp_path / "work", FINGERPRINT, 5) as store:
         store.append(SeedBatch(0, np.zeros((4, 3))), nothing, seconds=0, cpu_seconds=0)
     store = BatchStore.open(tmp_path / "work", FINGERPRINT, 5)
     assert (store.next_seed, store.n_batches, store.n_streamlines) == (4, 1, 0)
     assert store.counts.seeds_without_direction == 4
-    assert [piece.tolist() for piece in store.offsets()] == [[0]]
+    assert list(store.streamlines()) == list(store.lengths()) == []
     ledger = tmp_path / "work" / "ledger.jsonl"
     with ledger.open("ab") as file:
         file.write(ledger.read_bytes().splitlines(keepends=True)[-1])  # a line that is not next
@@ -341,15 +365,21 @@ def test_every_batch_is_on_disk_before_it_is_in_the_ledger(
 def test_pieces_read_back_are_the_streamlines_however_small_the_pieces(
     complete: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bids_tractography.tractogram.store._COPY_BYTES", 40)
+    monkeypatch.setattr("bids_tractography.tractogram.base._READ_BYTES", 40)
+    monkeypatch.setattr("bids_tractography.tractogram.base.PIECE_STREAMLINES", 7)
     store = BatchStore.open(complete, FINGERPRINT, 5)
     _, whole = tracked(0, N_SEEDS)
-    pieces = list(store.points())
-    assert len(pieces) > 50
-    np.testing.assert_array_equal(np.concatenate(pieces), whole.points_mm)
-    offsets = list(store.offsets())
+    pieces = list(store.streamlines())
+    assert len(pieces) == 9
+    np.testing.assert_array_equal(np.concatenate([p for p, _ in pieces]), whole.points_mm)
+    offsets = list(offsets_of(store.lengths()))
     assert len(offsets) > 5
     assert np.concatenate(offsets).tolist() == whole.offsets.tolist()
+    seeds, ends = store.per_streamline("seed"), store.per_streamline("ends")
+    assert (seeds.dtype, seeds.columns, ends.dtype, ends.columns) == ("int64", 1, "uint8", 2)
+    assert len(list(ends.read())) > 2
+    assert np.concatenate(list(seeds.read())).tolist() == whole.seed_index.tolist()
+    assert np.concatenate(list(ends.read())).tolist() == whole.stops.tolist()
     histogram = store.points_histogram()
     assert histogram.tolist() == np.bincount(np.diff(whole.offsets)).tolist()
 
@@ -361,7 +391,11 @@ def test_10000_streamlines_are_read_back_whole_in_several_pieces(tmp_path: Path)
     counts = Counts(seeds=10_000, generated=10_000, kept=10_000,
                     stops={**dict.fromkeys(Stop, 0), Stop.IMAGE_BORDER: 20_000})  # fmt: skip
     batch = StreamlineBatch(
-        points, np.concatenate([[0], np.cumsum(lengths)]), np.arange(10_000), counts
+        points,
+        np.concatenate([[0], np.cumsum(lengths)]),
+        np.arange(10_000),
+        counts,
+        np.zeros((10_000, 2), np.uint8),
     )
     with BatchStore.open(tmp_path / "work", FINGERPRINT, 5) as store:
         store.append(SeedBatch(0, np.zeros((10_000, 3))), batch, seconds=0, cpu_seconds=0)
@@ -409,7 +443,4 @@ def test_runs_killed_at_random_moments_are_finished_to_the_same_bytes(tmp_path: 
     _, whole = tracked(0, n_seeds)
     assert 0 < progress[-1] < len(whole.points_mm) * 12
     assert store.counts == whole.counts
-    assert data_of(folder) == [
-        whole.points_mm.tobytes(),
-        np.diff(whole.offsets).astype("<u4").tobytes(),
-    ]
+    assert data_of(folder) == data_until(store.next_seed)

@@ -9,6 +9,7 @@ import struct
 import zipfile
 from pathlib import Path
 from typing import Any, Literal
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -47,7 +48,7 @@ def random_streamlines(count: int, longest: int = 30) -> list[Any]:
 def stored(folder: Path, streamlines: list[Any], size: int = 10**6) -> BatchStore:
     """Store streamlines, one for every seed, in batches of a size."""
     store = BatchStore.open(folder, {"inputs": "a"}, 1)
-    with store:
+    with store, mock.patch("os.fsync"):
         for first in range(0, len(streamlines), size):
             some = streamlines[first : first + size]
             n = len(some)
@@ -57,6 +58,7 @@ def stored(folder: Path, streamlines: list[Any], size: int = 10**6) -> BatchStor
                 np.cumsum([0, *map(len, some)]).astype(np.int64),
                 np.arange(first, first + n),
                 Counts(seeds=n, generated=n, kept=n, stops=stops),
+                np.zeros((n, 2), np.uint8),
             )
             store.append(SeedBatch(first, np.zeros((n, 3))), batch, seconds=0, cpu_seconds=0)
     return store
@@ -104,7 +106,8 @@ def test_trx_bytes_depend_on_neither_batches_nor_folder_nor_time(
     streamlines = random_streamlines(100)
     seen = set()
     for size, piece in [(100, 1 << 22), (100, 600), (1, 24), (13, 48)]:
-        monkeypatch.setattr("bids_tractography.tractogram.store._COPY_BYTES", piece)
+        monkeypatch.setattr("bids_tractography.tractogram.base._READ_BYTES", piece)
+        monkeypatch.setattr("bids_tractography.tractogram.base.PIECE_STREAMLINES", piece)
         monkeypatch.setattr("time.localtime", lambda *_, s=size: (2000 + s, 1, 2, 3, 4, 5, 0, 0, 0))
         store = stored(tmp_path / f"{size}-{piece}", streamlines, size)
         write_trx(tmp_path / "a.trx", store, oblique_las_grid(), dtype)

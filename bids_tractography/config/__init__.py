@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pydantic import model_validator
 
 from bids_tractography.config.algorithm import ParticleFiltering
-from bids_tractography.config.files import File, files_in
+from bids_tractography.config.files import File
 from bids_tractography.config.masks import InterfaceMask, TissueMask
 from bids_tractography.config.model import (
     CsdModel,
@@ -59,9 +59,7 @@ class Config(Section):
         if isinstance(self.tracking.algorithm, ParticleFiltering) and not isinstance(
             self.stopping, ActStop | CmcStop
         ):
-            raise ValueError(
-                "tracking.algorithm pft needs tissue: set stopping.kind to act or cmc"
-            )
+            raise ValueError("tracking.algorithm pft needs tissue: set stopping.kind to act or cmc")
         if isinstance(self.tissue, DwiTissue) and not isinstance(self.model, MsmtCsdModel):
             raise ValueError("tissue.kind dwi needs model.kind msmt_csd, which has the fractions")
         return self
@@ -70,8 +68,8 @@ class Config(Section):
     def needs_tissue(self) -> bool:
         """Whether tissue fractions are asked for anywhere."""
         of_tissue = ActStop | CmcStop | TissueMask | InterfaceMask
-        return any(isinstance(section, of_tissue) for section in sections_in(self))
+        return any(isinstance(section, of_tissue) for _, section in sections_in(self))
 
     def files(self) -> Iterator[tuple[str, File]]:
         """Yield every file that is named, with the dotted path of its key."""
-        return files_in(self)
+        return ((key, part) for key, part in sections_in(self) if isinstance(part, File))

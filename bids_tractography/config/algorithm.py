@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -22,18 +22,38 @@ class _Stepping(Section):
 class Probabilistic(_Stepping):
     """Each direction is drawn from the fODF within the cone around the last one."""
 
+    method: ClassVar[str] = "probabilistic"
+    about: ClassVar[str] = "Each direction is drawn from the fODF in the cone around the last one."
+    reference: ClassVar[str] = "tournier2012"
+
     kind: Literal["prob"] = "prob"
 
 
 class Deterministic(_Stepping):
     """Each direction is the largest of the fODF within the cone around the last one."""
 
+    method: ClassVar[str] = "deterministic"
+    about: ClassVar[str] = (
+        "Each direction is the largest of the fODF in the cone around the last one."
+    )
+    reference: ClassVar[str] = "tournier2012"
+
     kind: Literal["det"] = "det"
 
 
 class ParticleFiltering(_Stepping):
-    """Probabilistic, and where an end is none that anatomy allows, particles look for a better
-    way on from a little further back (Girard 2014). Needs tissue: stopping act or cmc."""
+    """Probabilistic with particles that look for a way past bad ends (Girard 2014).
+
+    Where anatomy allows no end, they set out from a little further back. Needs tissue: stopping
+    act or cmc.
+    """
+
+    method: ClassVar[str] = "probabilistic particle-filtering"
+    about: ClassVar[str] = (
+        "Each direction is drawn from the fODF in the cone around the last one; "
+        "particles look for a way past ends that anatomy does not allow."
+    )
+    reference: ClassVar[str] = "girard2014"
 
     kind: Literal["pft"] = "pft"
     back_mm: Annotated[float, Field(gt=0, le=20)] = 2
@@ -48,6 +68,12 @@ class ParticleFiltering(_Stepping):
 
 class ParallelTransport(Section):
     """Parallel transport tractography: smooth curves probed ahead (Aydogan 2021)."""
+
+    method: ClassVar[str] = "parallel-transport"
+    about: ClassVar[str] = (
+        "Each step follows a smooth curve, drawn by how well the fODF supports it ahead."
+    )
+    reference: ClassVar[str] = "aydogan2021"
 
     kind: Literal["ptt"] = "ptt"
     step_size_mm: Annotated[float, Field(gt=0, le=10)] = 0.5
@@ -71,6 +97,10 @@ class ParallelTransport(Section):
 class EuDx(Section):
     """Euler steps along the interpolated peaks of the eight voxels around (Garyfallidis 2012)."""
 
+    method: ClassVar[str] = "deterministic EuDX"
+    about: ClassVar[str] = "Euler steps along the interpolated peaks of the voxels around."
+    reference: ClassVar[str] = "garyfallidis2012"
+
     kind: Literal["eudx"] = "eudx"
     step_size_mm: Annotated[float, Field(gt=0, le=10)] = 0.5
     """Distance between points."""
@@ -84,6 +114,10 @@ class EuDx(Section):
 
 class ClosestPeak(_Stepping):
     """Each direction is the peak of the interpolated fODF nearest to the last one."""
+
+    method: ClassVar[str] = "deterministic closest-peak"
+    about: ClassVar[str] = "Each direction is the peak of the fODF nearest to the last one."
+    reference: ClassVar[str] = "garyfallidis2014"
 
     kind: Literal["closest_peak"] = "closest_peak"
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import Field, model_validator
 
 from bids_tractography.config.section import Section
 
@@ -16,6 +15,8 @@ FilterValue = str | int | None
 
 class File(Section):
     """A file: one path for every DWI run, or BIDS filters that each participant resolves."""
+
+    extensions: ClassVar[tuple[str, ...]] = (".nii.gz", ".nii")
 
     path: Path | None = None
     """Path of the file, the same for every DWI run."""
@@ -42,20 +43,3 @@ class File(Section):
     def name(self) -> str:
         """How messages and descriptions call it."""
         return self.path.name if self.path else f"the file of {self.filters}"
-
-
-def files_in(section: BaseModel, key: str = "") -> Iterator[tuple[str, File]]:
-    """Yield every file that a configuration names, with the dotted path of its key."""
-    if isinstance(section, File):
-        yield key, section
-        return
-    for name in type(section).model_fields:
-        yield from _files_of(getattr(section, name), f"{key}.{name}" if key else name)
-
-
-def _files_of(value: Any, key: str) -> Iterator[tuple[str, File]]:
-    if isinstance(value, BaseModel):
-        yield from files_in(value, key)
-    elif isinstance(value, tuple):
-        for place, item in enumerate(value):
-            yield from _files_of(item, f"{key}.{place}")

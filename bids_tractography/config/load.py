@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import logging
 import tomllib
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -15,7 +16,10 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from bids_tractography.config import Config
+from bids_tractography.config.pyafq import Translation, is_pyafq, translate
 from bids_tractography.errors import ConfigError, NoInputError
+
+logger = logging.getLogger(__name__)
 
 
 def load_config(path: Path | None = None, overrides: Iterable[str] = ()) -> Config:
@@ -25,6 +29,7 @@ def load_config(path: Path | None = None, overrides: Iterable[str] = ()) -> Conf
     ----------
     path : Path, optional
         A ``.yaml``, ``.yml``, ``.toml`` or ``.json`` file; without it all values are defaults.
+        One in pyAFQ's terms is translated, and the log says how.
     overrides : iterable of str
         ``dotted.key=value``; values are read as YAML.
 
@@ -34,6 +39,11 @@ def load_config(path: Path | None = None, overrides: Iterable[str] = ()) -> Conf
         With all faults of the configuration, each with the path of its key.
     """
     content = _read_file(path) if path else {}
+    if path and is_pyafq(content):
+        translation = _translate(path, content)
+        for note in translation.notes:
+            logger.info("%s, in pyAFQ's terms: %s", path, note)
+        content = translation.config
     for override in overrides:
         _apply(content, override)
     try:
@@ -46,6 +56,27 @@ def load_config(path: Path | None = None, overrides: Iterable[str] = ()) -> Conf
             f"{where} has {len(faults)} fault(s):\n{listed}\n",
             "'bids-tractography config show' prints every key with its default.",
         ) from None
+
+
+def translate_config(path: Path) -> Translation:
+    """Read a configuration in pyAFQ's terms and translate it; see `pyafq.translate`.
+
+    Raises
+    ------
+    ConfigError
+        If it is in other terms, or has keys without a counterpart.
+    """
+    content = _read_file(path)
+    if not is_pyafq(content):
+        raise ConfigError(f"{path} has no key of pyAFQ's, or has keys of ours as well.")
+    return _translate(path, content)
+
+
+def _translate(path: Path, content: Mapping[str, Any]) -> Translation:
+    try:
+        return translate(content)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error.message}", error.remedy) from None
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
 
 from bids_tractography.config.files import File
 from bids_tractography.config.section import Section, default_kind
 
-ShBasis = Literal[
-    "auto", "tournier07", "tournier07_legacy", "descoteaux07", "descoteaux07_legacy"
-]
+ShBasis = Literal["auto", "tournier07", "tournier07_legacy", "descoteaux07", "descoteaux07_legacy"]
 ShOrder = Annotated[int, Field(ge=2, le=16, multiple_of=2)]
 
 
@@ -109,15 +107,21 @@ class AutoResponses(Section):
     kind: Literal["auto"] = "auto"
 
 
+class ResponseFile(File):
+    """A response in MRtrix3's text format."""
+
+    extensions: ClassVar[tuple[str, ...]] = (".txt",)
+
+
 class ResponseFiles(Section):
     """Responses in MRtrix3's text files: a line for each shell, b=0 first."""
 
     kind: Literal["files"] = "files"
-    wm: File
+    wm: ResponseFile
     """White matter: zonal harmonics of even order."""
-    gm: File | None = None
+    gm: ResponseFile | None = None
     """Grey matter: one number for each shell."""
-    csf: File
+    csf: ResponseFile
     """Cerebrospinal fluid: one number for each shell."""
 
 

@@ -58,12 +58,12 @@ def default_kind(kind: str) -> Callable[[Any], Any]:
     return complete
 
 
-def sections_in(value: Any) -> Iterator[Section]:
-    """Yield a section and all sections inside it, in tuples too."""
+def sections_in(value: Any, key: str = "") -> Iterator[tuple[str, Section]]:
+    """Yield a section and all sections inside it, each with the dotted path of its key."""
     if isinstance(value, Section):
-        yield value
+        yield key, value
         for name in type(value).model_fields:
-            yield from sections_in(getattr(value, name))
+            yield from sections_in(getattr(value, name), f"{key}.{name}" if key else name)
     elif isinstance(value, tuple):
-        for item in value:
-            yield from sections_in(item)
+        for place, item in enumerate(value):
+            yield from sections_in(item, f"{key}.{place}")

@@ -23,8 +23,7 @@ class ProbsegTissue(Section):
 
 
 class DsegTissue(Section):
-    """A segmentation of the datasets: FreeSurfer's numbers (``desc-aseg_dseg``), or BIDS' three
-    tissues (``_dseg``)."""
+    """A segmentation of the datasets: FreeSurfer's ``desc-aseg_dseg``, or BIDS' ``_dseg``."""
 
     kind: Literal["dseg"] = "dseg"
     segmentation: File | None = None

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
@@ -37,12 +36,15 @@ class TotalSeeds(Section):
     """Number of seeds in all; with the same rng_seed a larger number begins with the same ones."""
 
 
-class GivenSeeds(Section):
-    """Seeds listed in a file; there is no seed mask then."""
+class GivenSeeds(File):
+    """Seeds listed in a file; there is no seed mask then.
+
+    Three columns of text (x y z, RAS+ mm), or a NumPy ``.npy`` array (N, 3).
+    """
+
+    extensions: ClassVar[tuple[str, ...]] = (".txt", ".npy")
 
     kind: Literal["given"] = "given"
-    path: Path
-    """Text file of three columns (x y z, RAS+ mm), or a NumPy ``.npy`` array (N, 3)."""
 
 
 Seeds = Annotated[
@@ -108,15 +110,20 @@ class BinaryStop(Section):
 
 
 class ActStop(Section):
-    """Anatomically constrained (Smith 2012): a streamline ends well where the grey-matter
-    fraction, interpolated, is above one half or outside the head, and badly in fluid."""
+    """Anatomically constrained (Smith 2012): end well in grey matter, badly in fluid.
+
+    Where the interpolated fraction is above one half; outside all tissue is a good end too.
+    """
 
     kind: Literal["act"] = "act"
 
 
 class CmcStop(Section):
-    """Continuous map criterion (Girard 2014): at each step a streamline goes on with a
-    probability that falls with the fractions of grey matter and fluid."""
+    """Continuous map criterion (Girard 2014).
+
+    At each step a streamline goes on with a probability that falls with the fractions of grey
+    matter and fluid.
+    """
 
     kind: Literal["cmc"] = "cmc"
 
@@ -135,8 +142,10 @@ class Tracking(Section):
 
     algorithm: Algorithm = Probabilistic()
     """The tracker and its parameters."""
-    engine: Literal["auto", "cpu", "dipy"] = "auto"
-    """What runs the tracker."""
+    engine: Literal["auto", "cpu", "dipy", "cuda"] = "auto"
+    """What runs the tracker; auto takes a GPU where there is one that can, the CPU elsewhere."""
+    ngpus: Annotated[int, Field(ge=1, le=64)] | None = None
+    """GPUs that the engine cuda uses, all of them when null; it changes nothing but the time."""
     include: tuple[Mask, ...] = ()
     """Streamlines are kept if they have a point in every one of these masks."""
     exclude: tuple[Mask, ...] = ()
@@ -159,6 +168,8 @@ class Tracking(Section):
             raise ValueError("max_length_mm is smaller than min_length_mm")
         if self.max_length_mm < self.algorithm.step_size_mm:
             raise ValueError("max_length_mm is smaller than one step")
+        if self.ngpus is not None and self.engine != "cuda":
+            raise ValueError("ngpus is for engine cuda: name that engine, or leave ngpus out")
         return self
 
 
@@ -166,7 +177,7 @@ class Linearise(Section):
     """Drop points that lie on a straight line between their neighbours."""
 
     max_error_mm: Annotated[float, Field(gt=0, le=5)] = 0.1
-    """No point of a streamline is further than this from what is written."""
+    """No point of a streamline is further than this from what is written (float16 not counted)."""
 
 
 class Output(Section):
@@ -179,6 +190,9 @@ class Output(Section):
     origin."""
     linearise: Linearise | None = None
     """Fewer points; all of them when null."""
+    per_streamline: tuple[Literal["seed", "ends"], ...] = ()
+    """What TRX files say of each streamline: the index of its seed; why its ends are where they
+    are."""
 
     @field_validator("formats")
     @classmethod
@@ -186,6 +200,19 @@ class Output(Section):
         if not formats or len(set(formats)) < len(formats):
             raise ValueError("name at least one format, and each once")
         return formats
+
+    @field_validator("per_streamline")
+    @classmethod
+    def _each_once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(names)) < len(names):
+            raise ValueError("name each once")
+        return names
+
+    @model_validator(mode="after")
+    def _values_of_trx(self) -> Output:
+        if self.per_streamline and "trx" not in self.formats:
+            raise ValueError("per_streamline is for trx; tck and trk have no place for it")
+        return self
 
     @model_validator(mode="after")
     def _half_precision_of_trx(self) -> Output:
@@ -196,6 +223,8 @@ class Output(Section):
 
 class ImportTract(File):
     """A tractogram made elsewhere, taken instead of tracking."""
+
+    extensions: ClassVar[tuple[str, ...]] = (".trx", ".tck", ".trk", ".tck.gz", ".trk.gz")
 
     place: Literal["copy", "link"] = "copy"
     """Copy it into the derivatives, or link to it."""

@@ -3,28 +3,110 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bids_tractography.config.model import CsdModel, TensorModel
+from bids_tractography.config.model import Model
 from bids_tractography.dwi import Dwi
+from bids_tractography.reconst.base import FitInput, ModelFit
 from bids_tractography.reconst.csd import fit_csd
-from bids_tractography.reconst.fodf import ModelFit
+from bids_tractography.reconst.gqi import fit_gqi
+from bids_tractography.reconst.kurtosis import fit_kurtosis
+from bids_tractography.reconst.msmt import fit_msmt_csd
+from bids_tractography.reconst.precomputed import fit_precomputed
+from bids_tractography.reconst.qball import fit_csa, fit_opdt
+from bids_tractography.reconst.rumba import fit_rumba
 from bids_tractography.reconst.tensor import TensorFit, tensor_odf
 
-__all__ = ["MODELS", "fit_model"]
+__all__ = ["MODELS", "FitInput", "ModelFit", "ModelKind", "fit_model"]
 
-# Each takes what `fit_model` takes, with its own section of the configuration.
-MODELS: Mapping[str, Callable[..., ModelFit]] = {"csd": fit_csd, "tensor": tensor_odf}
+
+@dataclass(frozen=True)
+class ModelKind:
+    """A model and what is told about it.
+
+    Parameters
+    ----------
+    fit : callable
+        Takes a `FitInput` and the model's section of the configuration, returns a `ModelFit`.
+    description : str
+        For sidecars.
+    references : tuple of str
+        Keys of the bibliography.
+    maps : tuple of str
+        Scalar maps that come with it; volume fractions are called ``wmvf``, ``gmvf``, ``csfvf``.
+    """
+
+    fit: Callable[..., ModelFit]
+    description: str
+    references: tuple[str, ...]
+    maps: tuple[str, ...] = ()
+
+
+MODELS: Mapping[str, ModelKind] = {
+    "csd": ModelKind(
+        fit_csd,
+        "Constrained spherical deconvolution of one shell (Tournier 2007)",
+        ("tournier2007",),
+    ),
+    "msmt_csd": ModelKind(
+        fit_msmt_csd,
+        "Multi-shell multi-tissue constrained spherical deconvolution (Jeurissen 2014)",
+        ("jeurissen2014", "dhollander2016"),
+        ("wmvf", "gmvf", "csfvf"),
+    ),
+    "tensor": ModelKind(
+        tensor_odf,
+        "Solid-angle orientation distribution of the diffusion tensor (Aganj 2010)",
+        ("aganj2010",),
+    ),
+    "kurtosis": ModelKind(
+        fit_kurtosis,
+        "Orientation distribution of the diffusion kurtosis tensor (Henriques 2015)",
+        ("jensen2005", "jensen2014", "henriques2015", "veraart2013"),
+        ("mk", "ak", "rk"),
+    ),
+    "csa": ModelKind(
+        fit_csa,
+        "Constant-solid-angle Q-ball imaging of one shell (Aganj 2010)",
+        ("aganj2010", "descoteaux2007"),
+    ),
+    "opdt": ModelKind(
+        fit_opdt,
+        "Orientation probability density transform of one shell (Tristan-Vega 2010)",
+        ("tristanvega2010", "descoteaux2007"),
+    ),
+    "gqi": ModelKind(
+        fit_gqi,
+        "Generalised q-sampling imaging (Yeh 2010)",
+        ("yeh2010", "garyfallidis2012"),
+    ),
+    "rumba": ModelKind(
+        fit_rumba,
+        "Robust and unbiased model-based spherical deconvolution (Canales-Rodriguez 2015)",
+        ("canalesrodriguez2015",),
+    ),
+    "precomputed": ModelKind(
+        fit_precomputed,
+        "Orientation distributions made elsewhere, converted to this basis and these axes",
+        (),
+    ),
+}
+
+_NO_FILES: Mapping[str, Path] = MappingProxyType({})
 
 
 def fit_model(
     dwi: Dwi,
     mask: NDArray[np.bool_],
     tensor: TensorFit,
-    config: CsdModel | TensorModel,
+    config: Model,
     n_threads: int,
+    files: Mapping[str, Path] = _NO_FILES,
 ) -> ModelFit:
     """Fit the configured model inside a mask.
 
@@ -34,8 +116,15 @@ def fit_model(
     mask : ndarray of bool, shape (X, Y, Z)
     tensor : TensorFit
         For models that build on it.
-    config : CsdModel or TensorModel
+    config : Model
     n_threads : int
         Changes the time, not the result.
+    files : mapping of str to Path
+        Files that the section names, see `FitInput`.
+
+    Raises
+    ------
+    TractographyError
+        If gradients, files or data do not suit the model.
     """
-    return MODELS[config.kind](dwi, mask, tensor, config, n_threads)
+    return MODELS[config.kind].fit(FitInput(dwi, mask, tensor, n_threads, files), config)

@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from dipy.data import small_sphere
+from numpy.polynomial import legendre
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from bids_tractography.config.model import AutoResponse, CsdModel, GivenResponse
 from bids_tractography.dwi import Dwi
-from bids_tractography.errors import DataError, GradientError
+from bids_tractography.errors import DataError
 from bids_tractography.gradients import Shell
-from bids_tractography.reconst.fodf import ModelFit, n_coefficients, sh_basis
+from bids_tractography.reconst.base import FitInput, ModelFit
+from bids_tractography.reconst.fodf import n_coefficients, sh_basis
+from bids_tractography.reconst.kernels_csd import constrained_deconvolution, padded
+from bids_tractography.reconst.shells import choose_order, choose_shell
 from bids_tractography.reconst.tensor import TensorFit, tensor_fitter
 from bids_tractography.reconst.voxels import map_voxels
 
 logger = logging.getLogger(__name__)
 
-_MAX_AUTO_ORDER = 8
 _MAX_ITERATIONS = 50
+_QUADRATURE_POINTS = 200
 # A single-fibre voxel of a brain in vivo has λ1 near 1.7e-3 mm²/s and λ1/λ2 near 4 to 6.
 _PLAUSIBLE_L1_MM2_S = (0.8e-3, 3e-3)
 _PLAUSIBLE_RATIO = 2.0
@@ -50,9 +55,7 @@ class Response:
     warnings: tuple[str, ...] = ()
 
 
-def fit_csd(
-    dwi: Dwi, mask: NDArray[np.bool_], tensor: TensorFit, config: CsdModel, n_threads: int
-) -> ModelFit:
+def fit_csd(given: FitInput, config: CsdModel) -> ModelFit:
     """Estimate the response and deconvolve the signal of one shell.
 
     Raises
@@ -62,12 +65,13 @@ def fit_csd(
     DataError
         If no response can be estimated.
     """
-    shell = choose_shell(dwi.gradients.shells, config)
-    order = choose_order(shell.n_directions, config)
+    dwi = given.dwi
+    shell = choose_shell(dwi.gradients.shells, config.shell_s_mm2)
+    order = choose_order(shell.n_directions, config.sh_order)
     response = (
         _given(config.response)
         if isinstance(config.response, GivenResponse)
-        else estimate_response(dwi, mask, tensor, shell, config.response)
+        else estimate_response(dwi, given.mask, given.tensor, shell, config.response)
     )
     for warning in response.warnings:
         logger.warning(warning)
@@ -91,40 +95,7 @@ def fit_csd(
         "positivity_threshold": config.positivity_threshold,
         "warnings": list(response.warnings),
     }
-    return ModelFit(map_voxels(fit, dwi.data, mask, n_threads), record)
-
-
-def choose_shell(shells: tuple[Shell, ...], config: CsdModel) -> Shell:
-    """Return the shell asked for, or the outermost that has enough directions.
-
-    Enough is what order 4 needs; if no shell has as many, the one with the most is taken.
-    """
-    if config.shell_s_mm2 != "outermost":
-        nearest = min(shells, key=lambda shell: abs(shell.b_s_mm2 - float(config.shell_s_mm2)))
-        if abs(nearest.b_s_mm2 - config.shell_s_mm2) > 0.1 * config.shell_s_mm2:
-            there = ", ".join(f"{shell.b_s_mm2:.0f}" for shell in shells)
-            raise GradientError(
-                f"model.shell_s_mm2 is {config.shell_s_mm2:g}; the shells are at {there} s/mm²."
-            )
-        return nearest
-    suitable = [shell for shell in shells if shell.n_directions >= n_coefficients(4)]
-    return suitable[-1] if suitable else max(shells, key=lambda shell: shell.n_directions)
-
-
-def choose_order(n_directions: int, config: CsdModel) -> int:
-    """Return the order asked for, or the highest even one that the directions determine."""
-    if config.sh_order != "auto":
-        return config.sh_order
-    orders = [
-        order for order in range(2, _MAX_AUTO_ORDER + 1, 2) if n_coefficients(order) <= n_directions
-    ]
-    if not orders:
-        raise GradientError(
-            f"CSD needs at least {n_coefficients(2)} directions in a shell; the best has "
-            f"{n_directions}.",
-            "Use model.kind=tensor.",
-        )
-    return orders[-1]
+    return ModelFit(map_voxels(fit, dwi.data, given.mask, given.n_threads), record)
 
 
 def _given(config: GivenResponse) -> Response:
@@ -190,6 +161,9 @@ def _with_warnings(response: Response, mean_fa: float) -> Response:
     return Response(response.eigenvalues_mm2_s, response.s0, response.voxels, tuple(warnings))
 
 
+_Matrix = NDArray[np.float64]
+
+
 @dataclass(frozen=True, eq=False)
 class _Problem:
     """Matrices of a deconvolution.
@@ -207,6 +181,22 @@ class _Problem:
     forward: NDArray[np.float64]
     positivity: NDArray[np.float64]
     threshold: float
+
+    @cached_property
+    def matrices(self) -> tuple[_Matrix, _Matrix, _Matrix, _Matrix, _Matrix]:
+        """What `constrained_deconvolution` takes between the signals and the threshold."""
+        n_terms = self.forward.shape[1]
+        normal = self.forward.T @ self.forward
+        # Fewer directions than coefficients do not determine these by themselves.
+        normal += 1e-5 * np.trace(normal) / n_terms * np.eye(n_terms)
+        first_guess: _Matrix = np.linalg.solve(normal, self.forward.T).T.astype(np.float64)
+        return (
+            padded(self.forward),
+            padded(normal),
+            padded(first_guess),
+            padded(self.positivity),
+            padded(self.positivity.T),
+        )
 
 
 def _problem(
@@ -233,14 +223,12 @@ def _problem(
 def _rotational_harmonics(
     b_s_mm2: float, response: Response, orders: NDArray[np.intp]
 ) -> NDArray[np.float64]:
-    """Expand the signal of the response along z: one number for each order."""
-    cosines = small_sphere.vertices[:, 2]
+    """Expand the signal of the response along z: one number for each order (Funk-Hecke)."""
+    cosines, weights = legendre.leggauss(_QUADRATURE_POINTS)
     first, radial, _ = response.eigenvalues_mm2_s
     signal = response.s0 * np.exp(-b_s_mm2 * (radial + (first - radial) * cosines**2))
-    basis = sh_basis(int(orders[-1]), small_sphere.vertices)
-    zonal = np.linalg.lstsq(basis, signal, rcond=None)[0][orders * (orders + 1) // 2]
-    # Over the same harmonic of a delta function along z.
-    return np.asarray(zonal / np.sqrt((2 * orders + 1) / (4 * np.pi)))
+    polynomials = legendre.legvander(cosines, int(orders[-1]))[:, orders]
+    return np.asarray(2 * np.pi * (weights * signal) @ polynomials)
 
 
 def deconvolve(signals: NDArray[np.float64], problem: _Problem) -> NDArray[np.float64]:
@@ -248,8 +236,7 @@ def deconvolve(signals: NDArray[np.float64], problem: _Problem) -> NDArray[np.fl
 
     The iteration is that of Tournier (2007) as DIPY's ``csdeconv`` runs it voxel by voxel:
     amplitudes below the threshold get a row that drives them to zero, until the set of rows
-    stands still. Here the normal matrices of a block come from one matrix product with the
-    outer products of all rows.
+    stands still.
 
     Parameters
     ----------
@@ -259,31 +246,7 @@ def deconvolve(signals: NDArray[np.float64], problem: _Problem) -> NDArray[np.fl
     -------
     ndarray, shape (n, C)
     """
-    positivity = problem.positivity
-    n_terms = positivity.shape[1]
-    rows, columns = np.triu_indices(n_terms)
-    outer = positivity[:, rows] * positivity[:, columns]
-    normal = problem.forward.T @ problem.forward
-    normal = normal + 1e-5 * np.trace(normal) / n_terms * np.eye(n_terms)
-    target = signals @ problem.forward
-    result = np.linalg.solve(normal, target.T).T
-    # The first coefficient is the mean amplitude; the first guess is smooth (order 4).
-    threshold = problem.threshold * positivity[0, 0] * result[:, :1]
-    low = result[:, :15] @ positivity[:, :15].T < threshold
-    unconstrained = ~low.any(axis=1)
-    low[unconstrained] = result[unconstrained] @ positivity.T < threshold[unconstrained]
-    active = np.flatnonzero(low.any(axis=1))
-    for _ in range(_MAX_ITERATIONS):
-        if active.size == 0:
-            break
-        packed = low[active].astype(np.float64) @ outer
-        constrained = np.empty((active.size, n_terms, n_terms))
-        constrained[:, rows, columns] = packed
-        constrained[:, columns, rows] = packed
-        solution = np.linalg.solve(normal + constrained, target[active][..., None])[..., 0]
-        result[active] = solution
-        again = solution @ positivity.T < threshold[active]
-        changed = (again != low[active]).any(axis=1)
-        low[active] = again
-        active = active[changed]
-    return np.asarray(result)
+    solved: NDArray[np.float64] = constrained_deconvolution(
+        np.ascontiguousarray(signals), *problem.matrices, problem.threshold, _MAX_ITERATIONS
+    )
+    return solved

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 from dipy.core.geometry import cart2sphere
+from dipy.data import default_sphere
 from dipy.reconst.shm import real_sh_tournier
 from numpy.typing import NDArray
 
@@ -39,24 +41,26 @@ class Fodf:
         return sh_order_of(self.coefficients.shape[3])
 
 
-@dataclass(frozen=True)
-class ModelFit:
-    """A fitted fODF and what has to be told about it.
+def gfa(coefficients: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the generalised fractional anisotropy (Tuch 2004) of (..., C) as (...).
 
-    Parameters
-    ----------
-    coefficients : ndarray of float32, shape (X, Y, Z, C)
-    record : dict
-        Resolved parameters for the sidecar, JSON values.
+    The share of the function's root mean square that is not its mean; 0 where it is zero.
     """
-
-    coefficients: NDArray[np.float32]
-    record: dict[str, Any]
+    power = np.einsum("...c,...c->...", coefficients, coefficients, dtype=np.float64)
+    mean = coefficients[..., 0].astype(np.float64) ** 2
+    share = np.divide(mean, power, out=np.ones_like(power), where=power > 0)
+    return np.asarray(np.sqrt(np.clip(1 - share, 0, 1)), np.float32)
 
 
 def n_coefficients(sh_order: int) -> int:
     """Count the even spherical harmonics up to an order."""
     return (sh_order + 1) * (sh_order + 2) // 2
+
+
+def orders_of(sh_order: int) -> NDArray[np.intp]:
+    """Return the order of each coefficient, shape (C,)."""
+    even = np.arange(0, sh_order + 1, 2)
+    return np.repeat(even, 2 * even + 1)
 
 
 def sh_order_of(count: int) -> int:
@@ -89,3 +93,31 @@ def sh_basis(sh_order: int, directions: NDArray[np.floating]) -> NDArray[np.floa
     _, theta, phi = cart2sphere(*np.asarray(directions, float).T)
     basis, _, _ = real_sh_tournier(sh_order, theta, phi, legacy=False)
     return np.asarray(basis)
+
+
+# 362 axes: sampled there, an even distribution is sampled on the full sphere.
+AXES: NDArray[np.float64] = default_sphere.vertices
+
+
+@cache
+def axes_basis(sh_order: int) -> NDArray[np.float64]:
+    """Return the basis on the sphere's axes, shape (N, C)."""
+    return sh_basis(sh_order, AXES)
+
+
+@cache
+def from_axes(sh_order: int) -> NDArray[np.float64]:
+    """Return the least-squares fit of coefficients to values on the axes, shape (N, C)."""
+    return np.asarray(np.linalg.pinv(axes_basis(sh_order)).T)
+
+
+def without_floor(coefficients: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Subtract from distributions (n, C) their minimum over the sphere where it is positive.
+
+    A minimum below zero is no floor: taking it away would make one.
+    """
+    basis = axes_basis(sh_order_of(coefficients.shape[1]))
+    floor = np.maximum((coefficients @ basis.T).min(axis=1), 0)
+    result = coefficients.copy()
+    result[:, 0] -= floor * np.sqrt(4 * np.pi)
+    return result

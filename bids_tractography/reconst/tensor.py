@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from dipy.data import default_sphere
 from dipy.reconst.dti import TensorModel as DipyTensorModel
 from dipy.reconst.dti import fractional_anisotropy, mean_diffusivity
 from numpy.typing import NDArray
@@ -16,7 +15,8 @@ from bids_tractography.config.model import TensorMaps, TensorModel
 from bids_tractography.dwi import Dwi
 from bids_tractography.errors import GradientError
 from bids_tractography.gradients import count_axes
-from bids_tractography.reconst.fodf import ModelFit, sh_basis
+from bids_tractography.reconst.base import FitInput, ModelFit
+from bids_tractography.reconst.fodf import AXES, from_axes
 from bids_tractography.reconst.voxels import map_voxels
 
 _LEAST_DIRECTIONS = 6
@@ -49,6 +49,16 @@ class TensorFit:
     def md(self) -> NDArray[np.float32]:
         """Mean diffusivity in mm²/s."""
         return np.asarray(mean_diffusivity(self.eigenvalues_mm2_s), np.float32)
+
+    @property
+    def ad(self) -> NDArray[np.float32]:
+        """Axial diffusivity in mm²/s."""
+        return self.eigenvalues_mm2_s[..., 0]
+
+    @property
+    def rd(self) -> NDArray[np.float32]:
+        """Radial diffusivity in mm²/s."""
+        return np.asarray(self.eigenvalues_mm2_s[..., 1:].mean(axis=-1), np.float32)
 
     @property
     def v1(self) -> NDArray[np.float32]:
@@ -103,25 +113,22 @@ def tensor_fitter(
     return lambda signals: np.asarray(model.fit(signals[:, volumes]).model_params)
 
 
-def tensor_odf(
-    _dwi: Dwi, mask: NDArray[np.bool_], tensor: TensorFit, config: TensorModel, n_threads: int
-) -> ModelFit:
+def tensor_odf(given: FitInput, config: TensorModel) -> ModelFit:
     """Expand the tensor's orientation distribution in spherical harmonics.
 
     Solid-angle distribution ``|D|^(-1/2) (uᵀ D⁻¹ u)^(-3/2) / 4π`` (Aganj 2010), which integrates
     to one.
     """
-    directions = default_sphere.vertices
-    to_sh = np.linalg.pinv(sh_basis(config.sh_order, directions))
+    tensor, to_sh = given.tensor, from_axes(config.sh_order)
     flat = np.concatenate(
-        [tensor.eigenvalues_mm2_s, tensor.eigenvectors.reshape(*mask.shape, 9)], axis=-1
+        [tensor.eigenvalues_mm2_s, tensor.eigenvectors.reshape(*given.mask.shape, 9)], axis=-1
     )
 
     def expand(parameters: NDArray[np.float64]) -> NDArray[np.float64]:
         eigenvalues = np.maximum(parameters[:, :3], 1e-5)
-        along = directions @ parameters[:, 3:].reshape(-1, 3, 3)
+        along = AXES @ parameters[:, 3:].reshape(-1, 3, 3)
         quadratic = ((along**2) / eigenvalues[:, None, :]).sum(axis=2)
         odf = quadratic**-1.5 / (4 * np.pi * np.sqrt(eigenvalues.prod(axis=1)))[:, None]
-        return np.asarray(odf @ to_sh.T)
+        return np.asarray(odf @ to_sh)
 
-    return ModelFit(map_voxels(expand, flat, mask, n_threads), dict(tensor.record))
+    return ModelFit(map_voxels(expand, flat, given.mask, given.n_threads), dict(tensor.record))

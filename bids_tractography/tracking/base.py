@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from bids_tractography.config import Config
 from bids_tractography.config.tracking import Tracking
 from bids_tractography.reconst.fodf import Fodf
 from bids_tractography.seeding import SeedBatch
@@ -29,6 +31,23 @@ class TrackingProblem:
     stopping: StoppingRule
     tracking: Tracking
     rng_seed: int
+
+
+@dataclass(frozen=True, eq=False)
+class TrackedBatch:
+    """What came of a batch of seeds, and what it took.
+
+    Parameters
+    ----------
+    seeds : SeedBatch
+    streamlines : StreamlineBatch
+    seconds, cpu_seconds : float
+    """
+
+    seeds: SeedBatch
+    streamlines: StreamlineBatch
+    seconds: float
+    cpu_seconds: float
 
 
 class Engine(Protocol):
@@ -61,6 +80,10 @@ class EngineKind:
         Where it departs from the documented meaning of the configuration; for the sidecar.
     build : callable
         Takes the problem and a number of threads.
+    unavailable : callable
+        Why it cannot run on this machine, if so.
+    limits : callable
+        What of a configuration it cannot do, beside algorithm and stopping rule, if anything.
     """
 
     name: str
@@ -70,3 +93,35 @@ class EngineKind:
     batch_size: int
     differences: tuple[str, ...]
     build: Callable[[TrackingProblem, int], Engine]
+    unavailable: Callable[[Tracking], str | None] = lambda tracking: None
+    limits: Callable[[Config], str | None] = lambda config: None
+
+
+class Tracker(Protocol):
+    """Tracks batches one after another, or many at a time; they come back in order."""
+
+    def __call__(
+        self,
+        problem: TrackingProblem,
+        kind: EngineKind,
+        n_threads: int,
+        batches: Iterator[SeedBatch],
+    ) -> Iterator[TrackedBatch]:
+        """Track every batch."""
+        ...
+
+
+def track_one(engine: Engine, seeds: SeedBatch) -> TrackedBatch:
+    """Track a batch and take the time."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    streamlines = engine.track(seeds)
+    return TrackedBatch(seeds, streamlines, time.perf_counter() - wall, time.process_time() - cpu)
+
+
+def track_here(
+    problem: TrackingProblem, kind: EngineKind, n_threads: int, batches: Iterator[SeedBatch]
+) -> Iterator[TrackedBatch]:
+    """Track in this process, one batch after another."""
+    engine = kind.build(problem, n_threads)
+    for seeds in batches:
+        yield track_one(engine, seeds)

@@ -28,7 +28,7 @@ from bids_tractography.config.algorithm import Deterministic, Probabilistic
 from bids_tractography.reconst.fodf import sh_basis
 from bids_tractography.seeding import SeedBatch
 from bids_tractography.stopping import BinaryRule, StoppingRule, ThresholdRule, extent
-from bids_tractography.streamlines import DEAD, Counts, Rejection, Stop, StreamlineBatch
+from bids_tractography.streamlines import Rejection, Stop, StreamlineBatch
 from bids_tractography.tracking.base import EngineKind, TrackingProblem
 from bids_tractography.tracking.directions import (
     amplitudes,
@@ -36,8 +36,9 @@ from bids_tractography.tracking.directions import (
     interpolate,
     neighbour_table,
 )
+from bids_tractography.tracking.ends import codes, count, most_points, rejections
 
-_LENGTH_TOLERANCE = 1e-9
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +98,7 @@ class DipyEngine:
         sphere = _TurnedSphere(self._vertices, theta, phi)
         self._pmf = SHCoeffPmfGen(self._sh, sphere, "tournier07", legacy=False)
         step_mm = algorithm.step_size_mm
-        self._max_points = 1 + int(problem.tracking.max_length_mm / step_mm + _LENGTH_TOLERANCE)
+        self._max_points = most_points(problem.tracking)
         # DIPY's buffer holds each side of the seed and bounds the sum of both; twice the
         # longest that is kept lets all of those through.
         self._parameters = generate_tracking_parameters(
@@ -124,8 +125,14 @@ class DipyEngine:
         tracks = self._run(starts[row], self._vertices[vertex])
         n_points = np.diff(tracks.offsets)
         stops = self._stops(tracks, starts[row], vertex)
-        rejected = self._rejections(n_points, stops)
-        counts = _count(len(seeds), row, len(tracks.pair), stops, rejected)
+        rejected = rejections(n_points, stops, self._problem.tracking)
+        beyond = len(row) - len(tracks.pair)  # longer than DIPY's buffer, hence not returned
+        counts = count(
+            len(seeds),
+            len(np.unique(row)),
+            np.concatenate([stops, np.full((beyond, 2), Stop.MAX_LENGTH)]),
+            np.concatenate([rejected, np.full(beyond, Rejection.TOO_LONG)]),
+        )
         kept = np.flatnonzero(rejected == "")
         points = tracks.points[_ranges(tracks.offsets[kept], n_points[kept])]
         return StreamlineBatch(
@@ -133,7 +140,7 @@ class DipyEngine:
             offsets=np.concatenate([[0], np.cumsum(n_points[kept])]).astype(np.int64),
             seed_index=seeds.first + row[tracks.pair[kept]].astype(np.int64),
             counts=counts,
-            stops=(stops[kept][..., None] == np.array(list(Stop))).argmax(axis=-1).astype(np.uint8),
+            stops=codes(stops[kept]),
         )
 
     def _amplitudes(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -224,23 +231,11 @@ class DipyEngine:
             enough = values >= self._pmf_threshold * values.max(axis=1, keepdims=True)
             cosine = np.abs(np.einsum("ni,vi->nv", heading[block], self._vertices))
             # A heading is itself a vertex but for rounding; so are the borders of its cone.
-            in_cone = cosine >= np.cos(np.deg2rad(self._max_angle_deg)) - _LENGTH_TOLERANCE
+            in_cone = cosine >= np.cos(np.deg2rad(self._max_angle_deg)) - _ROUNDING
             usable = enough & (values > 0)
             ahead[block] = (usable & in_cone).any(axis=1)
             anywhere[block] = usable.any(axis=1)
         return ahead, anywhere
-
-    def _rejections(self, n_points: NDArray[np.int64], stops: NDArray[np.str_]) -> NDArray[np.str_]:
-        """Return why each streamline is rejected, empty if it is kept, shape (T,)."""
-        tracking = self._problem.tracking
-        length_mm = (n_points - 1) * tracking.algorithm.step_size_mm
-        reasons = np.where(
-            length_mm < tracking.min_length_mm - _LENGTH_TOLERANCE, Rejection.TOO_SHORT, ""
-        )
-        if tracking.dead_ends == "drop":
-            dead = np.isin(stops, DEAD).any(axis=1)
-            reasons = np.where(dead, Rejection.DEAD_END, reasons)
-        return np.where(n_points > self._max_points, Rejection.TOO_LONG, reasons)
 
 
 def _bounding_box(
@@ -278,28 +273,6 @@ def _dipy_seed(rng_seed: int, shape: tuple[int, ...]) -> int:
     largest = 2**32 // (2 * shape[0] + 3 * shape[1] + 5 * shape[2])
     word = int(np.random.Philox(key=rng_seed).random_raw())
     return largest - word % (largest // 2)
-
-
-def _count(
-    n_seeds: int,
-    row: NDArray[np.intp],
-    n_returned: int,
-    stops: NDArray[np.str_],
-    rejected: NDArray[np.str_],
-) -> Counts:
-    beyond = len(row) - n_returned  # longer than DIPY's buffer, hence not returned
-    rejections = {reason.value: int((rejected == reason).sum()) for reason in Rejection}
-    ends = {reason.value: int((stops == reason).sum()) for reason in Stop}
-    rejections[Rejection.TOO_LONG] += beyond
-    ends[Stop.MAX_LENGTH] += 2 * beyond
-    return Counts(
-        seeds=n_seeds,
-        seeds_without_direction=n_seeds - len(np.unique(row)),
-        generated=len(row),
-        kept=int((rejected == "").sum()),
-        rejected=rejections,
-        stops=ends,
-    )
 
 
 def _ranges(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -8,51 +8,13 @@ reading. Whoever calls a kernel keeps the arrays alive.
 
 from __future__ import annotations
 
-import hashlib
-import tempfile
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numba import carray, config, njit, types
+from numba import carray, types
 from numba.extending import intrinsic
 
-
-def _cache_folder() -> Path | None:
-    """Find a place for compiled kernels that depends on the text of them all.
-
-    numba compiles a function again when the text of its own module changes, but not when that
-    of another module changes from which it has taken a function in.
-    """
-    here = Path(__file__).parent
-    text = b"".join(path.read_bytes() for path in sorted(here.glob("kernels*.py")))
-    name = f"kernels-{hashlib.sha256(text).hexdigest()[:16]}"
-    places = [here / "__pycache__", Path.home() / ".cache" / "bids_tractography"]
-    for place in [Path(config.CACHE_DIR)] if config.CACHE_DIR else places:
-        try:
-            (place / name).mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=place / name):
-                return place / name
-        except OSError:
-            continue
-    return None
-
-
-_FOLDER = _cache_folder()
-
-
-def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile a function on its first call; keep it on disk where there is a place for it."""
-    configured, config.CACHE_DIR = config.CACHE_DIR, str(_FOLDER or "")
-    try:
-        compiled: Callable[..., Any] = njit(
-            nogil=True, cache=_FOLDER is not None, error_model="numpy"
-        )(function)
-    finally:
-        config.CACHE_DIR = configured
-    return compiled
-
+from bids_tractography.compiled import kernel
 
 _ANY = 2**40  # length of an array of which only the address is known
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bids_tractography.compiled import kernel
 from bids_tractography.tracking.kernels import (
     ANGLE,
     CURVE,
@@ -20,7 +21,6 @@ from bids_tractography.tracking.kernels import (
     find_peaks,
     floats,
     is_inside,
-    kernel,
     longs,
     look,
     random_words,

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bids_tractography.compiled import kernel
 from bids_tractography.tracking.kernels import (
     FLUID,
     GO_ON,
@@ -16,7 +17,6 @@ from bids_tractography.tracking.kernels import (
     ask_rule,
     doubles,
     is_inside,
-    kernel,
     longs,
     look,
     random_words,

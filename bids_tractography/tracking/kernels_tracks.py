@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bids_tractography.compiled import kernel
 from bids_tractography.tracking.kernels import (
     FLUID,
     GO_ON,
@@ -17,7 +18,6 @@ from bids_tractography.tracking.kernels import (
     fill_amplitudes,
     find_peaks,
     is_inside,
-    kernel,
     longs,
     look,
     make_stream,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from bids_tractography.compiled import kernel
 from bids_tractography.tracking.kernels import (
     DIRECTION,
     LARGEST,
@@ -13,7 +14,6 @@ from bids_tractography.tracking.kernels import (
     find_peaks,
     floats,
     ints,
-    kernel,
     longs,
     random_words,
     shorts,

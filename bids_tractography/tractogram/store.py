@@ -11,9 +11,10 @@ import json
 import logging
 import os
 import zlib
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
@@ -24,11 +25,42 @@ from numpy.typing import NDArray
 from bids_tractography.errors import OutputError
 from bids_tractography.seeding import SeedBatch
 from bids_tractography.streamlines import Counts, StreamlineBatch
+from bids_tractography.tractogram.base import (
+    LINEARISED,
+    Piece,
+    StreamlineValues,
+    read_array,
+    read_streamlines,
+)
 
 logger = logging.getLogger(__name__)
 
-_FORMAT = 1
+_FORMAT = 2
 _COPY_BYTES = 1 << 22
+
+
+@dataclass(frozen=True)
+class _Array:
+    """A data file: numbers of each point or of each streamline, without a header."""
+
+    name: str
+    dtype: str
+    columns: int
+    of_points: bool = False
+
+    @property
+    def row_bytes(self) -> int:
+        return np.dtype(self.dtype).itemsize * self.columns
+
+    def rows(self, streamlines: int, points: int) -> int:
+        return points if self.of_points else streamlines
+
+
+_POINTS = _Array("points.float32", "<f4", 3, of_points=True)
+_LENGTHS = _Array("lengths.uint32", "<u4", 1)
+_SEED = _Array("seed_index.int64", "<i8", 1)
+_ENDS = _Array("ends.uint8", "u1", 2)
+_ARRAYS = (_POINTS, _LENGTHS, _SEED, _ENDS)
 
 
 @dataclass(frozen=True)
@@ -42,7 +74,7 @@ class Entry:
     streamlines, points : int
         What it added to the data files.
     checksum : int
-        CRC-32 of what it added, lengths after points.
+        CRC-32 of what it added: points, lengths, seed indices, ends.
     seconds, cpu_seconds : float
         What it took to track.
     counts : Counts
@@ -104,8 +136,8 @@ class BatchStore:
         store.discard()
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            for path in (store._points_path, store._lengths_path):
-                path.touch()
+            for array in _ARRAYS:
+                store._path(array).touch()
             head = {"format": _FORMAT, "fingerprint": fingerprint, "rng_seed": rng_seed}
             temporary = folder / "ledger.tmp"
             temporary.write_text(json.dumps(head) + "\n")
@@ -116,25 +148,21 @@ class BatchStore:
 
     def discard(self) -> None:
         """Remove the store: its own files, and the folder if nothing else is in it."""
-        for name in ("ledger.jsonl", "ledger.tmp", "points.float32", "lengths.uint32"):
+        arrays = (array.name for array in _ARRAYS)
+        for name in ("ledger.jsonl", "ledger.tmp", *arrays, *LINEARISED):
             (self.folder / name).unlink(missing_ok=True)
         with suppress(OSError):
             self.folder.rmdir()
 
-    @property
-    def _points_path(self) -> Path:
-        return self.folder / "points.float32"
-
-    @property
-    def _lengths_path(self) -> Path:
-        return self.folder / "lengths.uint32"
+    def _path(self, array: _Array) -> Path:
+        return self.folder / array.name
 
     @property
     def _ledger_path(self) -> Path:
         return self.folder / "ledger.jsonl"
 
     def __enter__(self) -> Self:
-        for path in (self._points_path, self._lengths_path, self._ledger_path):
+        for path in (*map(self._path, _ARRAYS), self._ledger_path):
             self._files[path] = path.open("ab")
         return self
 
@@ -156,7 +184,7 @@ class BatchStore:
         Raises
         ------
         ValueError
-            If it is not the next one.
+            If it is not the next one, or not every streamline has a seed and two stops.
         ArithmeticError
             If its counts do not add up.
         """
@@ -165,20 +193,31 @@ class BatchStore:
         batch.counts.check()
         if (batch.counts.seeds, batch.counts.kept) != (len(seeds), len(batch)):
             raise ArithmeticError(f"counts of another batch: {batch.counts}")
-        points = np.ascontiguousarray(batch.points_mm, "<f4").tobytes()
-        lengths = np.diff(batch.offsets).astype("<u4").tobytes()
+        if (batch.seed_index.shape, batch.stops.shape) != ((len(batch),), (len(batch), 2)):
+            raise ValueError(
+                f"{len(batch)} streamlines have seeds of shape {batch.seed_index.shape} and stops "
+                f"of shape {batch.stops.shape}"
+            )
+        values = (batch.points_mm, np.diff(batch.offsets), batch.seed_index, batch.stops)
+        added = {
+            array: np.ascontiguousarray(value, array.dtype).tobytes()
+            for array, value in zip(_ARRAYS, values, strict=True)
+        }
+        checksum = 0
+        for content in added.values():
+            checksum = zlib.crc32(content, checksum)
         entry = Entry(
             first=seeds.first,
             stop=seeds.first + len(seeds),
             streamlines=len(batch),
             points=len(batch.points_mm),
-            checksum=zlib.crc32(lengths, zlib.crc32(points)),
+            checksum=checksum,
             seconds=round(seconds, 3),
             cpu_seconds=round(cpu_seconds, 3),
             counts=batch.counts,
         )
-        self._write(self._points_path, points)
-        self._write(self._lengths_path, lengths)
+        for array, content in added.items():
+            self._write(self._path(array), content)
         self._write(self._ledger_path, (json.dumps(asdict(entry)) + "\n").encode())
         self._account(entry)
 
@@ -203,28 +242,25 @@ class BatchStore:
     def _recover(self) -> None:
         """Count the batches that are whole, and cut off what follows them."""
         intact = len(_first_line(self._ledger_path))
-        for path in (self._points_path, self._lengths_path):
-            path.touch()  # one that is lost is as one that was cut off
-        with (
-            self._ledger_path.open("rb") as ledger,
-            self._points_path.open("rb") as points,
-            self._lengths_path.open("rb") as lengths,
-        ):
+        with ExitStack() as stack:
+            ledger = stack.enter_context(self._ledger_path.open("rb"))
+            files = []
+            for array in _ARRAYS:
+                self._path(array).touch()  # one that is lost is as one that was cut off
+                files.append(stack.enter_context(self._path(array).open("rb")))
             ledger.seek(intact)
             for line in ledger:
                 entry = _parse(line)
                 if entry is None or entry.first != self.next_seed:
                     break
-                checksum = _checksum(
-                    lengths, entry.streamlines * 4, _checksum(points, entry.points * 12)
-                )
-                if checksum != entry.checksum:
+                if not _intact(entry, files):
                     break
                 intact += len(line)
                 self._account(entry)
         os.truncate(self._ledger_path, intact)
-        os.truncate(self._points_path, self.n_points * 12)
-        os.truncate(self._lengths_path, self.n_streamlines * 4)
+        for array in _ARRAYS:
+            n_rows = array.rows(self.n_streamlines, self.n_points)
+            os.truncate(self._path(array), n_rows * array.row_bytes)
         if self.n_batches:
             logger.info(
                 "Going on after seed %d: %d finished batches with %d streamlines are kept.",
@@ -233,38 +269,35 @@ class BatchStore:
                 self.n_streamlines,
             )
 
-    def points(self) -> Iterator[NDArray[np.float32]]:
-        """Read all points in pieces, each (n, 3)."""
-        with self._points_path.open("rb") as file:
-            while content := file.read(_COPY_BYTES // 12 * 12):
-                yield np.frombuffer(content, "<f4").reshape(-1, 3)
-
-    def offsets(self) -> Iterator[NDArray[np.uint64]]:
-        """Read the offsets of all streamlines in pieces, ``n_streamlines + 1`` numbers in all."""
-        end = np.uint64(0)
-        yield np.array([end], "<u8")
-        for lengths in self._lengths():
-            ends = end + np.cumsum(lengths, dtype="<u8")
-            end = ends[-1]
-            yield ends
-
-    def _lengths(self) -> Iterator[NDArray[np.uint32]]:
-        with self._lengths_path.open("rb") as file:
-            while content := file.read(_COPY_BYTES):
-                yield np.frombuffer(content, "<u4")
-
-    def streamlines(self) -> Iterator[tuple[NDArray[np.float32], NDArray[np.uint32]]]:
+    def streamlines(self) -> Iterator[Piece]:
         """Read whole streamlines in pieces: points (n, 3), and points of each streamline (t,)."""
-        with self._points_path.open("rb") as points, self._lengths_path.open("rb") as lengths:
-            while content := lengths.read(4 * 4096):
-                counts = np.frombuffer(content, "<u4")
-                coordinates = points.read(12 * int(counts.sum()))
-                yield np.frombuffer(coordinates, "<f4").reshape(-1, 3), counts
+        return read_streamlines(self._path(_POINTS), self._path(_LENGTHS))
+
+    def lengths(self) -> Iterator[NDArray[np.uint32]]:
+        """Read the numbers of points of the streamlines in pieces."""
+        return read_array(self._path(_LENGTHS), _LENGTHS.dtype)
+
+    def per_streamline(self, name: str) -> StreamlineValues:
+        """Read what is known of each streamline beside its points.
+
+        Parameters
+        ----------
+        name : str
+            ``seed``: index of its seed; ``ends``: why its first and its last point are where
+            they are, as places in ``list(Stop)``.
+        """
+        array, title = {"seed": (_SEED, "seed_index"), "ends": (_ENDS, "ends")}[name]
+        return StreamlineValues(
+            title,
+            np.dtype(array.dtype),
+            array.columns,
+            partial(read_array, self._path(array), array.dtype, array.columns),
+        )
 
     def points_histogram(self) -> NDArray[np.int64]:
         """Count the streamlines by their number of points."""
         histogram = np.zeros(1, np.int64)
-        for lengths in self._lengths():
+        for lengths in self.lengths():
             counts = np.bincount(lengths, minlength=len(histogram))
             counts[: len(histogram)] += histogram
             histogram = counts
@@ -296,12 +329,15 @@ def _parse(line: bytes) -> Entry | None:
         return None
 
 
-def _checksum(file: BinaryIO, n_bytes: int, start: int = 0) -> int:
-    checksum = start
-    while n_bytes > 0:
-        content = file.read(min(n_bytes, _COPY_BYTES))
-        if not content:
-            return -1
-        checksum = zlib.crc32(content, checksum)
-        n_bytes -= len(content)
-    return checksum
+def _intact(entry: Entry, files: Sequence[BinaryIO]) -> bool:
+    """Tell whether the next bytes of the data files are what the ledger says."""
+    checksum = 0
+    for array, file in zip(_ARRAYS, files, strict=True):
+        left = array.rows(entry.streamlines, entry.points) * array.row_bytes
+        while left > 0:
+            content = file.read(min(left, _COPY_BYTES))
+            if not content:
+                return False
+            checksum = zlib.crc32(content, checksum)
+            left -= len(content)
+    return checksum == entry.checksum

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bids_tractography.images import Grid
+from bids_tractography.tractogram.base import Streamlines, offsets_of
 from bids_tractography.tractogram.store import BatchStore
 
 _QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
@@ -25,32 +27,75 @@ def length_quantiles_mm(store: BatchStore, step_size_mm: float) -> dict[str, flo
     }
 
 
-def content_hash(store: BatchStore, dtype: Literal["float32", "float16"]) -> str:
-    """Hash points and offsets, whatever file they are in.
+def measured_lengths_mm(
+    points: NDArray[np.float32], lengths: NDArray[np.uint32]
+) -> NDArray[np.float64]:
+    """Measure streamlines along their points, shape (t,), mm.
+
+    Parameters
+    ----------
+    points : ndarray, shape (n, 3)
+    lengths : ndarray, shape (t,)
+        Points of each streamline.
+    """
+    streamline = np.repeat(np.arange(len(lengths)), lengths)
+    steps = np.diff(points.astype(np.float64), axis=0)
+    within = streamline[1:] == streamline[:-1]
+    step_mm = np.sqrt(steps[:, 0] ** 2 + steps[:, 1] ** 2 + steps[:, 2] ** 2)
+    sums = np.bincount(streamline[1:][within], step_mm[within], minlength=len(lengths))
+    return sums.astype(np.float64)
+
+
+def quantiles_mm(lengths_mm: NDArray[np.floating]) -> dict[str, float]:
+    """Return quantiles of measured lengths; each is the length of a streamline."""
+    values = np.quantile(lengths_mm, _QUANTILES, method="nearest")
+    return {f"{q:g}": round(float(v), 3) for q, v in zip(_QUANTILES, values, strict=True)}
+
+
+class ContentHash:
+    """Hash of points and offsets, whatever file they are in.
 
     SHA-256 of the positions as written, as little-endian float32 (N, 3), followed by the
     offsets as little-endian uint64 (T + 1,).
     """
-    digest = hashlib.sha256()
-    for points in store.points():
-        digest.update(points.astype(dtype).astype("<f4").tobytes())
-    for offsets in store.offsets():
-        digest.update(offsets.astype("<u8").tobytes())
-    return digest.hexdigest()
+
+    def __init__(self) -> None:
+        self._digest = hashlib.sha256()
+
+    def add(self, points: NDArray[np.floating]) -> None:
+        """Go on with the next points."""
+        self._digest.update(points.astype("<f4").tobytes())
+
+    def finish(self, lengths: Iterable[NDArray[np.uint32]]) -> str:
+        """Return the hash, given the numbers of points of all streamlines, in pieces."""
+        for offsets in offsets_of(lengths):
+            self._digest.update(offsets.astype("<u8").tobytes())
+        return self._digest.hexdigest()
 
 
-def density(store: BatchStore, grid: Grid) -> NDArray[np.int32]:
+def content_hash(tractogram: Streamlines, dtype: Literal["float32", "float16"] = "float32") -> str:
+    """Hash the points, as they are written in a type, and the offsets: see `ContentHash`."""
+    content = ContentHash()
+    for points, _ in tractogram.streamlines():
+        content.add(points.astype(dtype))
+    return content.finish(tractogram.lengths())
+
+
+def density(tractogram: Streamlines, grid: Grid) -> NDArray[np.int32]:
     """Count the streamlines through each voxel, shape (X, Y, Z), in RAS+ order.
 
     A streamline counts once in every voxel that holds one of its points.
     """
     shape = np.array(grid.shape)
     total = np.zeros(int(shape.prod()), np.int32)
-    for points, lengths in store.streamlines():
+    for points, lengths in tractogram.streamlines():
         voxels = np.rint(grid.to_voxels(points)).astype(np.int64)
         inside = ((voxels >= 0) & (voxels < shape)).all(axis=1)
         index = np.ravel_multi_index(tuple(voxels[inside].T), grid.shape)
         streamline = np.repeat(np.arange(len(lengths)), lengths)[inside]
-        visits = np.unique(streamline * total.size + index) % total.size
+        visits = streamline * total.size + index
+        # Most points are in the voxel of the one before: few are left to sort.
+        visits = np.sort(visits[np.diff(visits, prepend=-1) != 0])
+        visits = visits[np.diff(visits, prepend=-1) != 0] % total.size
         total += np.bincount(visits, minlength=total.size).astype(np.int32)
     return total.reshape(grid.shape)

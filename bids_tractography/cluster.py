@@ -1,0 +1,128 @@
+"""Jobs, and the batches inside a job, over a Ray cluster; the only file that knows Ray.
+
+A job is a task that fits the model and gathers batches; each batch is a task of its own. The
+problem to track is put into the object store once and copied to each node once. A worker or node
+that dies costs the batches that it had: they are tracked again elsewhere, and since a batch is a
+function of the problem and its seeds alone, the file is the same.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import deque
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+from bids_tractography.errors import DiedError, UnavailableError
+from bids_tractography.executor import LOG_FORMAT, LOG_TIME, Failure, LogProgress, Outcome, run_job
+from bids_tractography.job import Job
+from bids_tractography.seeding import SeedBatch
+from bids_tractography.tracking import ENGINES
+from bids_tractography.tracking.base import (
+    Engine,
+    EngineKind,
+    TrackedBatch,
+    TrackingProblem,
+    track_one,
+)
+
+logger = logging.getLogger(__name__)
+
+_RETRIES = 10  # of a batch or a job whose worker or node died
+_BATCHES_PER_WORKER = 2  # one at work, one waiting
+
+
+def run_jobs_on_ray(
+    jobs: Iterator[Job], n_procs: int, address: str | None
+) -> Iterator[tuple[Job, Outcome]]:
+    """Run jobs on a cluster, yielding each with its outcome when it ends.
+
+    Parameters
+    ----------
+    jobs : iterator of Job
+        Asked for the next one when there is room for it.
+    n_procs : int
+        Jobs at a time.
+    address : str or None
+        Of a running cluster; None starts one on this machine.
+
+    Raises
+    ------
+    UnavailableError
+        If Ray is not installed, or the cluster cannot be reached.
+    """
+    ray = _connect(address)
+    try:
+        start = ray.remote(_run_with_batches).options(num_cpus=1, max_retries=_RETRIES).remote
+        running = {start(job): job for job in islice(jobs, n_procs)}
+        while running:
+            (done,), _ = ray.wait(list(running), num_returns=1)
+            job = running.pop(done)
+            try:
+                outcome = ray.get(done)
+            except ray.exceptions.RayError as error:
+                outcome = Failure(f"its worker died: {error}", DiedError.exit_code)
+            yield job, outcome
+            running |= {start(job): job for job in islice(jobs, 1)}
+    finally:
+        ray.shutdown()
+
+
+def _connect(address: str | None) -> Any:
+    try:
+        import ray
+    except ImportError:
+        raise UnavailableError(
+            "--executor ray needs Ray, which is not installed.",
+            "pip install 'bids-tractography[ray]'",
+        ) from None
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # as Ray will, and warns
+    try:
+        ray.init(address=address, include_dashboard=False, logging_level=logging.WARNING)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise UnavailableError(
+            f"the Ray cluster {address or 'on this machine'} cannot be reached: {error}",
+            "'ray status' tells whether it runs; --ray-address takes HOST:PORT or 'auto'.",
+        ) from None
+    return ray
+
+
+def _run_with_batches(job: Job) -> Outcome:
+    """Run a job in a task, its batches in other tasks."""
+    logging.getLogger("bids_tractography").setLevel(logging.INFO)
+    logging.basicConfig(level=logging.WARNING, format=LOG_FORMAT, datefmt=LOG_TIME)
+    return run_job(job, LogProgress(), _track_elsewhere)
+
+
+def _track_elsewhere(
+    problem: TrackingProblem, kind: EngineKind, n_threads: int, batches: Iterator[SeedBatch]
+) -> Iterator[TrackedBatch]:
+    """Track batches in tasks, as many at a time as the cluster has room for; yield in order."""
+    import ray
+
+    shared = ray.put(problem)
+    track = ray.remote(_track_batch).options(num_cpus=n_threads, max_retries=_RETRIES).remote
+    workers = max(1, int(ray.cluster_resources().get("CPU", 1)) // n_threads)
+    pending: deque[Any] = deque()
+    for seeds in islice(batches, workers * _BATCHES_PER_WORKER):
+        pending.append(track(shared, shared.hex(), kind.name, n_threads, seeds))
+    while pending:
+        tracked: TrackedBatch = ray.get(pending.popleft())
+        for seeds in islice(batches, 1):
+            pending.append(track(shared, shared.hex(), kind.name, n_threads, seeds))
+        yield tracked
+
+
+_engines: dict[str, Engine] = {}
+
+
+def _track_batch(
+    problem: TrackingProblem, identity: str, kind: str, n_threads: int, seeds: SeedBatch
+) -> TrackedBatch:
+    """Track a batch; the engine stays with the worker for the next batch of its problem."""
+    if identity not in _engines:
+        _engines.clear()
+        _engines[identity] = ENGINES[kind].build(problem, n_threads)
+    return track_one(_engines[identity], seeds)

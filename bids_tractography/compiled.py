@@ -1,0 +1,121 @@
+"""Compile functions with numba, and find them again where nothing can be written.
+
+numba keeps compiled code only where it can write. In an image, or installed by an administrator,
+it cannot: what was compiled beforehand is then read from beside the source, and what is missing
+is compiled anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from numba import njit
+from numba.core.caching import CompileResultCacheImpl, FunctionCache
+
+Function = Callable[..., Any]
+
+
+def kernel_with(**options: Any) -> Callable[[Function], Function]:
+    """Return a decorator that compiles a function on its first call.
+
+    Compiled code is kept on disk where there is a place for it. The interpreter's lock is
+    released while it runs.
+
+    Parameters
+    ----------
+    options
+        Of ``numba.njit``.
+    """
+
+    def compile_lazily(function: Function) -> Function:
+        compiled: Any = njit(nogil=True, **options)(function)
+        with suppress(RuntimeError):  # there is no place
+            compiled._cache = _Cache(function)
+        return compiled  # type: ignore[no-any-return]
+
+    return compile_lazily
+
+
+class _BesideSource:
+    """Compiled code in ``__pycache__``, which may be somebody else's.
+
+    Parameters
+    ----------
+    function : callable
+    source : str
+        File that it is in.
+    """
+
+    def __init__(self, function: Callable[..., Any], source: str) -> None:
+        self._source = Path(source)
+        self._line = function.__code__.co_firstlineno
+
+    @classmethod
+    def from_function(cls, function: Callable[..., Any], source: str) -> _BesideSource | None:
+        """Return the place if it can be written, or has been."""
+        place = cls(function, source)
+        folder = Path(place.get_cache_path())
+        with suppress(OSError):
+            folder.mkdir(exist_ok=True)
+        written = any(folder.glob(f"{Path(source).stem}.*.nbi"))
+        return place if written or os.access(folder, os.W_OK) else None
+
+    def get_cache_path(self) -> str:
+        return str(self._source.parent / "__pycache__")
+
+    def get_source_stamp(self) -> bytes:
+        """Return what changes with the source."""
+        return _stamp()
+
+    def get_disambiguator(self) -> str:
+        return str(self._line)
+
+    def ensure_cache_path(self) -> None:
+        """Do nothing: it is there."""
+
+
+def _stamped(locator: type) -> type:
+    """Return the same place with our stamp."""
+    return type(locator.__name__, (locator,), {"get_source_stamp": lambda _: _stamp()})
+
+
+@cache
+def _stamp() -> bytes:
+    """Return what changes with the text of any kernel.
+
+    Kernels take in kernels of other modules, whose changes numba does not see; and modification
+    times do not survive in images.
+    """
+    package = Path(__file__).parent
+    texts = [path.read_bytes() for path in sorted(package.rglob("kernels*.py"))]
+    return hashlib.sha256(b"".join([*texts, Path(__file__).read_bytes()])).digest()
+
+
+class _Places(CompileResultCacheImpl):  # type: ignore[misc]
+    # After the user's own (NUMBA_CACHE_DIR).
+    _locator_classes = (
+        _stamped(CompileResultCacheImpl._locator_classes[0]),
+        _BesideSource,
+        *map(_stamped, CompileResultCacheImpl._locator_classes[1:]),
+    )
+
+
+class _Cache(FunctionCache):  # type: ignore[misc]
+    _impl_class = _Places
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        with suppress(OSError):
+            super().save_overload(sig, data)
+
+
+kernel = kernel_with(error_model="numpy")
+"""Compile a function on its first call; a division by zero is a number, as in NumPy."""
+
+summing_kernel = kernel_with(error_model="numpy", fastmath={"contract", "reassoc", "nsz"})
+"""The same, with sums split among the lanes of a vector: in the same way on one machine."""

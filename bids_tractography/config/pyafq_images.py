@@ -1,0 +1,230 @@
+"""pyAFQ's definitions of images, read from text and translated into ours."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+_FILE = ("path", "suffix", "filters")
+_BOUNDS = ("lower_bound", "upper_bound")
+PARAMETERS: Mapping[str, tuple[str, ...]] = {
+    "ImageFile": (*_FILE, "resample"),
+    "ScalarImage": ("scalar",),
+    "ThresholdedImageFile": (*_FILE, *_BOUNDS, "as_percentage", "combine"),
+    "ThresholdedScalarImage": ("scalar", *_BOUNDS, "combine"),
+    "LabelledImageFile": (*_FILE, "inclusive_labels", "exclusive_labels", "combine"),
+    "FullImage": (),
+    "B0Image": ("median_otsu_kwargs",),
+    "PFTImage": ("WM_probseg", "GM_probseg", "CSF_probseg"),
+    "PVEImages": ("CSF_probseg", "GM_probseg", "WM_probseg"),
+    "PVEImage": (*_FILE, "pve_order", "resample"),
+    "RoiImage": (
+        *("use_waypoints", "use_presegment", "use_endpoints"),
+        *("tissue_property", "tissue_property_n_voxel", "tissue_property_threshold"),
+    ),
+    "TemplateImage": ("path",),
+    "GQImage": (),
+}
+# What each becomes; docs/pyafq.md is made from this.
+DEFINITIONS: Mapping[str, str] = {
+    "ImageFile": "`{kind: threshold, map: FILE}` with the threshold of its place",
+    "ScalarImage": "`{kind: threshold, map: fa}`: dti_fa, dti_md, dti_ad, dti_rd; "
+    "wm_gm_interface `{kind: interface}`",
+    "ThresholdedImageFile": "`{kind: threshold, map: FILE, above: ..., below: ...}`; "
+    "`combine='or'` `{kind: any}`; percentages are a fault",
+    "ThresholdedScalarImage": "`{kind: threshold, map: fa, above: ..., below: ...}`",
+    "LabelledImageFile": "`{kind: labels}`; excluded alone, without label 0, `{kind: not}` of it",
+    "FullImage": "`{kind: full}`",
+    "B0Image": "`{kind: brain}`",
+    "PFTImage": "`tissue: {kind: files, wm: FILE, gm: FILE, csf: FILE}`",
+    "PVEImages": "the same, in its own order",
+    "PVEImage": "a fault: three files are needed",
+    "RoiImage": "a fault: give images of the regions, `{kind: roi, files: [...]}`",
+    "TemplateImage": "a fault: nothing is brought from a template",
+    "GQImage": "a fault",
+}
+SCALARS: Mapping[str, str] = {"dti_fa": "fa", "dti_md": "md", "dti_ad": "ad", "dti_rd": "rd"}
+INTERFACE = "wm_gm_interface"
+
+
+class NoCounterpartError(Exception):
+    """A value cannot be translated; the text says why."""
+
+
+@dataclass(frozen=True)
+class Definition:
+    """A call such as ``ImageFile(path="x.nii.gz")``; arguments that are not given are None."""
+
+    name: str
+    arguments: Mapping[str, Any]
+
+    def __getitem__(self, key: str) -> Any:
+        return self.arguments.get(key)
+
+
+def read_value(value: Any) -> Any:
+    """Read a value as pyAFQ reads its TOML, without running it.
+
+    Empty text is None; text that begins as a list, tuple or dict is one; text that calls a
+    definition of an image becomes a `Definition`.
+
+    Raises
+    ------
+    NoCounterpartError
+        If the text is none of these after all, or calls something else.
+    """
+    if not isinstance(value, str):
+        return value
+    text = value.strip()
+    if not text:
+        return None
+    if text[0] not in "[{(" and not ("(" in text and "Image" in text):
+        return value
+    try:
+        return _evaluate(ast.parse(text, mode="eval").body)
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
+        raise NoCounterpartError(f"cannot be read: {value}") from None
+
+
+def _evaluate(node: ast.expr) -> Any:
+    if not isinstance(node, ast.Call):
+        return ast.literal_eval(node)
+    name = node.func.attr if isinstance(node.func, ast.Attribute) else ast.unparse(node.func)
+    parameters = PARAMETERS.get(name)
+    if parameters is None:
+        raise NoCounterpartError(f"{name} is no definition of an image that is known here.")
+    arguments = dict(zip(parameters, map(_evaluate, node.args), strict=False))
+    named = {str(word.arg): _evaluate(word.value) for word in node.keywords}
+    if len(node.args) > len(parameters) or not named.keys() <= set(parameters) - set(arguments):
+        raise NoCounterpartError(f"{name} has the arguments {', '.join(parameters) or '(none)'}.")
+    return Definition(name, arguments | named)
+
+
+def file_of(definition: Definition) -> dict[str, Any]:
+    """Return the file of a definition in our terms: a path, or filters and a scope."""
+    if definition["path"] is not None:
+        return {"path": definition["path"]}
+    if definition["suffix"] is None:
+        raise NoCounterpartError(f"{definition.name} needs a path or a suffix.")
+    return file_of_filters({"suffix": definition["suffix"], **(definition["filters"] or {})})
+
+
+def file_of_filters(filters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a file by filters of pybids, among which pyAFQ has the scope."""
+    entities = {key: value for key, value in filters.items() if key != "scope"}
+    scope = filters.get("scope")
+    return (
+        {"filters": entities} if scope in (None, "all") else {"filters": entities, "scope": scope}
+    )
+
+
+def map_of(definition: Definition) -> Any:
+    """Return the map of values that a definition stands for: a name, or a file."""
+    if definition.name in ("ScalarImage", "ThresholdedScalarImage"):
+        scalar = definition["scalar"]
+        if scalar not in SCALARS:
+            raise NoCounterpartError(
+                f"no map {scalar} is made here, only {', '.join(SCALARS)}; give it as a file."
+            )
+        return SCALARS[scalar]
+    if definition.name in ("ImageFile", "ThresholdedImageFile"):
+        return file_of(definition)
+    raise NoCounterpartError(f"{definition.name} does not define one map.")
+
+
+def fractions_of(definition: Definition) -> dict[str, Any]:
+    """Return the section ``tissue`` of three images."""
+    if definition.name not in ("PFTImage", "PVEImages"):
+        raise NoCounterpartError(
+            f"{definition.name} does not define three images: PFTImage(WM, GM, CSF)."
+        )
+    images = {tissue: definition[f"{tissue.upper()}_probseg"] for tissue in ("wm", "gm", "csf")}
+    for tissue, image in images.items():
+        if not isinstance(image, Definition) or image.name != "ImageFile":
+            raise NoCounterpartError(f"{tissue.upper()}_probseg should be an ImageFile.")
+    return {"kind": "files", **{tissue: file_of(image) for tissue, image in images.items()}}
+
+
+def is_binary(definition: Definition) -> bool:
+    """Tell whether the image says yes or no, so that thresholds do not apply to it."""
+    return definition.name in _BINARY
+
+
+def mask_of(definition: Definition) -> dict[str, Any]:
+    """Return the mask that a definition of a binary image stands for."""
+    return _BINARY[definition.name](definition)
+
+
+def _labels(definition: Definition) -> dict[str, Any]:
+    image = {"kind": "labels", **file_of(definition)}
+    include, exclude = definition["inclusive_labels"], definition["exclusive_labels"]
+    combine = definition["combine"] or "or"
+    if combine == "and" and len(include or ()) > 1:
+        raise NoCounterpartError("no voxel has several labels; combine='or' is meant.")
+    if combine == "or" and len(exclude or ()) > 1:
+        raise NoCounterpartError("every voxel lacks one of several labels; combine='and' is meant.")
+    parts: list[dict[str, Any]] = []
+    if include is not None:
+        parts.append({**image, "include": list(include)})
+    if exclude is not None and 0 in exclude:
+        parts.append({**image, "exclude": list(exclude)})
+    elif exclude is not None:  # the background is not excluded
+        parts.append({"kind": "not", "of": {**image, "include": list(exclude)}})
+    return _combined(parts, combine)
+
+
+def _between_bounds(definition: Definition) -> dict[str, Any]:
+    if definition["as_percentage"]:
+        raise NoCounterpartError(
+            "percentages of all voxels, zeros among them, are not known here; percentiles are of "
+            "the voxels that are not zero."
+        )
+    sides = {"above": definition["lower_bound"], "below": definition["upper_bound"]}
+    bounds = {side: bound for side, bound in sides.items() if bound is not None}
+    image = {"kind": "threshold", "map": map_of(definition)}
+    combine = definition["combine"] or "and"
+    if combine == "and" and bounds:
+        return {**image, **bounds}
+    return _combined([{**image, side: bound} for side, bound in bounds.items()], combine)
+
+
+def _combined(parts: list[dict[str, Any]], combine: str) -> dict[str, Any]:
+    if not parts:
+        raise NoCounterpartError("neither labels nor bounds are given.")
+    if combine not in ("and", "or"):
+        raise NoCounterpartError(f"combine is 'and' or 'or', not {combine!r}.")
+    if len(parts) == 1:
+        return parts[0]
+    return {"kind": "all" if combine == "and" else "any", "of": parts}
+
+
+def _brain(definition: Definition) -> dict[str, Any]:
+    if definition["median_otsu_kwargs"]:
+        raise NoCounterpartError("the brain mask of the DWI has no parameters here.")
+    return {"kind": "brain"}
+
+
+def _no_regions(_definition: Definition) -> dict[str, Any]:
+    raise NoCounterpartError(
+        "pyAFQ's bundles and their regions are not known here; give images of the regions, "
+        "{kind: roi, files: [...]}."
+    )
+
+
+def _no_template(_definition: Definition) -> dict[str, Any]:
+    raise NoCounterpartError(
+        "nothing is brought from a template here; give an image of each participant."
+    )
+
+
+_BINARY: Mapping[str, Callable[[Definition], dict[str, Any]]] = {
+    "FullImage": lambda _definition: {"kind": "full"},
+    "B0Image": _brain,
+    "LabelledImageFile": _labels,
+    "ThresholdedImageFile": _between_bounds,
+    "ThresholdedScalarImage": _between_bounds,
+    "RoiImage": _no_regions,
+    "TemplateImage": _no_template,
+}

@@ -1,0 +1,157 @@
+"""Multi-shell multi-tissue constrained spherical deconvolution (Jeurissen 2014)."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bids_tractography.config.model import MsmtCsdModel, ResponseFiles
+from bids_tractography.errors import DataError, GradientError
+from bids_tractography.gradients import Gradients, count_axes
+from bids_tractography.reconst.base import FitInput, ModelFit
+from bids_tractography.reconst.fodf import (
+    axes_basis,
+    n_coefficients,
+    orders_of,
+    sh_basis,
+    sh_order_of,
+)
+from bids_tractography.reconst.kernels import nonnegative_multipliers
+from bids_tractography.reconst.responses import (
+    TissueResponses,
+    estimate_responses,
+    read_responses,
+)
+from bids_tractography.reconst.shells import choose_order
+from bids_tractography.reconst.voxels import map_voxels
+
+logger = logging.getLogger(__name__)
+
+Array = NDArray[np.float64]
+
+
+def fit_msmt_csd(given: FitInput, config: MsmtCsdModel) -> ModelFit:
+    """Deconvolve the signal of all shells into a white-matter fODF and isotropic tissues.
+
+    Least squares under hard constraints: the fODF is nowhere negative on the sphere's axes, and
+    neither are the other tissues.
+
+    Raises
+    ------
+    GradientError
+        If the shells do not tell as many tissues apart.
+    DataError
+        If responses are malformed or cannot be estimated.
+    """
+    gradients = given.dwi.gradients
+    responses = _responses(given, config)
+    for warning in responses.warnings:
+        logger.warning(warning)
+    n_directions = count_axes(
+        gradients.directions[np.concatenate([shell.volumes for shell in gradients.shells])]
+    )
+    order = choose_order(n_directions, config.sh_order)
+    order = min(order, 2 * (responses.wm.shape[1] - 1))
+    forward = _forward(gradients, responses, order)
+    n_wm = n_coefficients(order)
+    solve = _Solver(forward, n_wm)
+    values = map_voxels(solve, given.dwi.data, given.mask, given.n_threads)
+    tissues = ("wm", *responses.isotropic)
+    # On a constraint, rounding may leave a value just below zero.
+    amounts = np.maximum(np.concatenate([values[..., :1], values[..., n_wm:]], axis=-1), 0)
+    total = amounts.sum(axis=-1)
+    fractions = {
+        tissue: np.divide(amounts[..., i], total, out=np.zeros_like(total), where=total > 0)
+        for i, tissue in enumerate(tissues)
+    }
+    record: dict[str, Any] = {
+        "shells_s_mm2": [shell.b_s_mm2 for shell in gradients.shells],
+        "sh_order": order,
+        "tissues": list(tissues),
+        "responses": responses.record,
+        "warnings": list(responses.warnings),
+    }
+    return ModelFit(np.ascontiguousarray(values[..., :n_wm]), record, fractions=fractions)
+
+
+def _responses(given: FitInput, config: MsmtCsdModel) -> TissueResponses:
+    n_shells = len(given.dwi.gradients.shells)
+    if config.tissues == "wm_gm_csf" and n_shells < 2:
+        raise GradientError(
+            "three tissues need two shells besides b=0; there is one.",
+            "Set model.tissues to wm_csf, or use model.kind=csd.",
+        )
+    if not isinstance(config.response, ResponseFiles):
+        three = config.tissues == "wm_gm_csf" or (config.tissues == "auto" and n_shells > 1)
+        return estimate_responses(given.dwi, given.mask, given.tensor, grey_matter=three)
+    names = ["wm", "csf"] if config.tissues == "wm_csf" else ["wm", "gm", "csf"]
+    files = {name: given.files.get(f"response.{name}") for name in names}
+    if files.get("gm") is None:
+        if config.tissues == "wm_gm_csf":
+            raise DataError(
+                "three tissues need a response of grey matter.",
+                "Give model.response.gm, or set model.tissues to wm_csf.",
+            )
+        files.pop("gm", None)
+    if n_shells + 1 < len(files):
+        raise GradientError(
+            f"{len(files)} tissues need {len(files)} b-values with b=0; there are {n_shells + 1}.",
+            "Set model.tissues to wm_csf, or use model.kind=csd.",
+        )
+    return read_responses({k: path for k, path in files.items() if path}, n_shells)
+
+
+def _forward(gradients: Gradients, responses: TissueResponses, order: int) -> Array:
+    """Coefficients of the tissues to signals, shape (V, C + tissues - 1)."""
+    degrees = orders_of(order)
+    matrix = np.zeros((len(gradients.bvals), len(degrees) + len(responses.isotropic)))
+    groups = [gradients.b0_volumes, *(shell.volumes for shell in gradients.shells)]
+    # A response expanded in zonal harmonics convolves as on a sphere (Healy 1998).
+    zonal_degrees = 2 * np.arange(responses.wm.shape[1])
+    rotational = responses.wm * np.sqrt(4 * np.pi / (2 * zonal_degrees + 1))
+    for shell, volumes in enumerate(groups):
+        directions = gradients.directions[volumes]
+        if shell == 0:  # no direction matters without weighting
+            matrix[volumes, 0] = rotational[0, 0] / np.sqrt(4 * np.pi)
+        else:
+            scale = rotational[shell, degrees // 2]
+            matrix[volumes, : len(degrees)] = sh_basis(order, directions) * scale
+        for column, amounts in enumerate(responses.isotropic.values(), start=len(degrees)):
+            # The constant harmonic of a tissue, whose response is one too.
+            matrix[volumes, column] = amounts[shell]
+    return matrix
+
+
+class _Solver:
+    """Constrained least squares for blocks of voxels, through the dual problem.
+
+    Parameters
+    ----------
+    forward : ndarray, shape (V, C)
+    n_wm : int
+        Coefficients of the fODF; what follows are the isotropic tissues.
+    """
+
+    def __init__(self, forward: Array, n_wm: int) -> None:
+        n_terms = forward.shape[1]
+        amplitudes = axes_basis(sh_order_of(n_wm))
+        constraints = np.zeros((len(amplitudes) + n_terms - n_wm, n_terms))
+        constraints[: len(amplitudes), :n_wm] = amplitudes
+        constraints[len(amplitudes) :, n_wm:] = np.eye(n_terms - n_wm)
+        normal = forward.T @ forward
+        # Orders that the shells do not determine are left at zero, rather than at random.
+        normal += 1e-12 * normal.diagonal().max() * np.eye(n_terms)
+        self._target = np.linalg.solve(normal, forward.T).T
+        self._constraints = constraints
+        self._back = np.linalg.solve(normal, constraints.T).T
+        self._gram = np.ascontiguousarray(constraints @ self._back.T)
+
+    def __call__(self, signals: Array) -> Array:
+        free = signals @ self._target
+        multipliers = nonnegative_multipliers(
+            self._gram, free @ self._constraints.T, self._constraints.shape[1]
+        )
+        return np.asarray(free + multipliers @ self._back)

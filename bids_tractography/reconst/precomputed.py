@@ -1,0 +1,140 @@
+"""fODFs made elsewhere: harmonics in another basis or in image axes, brought to ours."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from dipy.core.geometry import cart2sphere
+from dipy.reconst.shm import real_sh_descoteaux, real_sh_tournier
+from numpy.typing import NDArray
+
+from bids_tractography.config.model import PrecomputedModel
+from bids_tractography.errors import DataError, GridError
+from bids_tractography.images import Grid, nearest_rotation, read_image
+from bids_tractography.reconst.base import FitInput, ModelFit
+from bids_tractography.reconst.fodf import AXES, from_axes, sh_order_of
+from bids_tractography.reconst.voxels import map_voxels
+
+# Names as DIPY, MRtrix3, QSIRecon and the drafts of BEP016 write them, in small letters.
+_BASES = {
+    "mrtrix": "tournier07",
+    "mrtrix3": "tournier07",
+    "tournier": "tournier07",
+    "tournier07": "tournier07",
+    "tournier07_legacy": "tournier07_legacy",
+    "dipy": "descoteaux07_legacy",
+    "descoteaux": "descoteaux07_legacy",
+    "descoteaux07_legacy": "descoteaux07_legacy",
+    "descoteaux07": "descoteaux07",
+}
+_AXES = {"xyz": "scanner", "scanner": "scanner", "ijk": "image", "image": "image"}
+_BASIS_KEYS = ("sphericalharmonicbasis", "sphericalharmonicsbasis")
+_AXES_KEYS = ("reference", "referenceaxes")
+
+
+def fit_precomputed(given: FitInput, config: PrecomputedModel) -> ModelFit:
+    """Read harmonics and express them in MRtrix3's basis and scanner axes.
+
+    The conversion is exact: both bases span the same functions, and so do their rotations.
+
+    Raises
+    ------
+    GridError
+        If the image is not on the grid of the DWI.
+    DataError
+        If the number of coefficients is none of even harmonics, or neither configuration nor
+        sidecar tells the basis.
+    """
+    path = given.files[""]
+    image = read_image(path, ndim=4)
+    if not image.grid.matches(given.dwi.grid):
+        raise GridError(
+            f"{path}: the fODF is not on the grid of the DWI: {image.grid.describe()}, and the DWI "
+            f"{given.dwi.grid.describe()}.",
+            "Give the fODF that was made from this DWI run.",
+        )
+    try:
+        order = sh_order_of(image.data.shape[3])
+    except ValueError as error:
+        raise DataError(
+            f"{path}: {error} (1, 6, 15, 28, 45, ...).", "Give even spherical harmonics."
+        ) from None
+    basis, axes = _conventions(path, config)
+    convert = conversion(order, basis, axes, image.grid)
+    coefficients = map_voxels(
+        lambda values: values @ convert, image.data, given.mask, given.n_threads
+    )
+    return ModelFit(coefficients, {"basis": basis, "axes": axes, "sh_order": order})
+
+
+def conversion(order: int, basis: str, axes: str, grid: Grid) -> NDArray[np.float64]:
+    """Return the matrix that takes coefficients to our basis and axes, as rows times matrix.
+
+    Parameters
+    ----------
+    order : int
+    basis : str
+        ``tournier07`` or ``descoteaux07``, or one of them with ``_legacy``.
+    axes : str
+        ``scanner``, or ``image`` for the axes along which the file stores its voxels.
+    grid : Grid
+        Of the file.
+
+    Returns
+    -------
+    ndarray, shape (C, C)
+    """
+    turn = nearest_rotation(grid.stored_affine) if axes == "image" else np.eye(3)
+    _, theta, phi = cart2sphere(*(AXES @ turn).T)
+    family = real_sh_tournier if basis.startswith("tournier") else real_sh_descoteaux
+    with warnings.catch_warnings():  # DIPY warns of its own default
+        warnings.simplefilter("ignore", PendingDeprecationWarning)
+        theirs, _, _ = family(order, theta, phi, legacy=basis.endswith("_legacy"))
+    matrix: NDArray[np.float64] = theirs.T @ from_axes(order)
+    return matrix
+
+
+def _conventions(path: Path, config: PrecomputedModel) -> tuple[str, str]:
+    sidecar = _sidecar(path)
+    basis, axes = str(config.basis), str(config.axes)
+    if basis == "auto":
+        written = _find(sidecar, _BASIS_KEYS)
+        basis = _BASES.get(written.lower(), "")
+        if not basis:
+            told = f"its sidecar says {written!r}" if written else "no sidecar tells"
+            raise DataError(
+                f"{path}: the basis of the spherical harmonics is not known ({told}).",
+                "Set model.basis: tournier07 for MRtrix3, descoteaux07_legacy for DIPY.",
+            )
+    if axes == "auto":
+        by_program = "scanner" if basis.startswith("tournier") else "image"
+        axes = _AXES.get(_find(sidecar, _AXES_KEYS).lower(), by_program)
+    return basis, axes
+
+
+def _sidecar(path: Path) -> Any:
+    beside = path.with_name(path.name.removesuffix(".gz").removesuffix(".nii") + ".json")
+    if not beside.is_file():
+        return {}
+    try:
+        return json.loads(beside.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{beside} cannot be read: {error}.", "Mend it, or set model.basis and model.axes."
+        ) from None
+
+
+def _find(sidecar: Any, keys: tuple[str, ...]) -> str:
+    return next((str(value) for key, value in _walk(sidecar) if key.lower() in keys), "")
+
+
+def _walk(value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield key, item
+            yield from _walk(item)

@@ -1,0 +1,217 @@
+"""Responses of white matter, grey matter and fluid to each shell: from the data, or from files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+from scipy.special import eval_legendre
+
+from bids_tractography.dwi import Dwi
+from bids_tractography.errors import DataError
+from bids_tractography.reconst.tensor import TensorFit
+
+_WM_ORDER = 8
+_EDGE_MM = 5.0
+_WM_FA = 0.2
+# Shares of a tissue's voxels that represent it, as in Dhollander (2016).
+_WM_SHARE, _GM_SHARE, _CSF_SHARE = 0.005, 0.02, 0.1
+_LEAST_VOXELS = {"wm": 100, "gm": 30, "csf": 30}
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class TissueResponses:
+    """Signal of a unit of each tissue, as spherical harmonics in MRtrix3's scale.
+
+    Parameters
+    ----------
+    wm : ndarray, shape (shells + 1, orders)
+        Zonal harmonics of a bundle along z, of even order, b=0 first.
+    isotropic : mapping of str to ndarray, shape (shells + 1,)
+        Constant harmonic of ``gm`` (of three tissues) and ``csf``.
+    voxels : mapping of str to int
+        How many voxels each was estimated from.
+    warnings : tuple of str
+        What is implausible about them.
+    """
+
+    wm: Array
+    isotropic: Mapping[str, Array]
+    voxels: Mapping[str, int] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What the sidecars tell."""
+        return {
+            "wm": self.wm.tolist(),
+            **{tissue: amounts.tolist() for tissue, amounts in self.isotropic.items()},
+            "voxels": dict(self.voxels) or None,
+        }
+
+
+def read_responses(files: Mapping[str, Path], n_shells: int) -> TissueResponses:
+    """Read MRtrix3's text files: one line for each shell, b=0 first, ``#`` for comments.
+
+    Raises
+    ------
+    DataError
+        If a file is malformed or does not belong to as many shells.
+    """
+    tables = {tissue: _table(path, n_shells) for tissue, path in files.items()}
+    for tissue in ("gm", "csf"):
+        if tissue in tables and tables[tissue].shape[1] != 1:
+            raise DataError(
+                f"{files[tissue]} has {tables[tissue].shape[1]} numbers a line; the response of "
+                "an isotropic tissue has one."
+            )
+    if tables["wm"].shape[1] < 2:
+        raise DataError(
+            f"{files['wm']} has one number a line; the response of white matter has zonal "
+            "harmonics of order 2 at least.",
+            "Give the file of white matter.",
+        )
+    isotropic = {tissue: table[:, 0] for tissue, table in tables.items() if tissue != "wm"}
+    return TissueResponses(tables["wm"], isotropic)
+
+
+def _table(path: Path, n_shells: int) -> Array:
+    try:
+        lines = [line.split("#")[0].split() for line in path.read_text().splitlines()]
+        rows = [[float(word) for word in line] for line in lines if line]
+        table = np.array(rows, dtype=np.float64)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read as a table of numbers: {error}.") from None
+    if table.ndim != 2 or not np.isfinite(table).all():
+        raise DataError(f"{path} is no table of finite numbers.")
+    if len(table) != n_shells + 1:
+        raise DataError(
+            f"{path} has {len(table)} lines; {n_shells + 1} are needed, one for each shell and one "
+            "for b=0.",
+            "Give responses made from the same shells.",
+        )
+    if (table[:, 0] <= 0).any():
+        raise DataError(f"{path}: the first number of a line is the mean signal, above 0.")
+    return table
+
+
+def estimate_responses(
+    dwi: Dwi, mask: NDArray[np.bool_], tensor: TensorFit, *, grey_matter: bool
+) -> TissueResponses:
+    """Find voxels of each tissue by FA and signal decay, and average them (Dhollander 2016).
+
+    White matter: the highest FA. Of the rest, Otsu's threshold on the decay, the mean of
+    ``ln(S₀/S_b)`` over the shells, parts grey matter from fluid; grey matter is represented by the
+    voxels nearest its median decay, fluid by those that decay most.
+
+    Raises
+    ------
+    DataError
+        If a tissue has no voxels.
+    """
+    signals = _shell_means(dwi)
+    usable = mask & (signals > 0).all(axis=-1) & (tensor.fa < 0.99)
+    depth_mm = ndimage.distance_transform_edt(np.pad(mask, 1), dwi.grid.voxel_size_mm)[
+        1:-1, 1:-1, 1:-1
+    ]
+    inside = usable & (depth_mm > _EDGE_MM)
+    # Fluid is found up to the edge where the mask is too thin, as in a crop.
+    inside = inside if np.count_nonzero(inside) > 0.1 * np.count_nonzero(usable) else usable
+    decay = np.zeros(mask.shape)
+    decay[usable] = np.log(signals[usable][:, :1] / signals[usable][:, 1:]).mean(axis=1)
+    anisotropic = inside & (tensor.fa > _WM_FA)
+    isotropic = inside & ~anisotropic
+    chosen = {"wm": _first(anisotropic, -tensor.fa, _WM_SHARE, "wm")}
+    if np.count_nonzero(isotropic) < 2:
+        raise DataError(
+            "no voxel of low FA is there to estimate a response of fluid from.",
+            "Check the brain mask, or give model.response files.",
+        )
+    values = decay[isotropic]
+    threshold = _otsu(values)
+    fluid = isotropic & (decay > threshold)
+    if grey_matter:
+        grey = isotropic & ~fluid
+        middle = float(np.median(decay[grey])) if grey.any() else 0.0
+        chosen["gm"] = _first(grey, np.abs(decay - middle), _GM_SHARE, "gm")
+    chosen["csf"] = _first(fluid, -decay, _CSF_SHARE, "csf")
+    isotropic_responses = {
+        tissue: signals[voxels].mean(axis=0, dtype=np.float64) * np.sqrt(4 * np.pi)
+        for tissue, voxels in chosen.items()
+        if tissue != "wm"
+    }
+    wm = _zonal(dwi, tensor, chosen["wm"])
+    return TissueResponses(
+        wm,
+        isotropic_responses,
+        {tissue: len(voxels[0]) for tissue, voxels in chosen.items()},
+        tuple(_doubts(wm, isotropic_responses)),
+    )
+
+
+def _shell_means(dwi: Dwi) -> NDArray[np.float32]:
+    """Mean signal of b=0 and of each shell, shape (X, Y, Z, shells + 1)."""
+    groups = [dwi.gradients.b0_volumes, *(shell.volumes for shell in dwi.gradients.shells)]
+    return np.stack([dwi.data[..., volumes].mean(axis=-1) for volumes in groups], axis=-1)
+
+
+def _first(
+    where: NDArray[np.bool_], rank: NDArray[np.floating], share: float, tissue: str
+) -> tuple[NDArray[np.intp], ...]:
+    """Return the voxels of lowest rank: a share of them, or the least number that averages well."""
+    voxels = np.argwhere(where)
+    if len(voxels) == 0:
+        raise DataError(
+            f"no voxel is there to estimate the response of {tissue} from.",
+            "Check the brain mask, or give model.response files.",
+        )
+    count = max(_LEAST_VOXELS[tissue], round(share * len(voxels)))
+    return tuple(voxels[np.argsort(rank[where], kind="stable")[:count]].T)
+
+
+def _otsu(values: Array) -> float:
+    """Return the threshold that parts values into the two most compact classes."""
+    ordered = np.sort(values)
+    counts = np.arange(1, len(ordered))
+    sums = np.cumsum(ordered)
+    below, above = sums[:-1] / counts, (sums[-1] - sums[:-1]) / (len(ordered) - counts)
+    between = counts * (len(ordered) - counts) * (above - below) ** 2
+    return float(ordered[int(between.argmax())])
+
+
+def _zonal(dwi: Dwi, tensor: TensorFit, voxels: tuple[NDArray[np.intp], ...]) -> Array:
+    """Fit zonal harmonics to the signals of bundles turned to lie along z."""
+    signals, axes = dwi.data[voxels].astype(np.float64), tensor.v1[voxels]
+    degrees = np.arange(0, _WM_ORDER + 1, 2)
+    norms = np.sqrt((2 * degrees + 1) / (4 * np.pi))
+    rows = np.zeros((len(dwi.gradients.shells) + 1, len(degrees)))
+    rows[0, 0] = signals[:, dwi.gradients.b0_volumes].mean() * np.sqrt(4 * np.pi)
+    for row, shell in zip(rows[1:], dwi.gradients.shells, strict=True):
+        cosines = axes.astype(np.float64) @ dwi.gradients.directions[shell.volumes].T
+        basis = norms * eval_legendre(degrees, cosines[..., None])
+        row[:] = np.linalg.lstsq(
+            basis.reshape(-1, len(degrees)), signals[:, shell.volumes].ravel(), rcond=None
+        )[0]
+    return rows
+
+
+def _doubts(wm: Array, isotropic: Mapping[str, Array]) -> list[str]:
+    decays = {"wm": wm[:, 0], **isotropic}
+    doubts = []
+    last = {tissue: float(np.log(row[0] / row[-1])) for tissue, row in decays.items()}
+    slower = [tissue for tissue in last if tissue != "csf" and last[tissue] > 0.8 * last["csf"]]
+    if slower:
+        doubts.append(
+            f"the response of fluid decays hardly faster than that of {' and '.join(slower)}: "
+            "fluid may not have been found."
+        )
+    if wm[-1, 1] > -0.1 * wm[-1, 0]:
+        doubts.append("the response of white matter is blunt: fODFs will be too sharp for it.")
+    return doubts

@@ -1,0 +1,57 @@
+"""Which shell a model of one shell takes, and what order its directions determine."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from bids_tractography.errors import GradientError
+from bids_tractography.gradients import Shell
+from bids_tractography.reconst.fodf import n_coefficients
+
+_MAX_AUTO_ORDER = 8
+
+
+def choose_shell(
+    shells: tuple[Shell, ...], shell_s_mm2: float | Literal["outermost"] = "outermost"
+) -> Shell:
+    """Return the shell asked for, or the outermost that has enough directions.
+
+    Enough is what order 4 needs; if no shell has as many, the one with the most is taken.
+
+    Raises
+    ------
+    GradientError
+        If no shell is near the b-value asked for.
+    """
+    if shell_s_mm2 != "outermost":
+        nearest = min(shells, key=lambda shell: abs(shell.b_s_mm2 - shell_s_mm2))
+        if abs(nearest.b_s_mm2 - shell_s_mm2) > 0.1 * shell_s_mm2:
+            there = ", ".join(f"{shell.b_s_mm2:.0f}" for shell in shells)
+            raise GradientError(
+                f"model.shell_s_mm2 is {shell_s_mm2:g}; the shells are at {there} s/mm²."
+            )
+        return nearest
+    suitable = [shell for shell in shells if shell.n_directions >= n_coefficients(4)]
+    return suitable[-1] if suitable else max(shells, key=lambda shell: shell.n_directions)
+
+
+def choose_order(n_directions: int, sh_order: int | Literal["auto"] = "auto") -> int:
+    """Return the order asked for, or the highest even one that the directions determine.
+
+    Raises
+    ------
+    GradientError
+        If they do not determine order 2.
+    """
+    if sh_order != "auto":
+        return sh_order
+    orders = [
+        order for order in range(2, _MAX_AUTO_ORDER + 1, 2) if n_coefficients(order) <= n_directions
+    ]
+    if not orders:
+        raise GradientError(
+            f"this model needs at least {n_coefficients(2)} directions in a shell; the best has "
+            f"{n_directions}.",
+            "Use model.kind=tensor.",
+        )
+    return orders[-1]

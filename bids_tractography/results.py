@@ -1,0 +1,216 @@
+"""The tractogram's files, its density map, and the sidecar that says how it came about."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bids_tractography.errors import NoStreamlinesError
+from bids_tractography.fitting import Fit
+from bids_tractography.images import Grid, read_grid
+from bids_tractography.job import Job
+from bids_tractography.outputs import sidecar_path
+from bids_tractography.provenance import (
+    Fingerprint,
+    ImportRecord,
+    InputFile,
+    Record,
+    Stopwatch,
+    TractogramRecord,
+    config_hash,
+    environment,
+    peak_memory_mib,
+)
+from bids_tractography.seeding import SeedList
+from bids_tractography.sidecars import density_sidecar, import_sidecar, tractogram_sidecar
+from bids_tractography.tracking import choose_engine
+from bids_tractography.tractogram import linearise
+from bids_tractography.tractogram.base import Streamlines, Writer
+from bids_tractography.tractogram.formats import writers
+from bids_tractography.tractogram.imported import bring, check_tractogram
+from bids_tractography.tractogram.store import BatchStore
+from bids_tractography.tractogram.summary import content_hash, density, length_quantiles_mm
+
+logger = logging.getLogger(__name__)
+
+
+def write_tractogram(
+    job: Job,
+    fit: Fit,
+    seeds: SeedList,
+    store: BatchStore,
+    hashes: Mapping[str, str],
+    fingerprint: Fingerprint,
+    watch: Stopwatch,
+) -> None:
+    """Assemble the tractogram and its density map; the tractogram's sidecar comes last."""
+    if store.n_streamlines == 0:
+        counts = store.counts
+        store.discard()
+        raise NoStreamlinesError(
+            f"{job.name}: none of {counts.generated} streamlines from {counts.seeds} seeds was "
+            f"kept (rejected: {_listed(counts.rejected)}; seeds without a direction: "
+            f"{counts.seeds_without_direction}; ends: {_listed(counts.stops)}).",
+            "Look at the fODF and the stop mask; loosen stopping or tracking.min_length_mm.",
+        )
+    products, output = job.products["tractogram"], job.config.output
+    with watch.stage("writing"):
+        _write_density(job, density(store, fit.grid), fit.grid, fingerprint)
+        written, linearised = _linearised(job, store)
+        values = [store.per_streamline(name) for name in output.per_streamline]
+        makers = writers(output, values).values()
+        for path, write in zip(products.paths, makers, strict=True):
+            _write(job, path, write, written, fit.grid)
+        content = content_hash(written, output.dtype)
+    watch.add("tracking", store.seconds, store.cpu_seconds)
+    record = TractogramRecord(
+        fingerprint=fingerprint,
+        **_common(job, hashes),
+        **_resolved(job, fit),
+        **_account(job, seeds, store),
+        linearised=linearised,
+        content_sha256=content,
+        seconds=watch.seconds,
+        cpu_seconds=watch.cpu_seconds,
+        peak_memory_mib=peak_memory_mib(),
+    )
+    sidecar = tractogram_sidecar(job, store.counts.seeds, store.n_streamlines)
+    job.outputs.write_sidecar(products.paths, sidecar, record)
+    logger.info("%s: %d streamlines of %d seeds.", job.name, store.n_streamlines, len(seeds))
+
+
+def import_tractogram(
+    job: Job,
+    hashes: Mapping[str, str],
+    fingerprints: Mapping[str, Fingerprint],
+    watch: Stopwatch,
+) -> None:
+    """Check a tractogram made elsewhere and bring it in, with its density map and sidecar."""
+    config = job.config.import_tract
+    if config is None:
+        raise ValueError("nothing to import")
+    source, grid = job.inputs["import_tract"], read_grid(job.run.image)
+    with watch.stage("checking"):
+        tractogram = check_tractogram(source, grid)
+    with watch.stage("writing"):
+        _write_density(job, density(tractogram, grid), grid, fingerprints["tdi"])
+        bring(source, job.paths["tractogram"], config.place)
+    for warning in tractogram.warnings:
+        logger.warning("%s: %s", source.name, warning)
+    record = ImportRecord(
+        fingerprint=fingerprints["tractogram"],
+        **_common(job, hashes),
+        place=config.place,
+        format=tractogram.extension,
+        streamlines=tractogram.n_streamlines,
+        points=tractogram.n_points,
+        points_inside=tractogram.share_inside,
+        length_quantiles_mm=tractogram.length_quantiles_mm,
+        content_sha256=tractogram.content_sha256,
+        source_generated_by=_generated_by(source),
+        source_sidecar=_read_json(sidecar_path(source)),
+        warnings=list(tractogram.warnings),
+        seconds=watch.seconds,
+        cpu_seconds=watch.cpu_seconds,
+        peak_memory_mib=peak_memory_mib(),
+    )
+    sidecar = import_sidecar(source, tractogram.n_streamlines)
+    job.outputs.write_sidecar([job.paths["tractogram"]], sidecar, record)
+    logger.info("%s: %d streamlines brought in.", job.name, tractogram.n_streamlines)
+
+
+def _write(job: Job, path: Path, write: Writer, tractogram: Streamlines, grid: Grid) -> None:
+    job.outputs.write_data(path, lambda temporary: write(temporary, tractogram, grid))
+
+
+def _write_density(job: Job, data: NDArray[np.int32], grid: Grid, fingerprint: Fingerprint) -> None:
+    record = Record(fingerprint=fingerprint)
+    job.outputs.write_map(job.paths["tdi"], data, grid, density_sidecar(job), record)
+
+
+def _linearised(job: Job, store: BatchStore) -> tuple[Streamlines, dict[str, float] | None]:
+    """Linearise if that is asked for, and say how near the result is."""
+    config = job.config.output.linearise
+    if config is None:
+        return store, None
+    fewer = linearise.linearise(store, config.max_error_mm, job.work)
+    return fewer, {
+        "share_of_points": round(fewer.share_kept, 6),
+        "max_error_mm": round(fewer.max_error_mm, 6),
+        "mean_error_mm": round(fewer.mean_error_mm, 6),
+    }
+
+
+def _generated_by(path: Path) -> list[Any]:
+    """Return what the dataset around a file says made it."""
+    for folder in path.parents:
+        description = _read_json(folder / "dataset_description.json")
+        if description is not None:
+            made_by = description.get("GeneratedBy", [])
+            return made_by if isinstance(made_by, list) else [made_by]
+    return []
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def _common(job: Job, hashes: Mapping[str, str]) -> dict[str, Any]:
+    """Say what a tractogram was made from and where, however it was made."""
+    return {
+        "config": job.config,
+        "config_hash": config_hash(job.config),
+        "inputs": [
+            InputFile(role=role, uri=job.outputs.uri(path), sha256=hashes[role])
+            for role, path in job.inputs.items()
+        ],
+        "environment": environment(job.container),
+    }
+
+
+def _resolved(job: Job, fit: Fit) -> dict[str, Any]:
+    """Say what tracked, and on what."""
+    kind = choose_engine(job.config)
+    return {
+        "model": {key: value for key, value in fit.details.items() if key != "warnings"},
+        "engine": kind.name,
+        "engine_version": version(kind.library),
+        "engine_differences": list(kind.differences),
+        "threads": job.n_threads,
+        "warnings": fit.details["warnings"],
+    }
+
+
+def _account(job: Job, seeds: SeedList, store: BatchStore) -> dict[str, Any]:
+    """Say what became of every seed."""
+    counts = store.counts
+    return {
+        "rng_seed": store.rng_seed,
+        "batches": store.n_batches,
+        "seed_voxels": int(np.count_nonzero(seeds.mask)) if seeds.given_mm is None else None,
+        "seeds": counts.seeds,
+        "seeds_without_direction": counts.seeds_without_direction,
+        "streamlines_generated": counts.generated,
+        "streamlines_kept": counts.kept,
+        "streamlines_rejected": counts.rejected,
+        "ends": counts.stops,
+        "points": store.n_points,
+        "length_quantiles_mm": length_quantiles_mm(
+            store, job.config.tracking.algorithm.step_size_mm
+        ),
+    }
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{reason} {n}" for reason, n in counts.items())

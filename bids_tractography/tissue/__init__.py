@@ -1,0 +1,277 @@
+"""Fractions of white matter, grey matter and cerebrospinal fluid on the grid of the DWI."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bids_tractography.config.tissue import (
+    AutoTissue,
+    GivenTissue,
+    T1wTissue,
+)
+from bids_tractography.config.tissue import (
+    Tissue as TissueConfig,
+)
+from bids_tractography.dwi import Dwi
+from bids_tractography.errors import DataError, GridError, NoInputError
+from bids_tractography.images import Grid, Image, read_image
+from bids_tractography.resample import resample
+from bids_tractography.tissue.labels import TISSUES, tissues_of_labels
+from bids_tractography.tissue.t1w import fractions_of_t1w
+from bids_tractography.tissue_files import TissueFiles
+
+logger = logging.getLogger(__name__)
+
+Fractions = Mapping[str, NDArray[np.float32]]
+
+# Rounding of files that store fractions in 8 or 16 bits; interpolation by splines.
+_RANGE_TOLERANCE = 0.01
+_SUM_TOLERANCE = 1e-3
+_LEAST_OVERLAP = 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class Tissue:
+    """Where the tissues are.
+
+    Parameters
+    ----------
+    wm, gm, csf : ndarray of float32, shape (X, Y, Z)
+        Fractions of each voxel, from 0 to 1; their sum is at most 1.
+    source : str
+        Kind: ``probseg``, ``dseg``, ``5tt``, ``t1w``, ``dwi`` or ``files``.
+    record : dict
+        How they were made, JSON values.
+    sources : tuple of Path
+        Files they were made from.
+    """
+
+    wm: NDArray[np.float32]
+    gm: NDArray[np.float32]
+    csf: NDArray[np.float32]
+    source: str
+    record: dict[str, Any]
+    sources: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class _Made:
+    """Fractions as a source gives them, before they are checked."""
+
+    fractions: Fractions
+    record: dict[str, Any]
+    sources: tuple[Path, ...]
+
+
+def choose_source(
+    config: TissueConfig,
+    files: TissueFiles,
+    config_files: Mapping[str, Path],
+    *,
+    from_model: bool,
+) -> tuple[str, tuple[Path, ...]]:
+    """Choose the source of the tissue, without opening a file.
+
+    Parameters
+    ----------
+    config : Tissue
+        Section of the configuration.
+    files : TissueFiles
+        What the datasets have.
+    config_files : mapping of str to Path
+        What the files of the configuration resolved to, by key (``tissue.wm``).
+    from_model : bool
+        The model of the fODF gives fractions.
+
+    Returns
+    -------
+    kind : str
+    paths : tuple of Path
+        Its files, none for ``dwi``.
+
+    Raises
+    ------
+    NoInputError
+        If the kind asked for is not there, or nothing at all is.
+    """
+    there = dict(files.by_kind)
+    if from_model:
+        there["dwi"] = ()
+    if isinstance(config, GivenTissue):
+        return config.kind, tuple(config_files[f"tissue.{tissue}"] for tissue in TISSUES)
+    given = config_files.get(_GIVEN_KEY.get(config.kind, ""))
+    if given is not None:
+        own_mask = config.kind == "t1w" and given == files.t1w and files.t1w_mask
+        return config.kind, (given, files.t1w_mask) if own_mask and files.t1w_mask else (given,)
+    if isinstance(config, AutoTissue):
+        if not there:
+            raise NoInputError(
+                "tissue: the datasets have no probseg, dseg, 5TT or T1w image of this DWI run, "
+                "and the model gives no fractions.",
+                "Add a dataset that has one with --derivatives, or use model msmt_csd.",
+            )
+        return next(iter(there.items()))
+    if config.kind not in there:
+        raise NoInputError(
+            f"tissue.kind {config.kind}: the datasets have no such file of this DWI run.",
+            f"There is: {', '.join(there) or 'nothing'}. Add a dataset with --derivatives, name "
+            "the file, or set tissue.kind to auto.",
+        )
+    return config.kind, there[config.kind]
+
+
+_GIVEN_KEY = {"dseg": "tissue.segmentation", "5tt": "tissue.image", "t1w": "tissue.image"}
+
+
+def make_tissue(
+    config: TissueConfig,
+    files: TissueFiles,
+    config_files: Mapping[str, Path],
+    dwi: Dwi,
+    brain: NDArray[np.bool_],
+    fractions_from_model: Fractions | None = None,
+) -> Tissue:
+    """Make the fractions on the grid of the DWI.
+
+    Parameters
+    ----------
+    config, files, config_files
+        As in `choose_source`.
+    dwi : Dwi
+    brain : ndarray of bool, shape (X, Y, Z)
+        Brain mask of the DWI.
+    fractions_from_model : mapping of str to ndarray of float32, shape (X, Y, Z), optional
+        ``wm``, ``gm`` and ``csf`` of multi-tissue deconvolution.
+
+    Raises
+    ------
+    NoInputError
+        As `choose_source`.
+    DataError
+        If values are no fractions.
+    GridError
+        If less than half of the white and grey matter lies in the DWI's brain mask, if they fill
+        less than half of it, or if a T1w cannot be aligned.
+    """
+    kind, paths = choose_source(
+        config, files, config_files, from_model=fractions_from_model is not None
+    )
+    least = config.least_overlap if isinstance(config, T1wTissue) else T1wTissue().least_overlap
+    if kind == "dwi":
+        made = _Made(dict(fractions_from_model or {}), {}, ())
+    elif kind == "t1w":
+        fractions, record = fractions_of_t1w(paths, dwi, brain, least)
+        made = _Made(fractions, record, paths)
+    else:
+        made = _READERS[kind](paths, dwi.grid)
+    fractions = _checked(made)
+    overlap = _overlap(fractions, brain, made.sources)
+    record = {"kind": kind, **made.record, **overlap}
+    for warning in record.get("warnings", ()):
+        logger.warning("Tissue: %s", warning)
+    return Tissue(**fractions, source=kind, record=record, sources=made.sources)
+
+
+def _from_maps(paths: tuple[Path, ...], grid: Grid) -> _Made:
+    images = [read_image(path, ndim=3) for path in paths]
+    for path, image in zip(paths, images, strict=True):
+        _check_range(image.data, str(path))
+    maps = [resample(image, grid, nearest=False) for image in images]
+    resampled = not all(image.grid.matches(grid) for image in images)
+    return _Made(dict(zip(TISSUES, maps, strict=True)), {"resampled": resampled}, paths)
+
+
+def _from_labels(paths: tuple[Path, ...], grid: Grid) -> _Made:
+    image = read_image(paths[0], ndim=3)
+    masks, scheme, table = tissues_of_labels(image, paths[0])
+    fractions = {
+        tissue: resample(Image(mask.astype(np.float32), image.grid), grid, nearest=False)
+        for tissue, mask in masks.items()
+    }
+    record = {"labels": scheme, "resampled": not image.grid.matches(grid)}
+    return _Made(fractions, record, (*paths, *([table] if table else [])))
+
+
+def _from_5tt(paths: tuple[Path, ...], grid: Grid) -> _Made:
+    image = read_image(paths[0], ndim=4)
+    if image.data.shape[3] != 5:
+        raise DataError(
+            f"{paths[0]} has {image.data.shape[3]} volumes; a 5TT image has five: cortical grey, "
+            "deep grey, white matter, fluid, pathological.",
+            "Make it with 5ttgen.",
+        )
+    _check_range(image.data, str(paths[0]))
+    cortical, deep, white, fluid, pathological = np.moveaxis(
+        resample(image, grid, nearest=False), 3, 0
+    )
+    fractions = {"wm": white + pathological, "gm": cortical + deep, "csf": fluid}
+    record = {"resampled": not image.grid.matches(grid), "pathological_as": "wm"}
+    return _Made(fractions, record, paths)
+
+
+_READERS: dict[str, Callable[[tuple[Path, ...], Grid], _Made]] = {
+    "probseg": _from_maps,
+    "files": _from_maps,
+    "dseg": _from_labels,
+    "5tt": _from_5tt,
+}
+
+
+def _check_range(data: NDArray[np.float32], name: str) -> None:
+    low, high = float(data.min()), float(data.max())
+    if low < -_RANGE_TOLERANCE or high > 1 + _RANGE_TOLERANCE:
+        raise DataError(
+            f"{name}: fractions are from 0 to 1; these are from {low:g} to {high:g}.",
+            "Divide percentages by 100, 8-bit maps by 255.",
+        )
+
+
+def _checked(made: _Made) -> dict[str, NDArray[np.float32]]:
+    """Clip to [0, 1]; divide by the sum where it is more than 1."""
+    fractions = {t: np.clip(made.fractions[t], 0, 1).astype(np.float32) for t in TISSUES}
+    total = fractions["wm"] + fractions["gm"] + fractions["csf"]
+    scale = np.where(total > 1 + _SUM_TOLERANCE, np.maximum(total, 1), np.float32(1))
+    return {t: np.asarray(fraction / scale, np.float32) for t, fraction in fractions.items()}
+
+
+def _overlap(
+    fractions: Fractions, brain: NDArray[np.bool_], sources: tuple[Path, ...]
+) -> dict[str, float]:
+    """Return the share of white and grey matter in the brain, and of the brain that has tissue."""
+    matter = fractions["wm"].astype(np.float64) + fractions["gm"]
+    filled = (matter + fractions["csf"])[brain].sum() / max(np.count_nonzero(brain), 1)
+    shares = {
+        "share_in_brain": round(float(matter[brain].sum() / max(matter.sum(), 1e-9)), 4),
+        "share_of_brain": round(float(filled), 4),
+    }
+    if min(shares.values()) < _LEAST_OVERLAP:
+        names = ", ".join(path.name for path in sources) or "the model"
+        raise GridError(
+            f"tissue of {names}: {shares['share_in_brain']:.0%} of its white and grey matter lies "
+            f"in the DWI's brain mask, and it fills {shares['share_of_brain']:.0%} of the mask.",
+            "It seems to be in another space than the DWI; give files in the DWI's space.",
+        )
+    return shares
+
+
+def include_exclude(
+    wm: NDArray[np.float32], gm: NDArray[np.float32], csf: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return the maps where streamlines end well, and where they end badly.
+
+    Include is grey matter, and 1 where there is no tissue at all: streamlines may leave the
+    brain, as through its stem. Exclude is cerebrospinal fluid. (Smith 2012, Girard 2014.)
+
+    Returns
+    -------
+    include, exclude : ndarray of float32, shape (X, Y, Z)
+    """
+    outside = wm + gm + csf == 0
+    return np.where(outside, np.float32(1), gm), csf.copy()

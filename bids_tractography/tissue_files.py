@@ -1,0 +1,206 @@
+"""Which files of the datasets say where the tissues are."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bids_tractography.errors import NoMatchError
+
+Found = tuple[str, Path, Mapping[str, Any]]
+"""A file: its dataset's name, its path, its entities (pybids names)."""
+Get = Callable[..., list[Found]]
+"""Asks all datasets of a participant for files with some entities."""
+
+_IMAGE = [".nii.gz", ".nii"]
+_TISSUES = ("wm", "gm", "csf")
+_STANDARD_SPACE = re.compile(
+    r"MNI|ICBM|IXI|NIHPD|OASIS|UNC|Talairach|fsaverage|fsLR|onavg|dhcp|CIVET|WHS|PNC|NKI",
+    re.IGNORECASE,
+)
+# Of a file beside the DWI, these say what it shows; the others say of which run it is.
+_DESCRIBING = {
+    "suffix", "extension", "datatype", "desc", "space", "label", "res", "den", "fmap",
+    "resolution", "density",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TissueFiles:
+    """What there is for one DWI run.
+
+    Parameters
+    ----------
+    probseg : mapping of str to Path, or None
+        Fractions of ``wm``, ``gm`` and ``csf``.
+    dseg : Path or None
+        A segmentation.
+    fivett : Path or None
+        A 5TT image.
+    t1w : Path or None
+        A T1-weighted image.
+    t1w_mask : Path or None
+        The brain in it.
+    """
+
+    probseg: Mapping[str, Path] | None = None
+    dseg: Path | None = None
+    fivett: Path | None = None
+    t1w: Path | None = None
+    t1w_mask: Path | None = None
+
+    @property
+    def by_kind(self) -> dict[str, tuple[Path, ...]]:
+        """Files of each kind of source that there is, in the order in which they are preferred."""
+        t1w = tuple(path for path in (self.t1w, self.t1w_mask) if path)
+        found = {
+            "probseg": tuple((self.probseg or {}).values()),
+            "dseg": (self.dseg,) if self.dseg else (),
+            "5tt": (self.fivett,) if self.fivett else (),
+            "t1w": t1w if self.t1w else (),
+        }
+        return {kind: paths for kind, paths in found.items() if paths}
+
+
+def find_tissue(get: Get, dwi: Mapping[str, Any]) -> TissueFiles:
+    """Find what tells the tissues of a DWI run.
+
+    Files in a standard space never match. Those of the DWI's own space go first, then those
+    that name none; then the session's before the participant's, and ``anat`` before ``dwi``.
+
+    Parameters
+    ----------
+    get : callable
+        ``get(**entities)`` lists the participant's files in all datasets, of all sessions.
+    dwi : mapping
+        Entities of the DWI, pybids names.
+
+    Raises
+    ------
+    NoMatchError
+        If several files of the best rank remain.
+    """
+    t1w = _one(
+        [file for file in get(suffix="T1w", extension=_IMAGE) if _whole_head(file)],
+        dwi,
+        "T1-weighted images",
+        "Name one with tissue.image.",
+    )
+    return TissueFiles(
+        probseg=_probseg(get, dwi),
+        dseg=_path(
+            _one(
+                [file for file in get(suffix="dseg", extension=_IMAGE) if _is_tissue_dseg(file)],
+                dwi,
+                "segmentations",
+                "Name one with tissue.segmentation.",
+            )
+        ),
+        fivett=_path(
+            _one(
+                [file for file in get(extension=_IMAGE) if "5tt" in file[1].name.lower()],
+                dwi,
+                "5TT images",
+                "Name one with tissue.image.",
+            )
+        ),
+        t1w=_path(t1w),
+        t1w_mask=_mask_of(t1w, get(suffix="mask", extension=_IMAGE)) if t1w else None,
+    )
+
+
+def _probseg(get: Get, dwi: Mapping[str, Any]) -> dict[str, Path] | None:
+    groups: dict[Any, dict[str, Found]] = {}
+    for file in get(suffix="probseg", extension=_IMAGE):
+        tissue = str(file[2].get("label")).lower()
+        if tissue in _TISSUES:
+            without_label = {k: str(v) for k, v in file[2].items() if k != "label"}
+            key = (file[0], file[1].parent, tuple(sorted(without_label.items())))
+            groups.setdefault(key, {})[tissue] = file
+    whole = [group for group in groups.values() if len(group) == len(_TISSUES)]
+    best = _one(
+        [group["wm"] for group in whole],
+        dwi,
+        "sets of tissue fractions",
+        "Name three files with tissue.kind: files.",
+    )
+    group = next((group for group in whole if best and group["wm"][1] == best[1]), None)
+    return {tissue: group[tissue][1] for tissue in _TISSUES} if group else None
+
+
+def _whole_head(file: Found) -> bool:
+    return file[2].get("desc") in (None, "preproc") and file[2].get("part") in (None, "mag")
+
+
+def _is_tissue_dseg(file: Found) -> bool:
+    named = {"atlas", "seg", "segmentation", "label", "tract", "bundle"} & set(file[2])
+    return file[2].get("desc") in (None, "aseg", "aparcaseg") and not named
+
+
+def _mask_of(t1w: Found, masks: Iterable[Found]) -> Path | None:
+    """Find the brain mask that lies beside a T1w and agrees with it in all its entities."""
+    own = _identity(t1w[2])
+    agreeing = [
+        (len(_identity(entities)), path)
+        for _, path, entities in masks
+        if path.parent == t1w[1].parent
+        and entities.get("desc") == "brain"
+        and entities.get("space") == t1w[2].get("space")
+        and _identity(entities).items() <= own.items()
+    ]
+    return max(agreeing)[1] if agreeing else None
+
+
+def _one(files: Iterable[Found], dwi: Mapping[str, Any], what: str, remedy: str) -> Found | None:
+    """Return the file of the best rank.
+
+    Raises
+    ------
+    NoMatchError
+        If several have it.
+    """
+    ranked = [(rank, file) for file in files if (rank := _rank(file, dwi)) is not None]
+    if not ranked:
+        return None
+    least = min(rank for rank, _ in ranked)
+    best = {file[1]: file for rank, file in ranked if rank == least}
+    if len(best) > 1:
+        listed = "\n  ".join(sorted(str(path) for path in best))
+        raise NoMatchError(f"there are several {what} for the DWI:\n  {listed}\n", remedy)
+    return next(iter(best.values()))
+
+
+def _rank(file: Found, dwi: Mapping[str, Any]) -> tuple[int, ...] | None:
+    """Rank a file, the least first; None for one that does not belong to the DWI."""
+    entities = file[2]
+    space, session = entities.get("space"), entities.get("session")
+    if space is not None and _STANDARD_SPACE.match(str(space)):
+        return None
+    if session is not None and session != dwi.get("session"):
+        return None
+    beside = entities.get("datatype") == "dwi"
+    if entities.get("datatype") not in ("anat", "dwi"):
+        return None
+    if beside and not _identity(entities).items() <= _identity(dwi).items():
+        return None
+    spaces = [dwi.get("space"), None]
+    descs = ["aseg", "aparcaseg", "preproc"]
+    desc = entities.get("desc")
+    return (
+        spaces.index(space) if space in spaces else len(spaces),
+        int(session is None and dwi.get("session") is not None),
+        int(beside),
+        descs.index(desc) if desc in descs else len(descs),
+    )
+
+
+def _identity(entities: Mapping[str, Any]) -> dict[str, str]:
+    """Entities that tell runs apart."""
+    return {k: str(v) for k, v in entities.items() if k not in _DESCRIBING}
+
+
+def _path(file: Found | None) -> Path | None:
+    return file and file[1]

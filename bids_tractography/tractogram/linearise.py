@@ -1,0 +1,193 @@
+"""Fewer points: those that lie on a straight line between others are dropped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bids_tractography.errors import OutputError
+from bids_tractography.tractogram.base import (
+    LINEARISED,
+    Piece,
+    Streamlines,
+    blocks,
+    read_array,
+    read_streamlines,
+)
+
+# Arrays of a block fit into a processor's cache.
+_BLOCK_POINTS = 16_384
+
+
+@dataclass(frozen=True)
+class Linearised:
+    """A linearised tractogram in two files, and how far it is from the whole one.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the files are.
+    n_streamlines, n_points : int
+    n_points_before : int
+        Of the whole tractogram.
+    max_error_mm : float
+        Largest distance of a dropped point to the segment that stands for it.
+    mean_error_mm : float
+        Mean distance of the dropped points; 0 if there is none.
+    """
+
+    folder: Path
+    n_streamlines: int
+    n_points: int
+    n_points_before: int
+    max_error_mm: float
+    mean_error_mm: float
+
+    @property
+    def share_kept(self) -> float:
+        """Share of the points that is left."""
+        return self.n_points / max(self.n_points_before, 1)
+
+    def streamlines(self) -> Iterator[Piece]:
+        """Read whole streamlines in pieces: points (n, 3), and points of each streamline (t,)."""
+        return read_streamlines(*_paths(self.folder))
+
+    def lengths(self) -> Iterator[NDArray[np.uint32]]:
+        """Read the numbers of points of the streamlines in pieces."""
+        return read_array(_paths(self.folder)[1], "<u4")
+
+
+def linearise(tractogram: Streamlines, max_error_mm: float, folder: Path) -> Linearised:
+    """Linearise a tractogram into two files, in constant memory.
+
+    Parameters
+    ----------
+    tractogram : Streamlines
+    max_error_mm : float
+        No point is further than this from what is left.
+    folder : Path
+        That of the store, which removes the files with its own. Those of an earlier call are
+        replaced.
+
+    Raises
+    ------
+    OutputError
+        If the folder cannot be written.
+    """
+    n_points, max_error, sum_errors = 0, 0.0, 0.0
+    points_path, lengths_path = _paths(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with points_path.open("wb") as points_file, lengths_path.open("wb") as lengths_file:
+            for points, lengths in tractogram.streamlines():
+                for some, where in blocks(lengths, _BLOCK_POINTS):
+                    kept, error_mm = kept_points(points[where], lengths[some], max_error_mm)
+                    streamline = np.repeat(np.arange(some.stop - some.start), lengths[some])
+                    counts = np.bincount(streamline[kept], minlength=some.stop - some.start)
+                    points_file.write(points[where][kept].astype("<f4").tobytes())
+                    lengths_file.write(counts.astype("<u4").tobytes())
+                    n_points += int(np.count_nonzero(kept))
+                    max_error = max(max_error, float(error_mm.max(initial=0)))
+                    sum_errors += float(error_mm.sum())
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be written ({error.strerror}).") from error
+    n_dropped = tractogram.n_points - n_points
+    return Linearised(
+        folder,
+        tractogram.n_streamlines,
+        n_points,
+        tractogram.n_points,
+        max_error,
+        sum_errors / max(n_dropped, 1),
+    )
+
+
+def _paths(folder: Path) -> tuple[Path, Path]:
+    points, lengths = LINEARISED
+    return folder / points, folder / lengths
+
+
+def kept_points(
+    points: NDArray[np.float32], lengths: NDArray[np.uint32], max_error_mm: float
+) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    """Choose the points to keep, by splitting at the furthest point (Ramer 1972).
+
+    All segments of all streamlines are split together, one level after another (Douglas and
+    Peucker 1973 do it one by one, with the same outcome).
+
+    Parameters
+    ----------
+    points : ndarray, shape (n, 3)
+        RAS+ mm.
+    lengths : ndarray, shape (t,)
+        Points of each streamline.
+    max_error_mm : float
+
+    Returns
+    -------
+    kept : ndarray of bool, shape (n,)
+        Both ends of every streamline are.
+    error_mm : ndarray, shape (n,)
+        Distance of each point to the segment that stands for it; 0 for those that are kept.
+    """
+    x, y, z = np.ascontiguousarray(points.T, np.float64)
+    last = np.cumsum(lengths, dtype=np.int64) - 1
+    first = last + 1 - lengths
+    first, last = first[lengths > 0], last[lengths > 0]
+    kept = np.zeros(len(points), bool)
+    kept[first] = kept[last] = True
+    square = np.zeros(len(points))
+    segments = last - first > 1
+    a, b = first[segments], last[segments]
+    while len(a):
+        inner = b - a - 1
+        begins = np.cumsum(inner) - inner
+        segment = np.repeat(np.arange(len(a)), inner)
+        point = np.arange(len(segment)) + np.repeat(a + 1 - begins, inner)
+        distance = _squared_distances((x, y, z), a, b, point)
+        square[point] = distance
+        furthest = np.maximum.reduceat(distance, begins)
+        split = furthest > max_error_mm**2
+        at_split = np.flatnonzero(distance == np.where(split, furthest, np.inf)[segment])
+        # Of points that are equally far, the first.
+        at_split = at_split[np.diff(segment[at_split], prepend=-1) > 0]
+        middle = point[at_split]
+        kept[middle] = True
+        a, b = np.concatenate([a[split], middle]), np.concatenate([middle, b[split]])
+        long = b - a > 1
+        a, b = a[long], b[long]
+    square[kept] = 0
+    return kept, np.sqrt(square)
+
+
+def _squared_distances(
+    axes: tuple[NDArray[np.float64], ...],
+    a: NDArray[np.int64],
+    b: NDArray[np.int64],
+    point: NDArray[np.int64],
+) -> NDArray[np.float64]:
+    """Squared distances of the points between ``a`` and ``b`` to the segments of the two."""
+    along = [axis[b] - axis[a] for axis in axes]
+    length = along[0] ** 2 + along[1] ** 2 + along[2] ** 2
+    # A closed loop has no direction; its points are measured from its end.
+    inverse = np.divide(1, length, out=np.zeros_like(length), where=length > 0)
+    inner = b - a - 1
+    away = [axis[point] - np.repeat(axis[a], inner) for axis in axes]
+    along = [np.repeat(axis, inner) for axis in along]
+    share = away[0] * along[0]
+    share += away[1] * along[1]
+    share += away[2] * along[2]
+    share *= np.repeat(inverse, inner)
+    np.maximum(share, 0, out=share)
+    np.minimum(share, 1, out=share)
+    square = np.zeros_like(share)
+    for gone, way in zip(away, along, strict=True):
+        way *= share
+        gone -= way
+        gone *= gone
+        square += gone
+    return square

@@ -1,0 +1,53 @@
+#!/bin/bash
+#SBATCH --job-name=tractography
+#SBATCH --cpus-per-task=8
+#SBATCH --mem=16G
+#SBATCH --time=08:00:00
+#SBATCH --output=logs/%x-%A_%a.out
+# One participant a task, all into one output folder; the group level when all have ended:
+#
+#   export BIDS_DIR=/data/study OUTPUT_DIR=/data/study/derivatives/bids_tractography
+#   jobs=$(sbatch --parsable --array=1-$(docs/clusters/slurm-array.sh count)%50 \
+#       docs/clusters/slurm-array.sh)
+#   sbatch --dependency=afterany:$jobs docs/clusters/slurm-array.sh group
+#
+# Further options of the program go into OPTIONS. A task that is repeated goes on where it stopped.
+set -euo pipefail
+: "${BIDS_DIR:?the dataset}" "${OUTPUT_DIR:?the derivative dataset to write}"
+IMAGE=${IMAGE:-bids-tractography.sif}
+read -ra options <<<"${OPTIONS:-}"
+shopt -s nullglob
+participants=("$BIDS_DIR"/sub-*/)
+
+case ${1:-participant} in
+    count)
+        echo "${#participants[@]}"
+        exit
+        ;;
+    group) words=(group) ;;
+    participant)
+        task=${SLURM_ARRAY_TASK_ID:?this is for sbatch --array}
+        if ((task < 1 || task > ${#participants[@]})); then
+            echo "there is no participant $task: $BIDS_DIR has ${#participants[@]}" >&2
+            exit 64
+        fi
+        # Unfinished work is kept in a scratch folder of its own, and goes with it.
+        scratch=$(mktemp -d "${SLURM_TMPDIR:-${TMPDIR:-/tmp}}/tractography-XXXXXX")
+        trap 'rm -rf "$scratch"' EXIT
+        words=(participant --participant-label "$(basename "${participants[task - 1]}")"
+            --work-dir /work --omp-nthreads "${SLURM_CPUS_PER_TASK:-1}" "${options[@]}")
+        ;;
+    *)
+        echo "usage: $0 [count | participant | group]" >&2
+        exit 64
+        ;;
+esac
+
+mkdir -p "$OUTPUT_DIR"
+if [ -n "${DRY_RUN:-}" ]; then
+    echo "bids-tractography $BIDS_DIR $OUTPUT_DIR ${words[*]}"
+    exit
+fi
+apptainer run --cleanenv --containall --no-home \
+    -B "$BIDS_DIR:/data:ro,$OUTPUT_DIR:/out,${scratch:-/tmp}:/work" \
+    "$IMAGE" /data /out "${words[@]}"

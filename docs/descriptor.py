@@ -1,0 +1,136 @@
+"""The Boutiques descriptor, from the command line's own definition."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import json
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from bids_tractography import __version__, cli, errors
+
+# Paths that the command makes where they do not exist; all others are there, and get mounted.
+_MADE = ("output_dir", "work_dir", "bids_database_dir")
+
+_INTERRUPTED = {130: "Interrupted; the same command goes on.", 143: "Asked to end; likewise."}
+
+
+def boutiques() -> str:
+    """Return the descriptor, schema 0.5."""
+    parser = cli.build_parser()
+    actions = list(_described(parser))
+    descriptor = {
+        "name": "bids-tractography",
+        "description": parser.description,
+        "author": "The bids_tractography developers",
+        "tool-version": __version__,
+        "schema-version": "0.5",
+        # Options that take several values would swallow what follows them: they come last.
+        "command-line": " ".join(["bids-tractography", *(_key(a) for a in actions)]),
+        "container-image": {"type": "docker", "image": f"bids-tractography:{__version__}"},
+        "inputs": [_input(action) for action in actions],
+        "groups": list(_groups(parser)),
+        "output-files": [
+            {
+                "id": "dataset_description",
+                "name": "Description of the derivative dataset",
+                "path-template": "[OUTPUT_DIR]/dataset_description.json",
+                "optional": False,
+            },
+            *_outputs(
+                ("tractograms", "Tractograms", "sub-*/dwi/*_tractogram.*"),
+                ("session_tractograms", "Tractograms", "sub-*/ses-*/dwi/*_tractogram.*"),
+                ("maps", "Maps and masks", "sub-*/dwi/*.nii.gz"),
+                ("session_maps", "Maps and masks", "sub-*/ses-*/dwi/*.nii.gz"),
+                ("logs", "What ended how", "logs/*_participant.json"),
+            ),
+            {
+                "id": "group_table",
+                "name": "One row a tractogram, of the group level",
+                "path-template": "[OUTPUT_DIR]/group_tractograms.tsv",
+                "optional": True,
+            },
+        ],
+        "error-codes": [
+            {"code": code, "description": text} for code, text in sorted(_error_codes().items())
+        ],
+        "tags": {"domain": ["neuroinformatics", "mri", "dwi"], "modality": ["bids-app"]},
+    }
+    return json.dumps(descriptor, indent=2, ensure_ascii=False) + "\n"
+
+
+def _described(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
+    """Yield what a descriptor has to offer; the actions that print and end are not."""
+    for action in parser._actions:
+        if action.dest not in ("help", "version"):
+            yield action
+
+
+def _key(action: argparse.Action) -> str:
+    return f"[{action.dest.upper()}]"
+
+
+def _input(action: argparse.Action) -> dict[str, Any]:
+    is_path = action.type is Path or action.dest == "derivatives"
+    described: dict[str, Any] = {
+        "id": action.dest,
+        "name": action.dest.replace("_", " "),
+        "description": " ".join(str(action.help).replace("%%", "%").split()),
+        "value-key": _key(action),
+        "type": "File" if is_path and action.dest not in _MADE else "String",
+        "optional": not action.required,
+    }
+    if action.option_strings:
+        long = next(name for name in action.option_strings if name.startswith("--"))
+        described["command-line-flag"] = long
+        if action.nargs == 0:
+            described["type"] = "Flag"
+        if action.nargs == "+":
+            described["list"] = True
+        if isinstance(action, argparse._AppendAction):
+            described |= {"list": True, "list-separator": f" {long} "}
+    if isinstance(action.default, int) and described["type"] == "String":
+        described["type"] = "Number"
+    if action.type is cli._positive:
+        described |= {"type": "Number", "integer": True, "minimum": 1}
+    if action.choices:
+        described["value-choices"] = [str(choice) for choice in action.choices]
+    if action.dest == "analysis_level":
+        described["value-choices"] = list(cli._LEVELS)
+    return described
+
+
+def _groups(parser: argparse.ArgumentParser) -> Iterator[dict[str, Any]]:
+    for group in parser._mutually_exclusive_groups:
+        members = [action.dest for action in group._group_actions]
+        yield {
+            "id": "_or_".join(members),
+            "name": " or ".join(members),
+            "members": members,
+            "mutually-exclusive": True,
+        }
+
+
+def _outputs(*outputs: tuple[str, str, str]) -> Iterator[dict[str, Any]]:
+    for identifier, name, pattern in outputs:
+        yield {
+            "id": identifier,
+            "name": name,
+            "path-template": f"[OUTPUT_DIR]/{pattern}",
+            "list": True,
+            "optional": True,
+        }
+
+
+def _error_codes() -> dict[int, str]:
+    """Return every exit code with what the classes of errors that have it say."""
+    texts: dict[int, list[str]] = defaultdict(list)
+    for _, kind in inspect.getmembers(errors, inspect.isclass):
+        own = issubclass(kind, errors.TractographyError) and "exit_code" in vars(kind)
+        if own and kind is not errors.TractographyError:
+            texts[kind.exit_code].append(inspect.getdoc(kind).splitlines()[0])
+    several = {errors.TractographyError.exit_code: ["Runs failed for different reasons."]}
+    return {code: " ".join(lines) for code, lines in (several | texts).items()} | _INTERRUPTED
