@@ -25,9 +25,14 @@ _ATTEMPTS = 8  # blocks of random numbers, two draws each, before the whole cone
 
 @kernel
 def _propose(rows, start, share, cone, first, size, scale, high, low):
-    """Draw a corner and a vertex of the cone by 24 bits each; return the vertex and its amplitude.
+    """Draw a corner and a vertex of the cone by 24 bits each; 16 are left for accepting them.
 
-    The 16 bits left are for accepting it.
+    Returns
+    -------
+    vertex, value : int
+        The vertex and its amplitude in the corner's row.
+    part : float
+        What that contributes to the interpolated amplitude.
     """
     where = np.float32(high >> np.uint64(8)) * scale
     corner = np.int64(0)
@@ -36,7 +41,8 @@ def _propose(rows, start, share, cone, first, size, scale, high, low):
     bits = ((high & np.uint64(0xFF)) << np.uint64(16)) | (low >> np.uint64(16))
     chosen = (np.int64(bits) * size) >> 24
     vertex = np.int64(cone[np.uint64(first + chosen)])
-    return vertex, np.int64(rows[np.uint64(start[corner] + (vertex >> 1))])
+    value = np.int64(rows[np.uint64(start[corner] + (vertex >> 1))])
+    return vertex, value, share[corner] * np.float32(value)
 
 
 @kernel
@@ -60,21 +66,33 @@ def draw_vertex(field, corners, total, last, stream, turn, particle):
     # share an amplitude counts for sure, and only below it the other has to be known.
     threshold = np.float32(field.pmf_threshold)
     enough, least = threshold * LARGEST * total, np.float32(-1)
+    # Nor is it less than what the corner with the largest share has.
+    greatest = np.float32(0)
+    for c in range(8):
+        greatest = max(greatest, share[c])
+    too_little = threshold * LARGEST * greatest
     for attempt in range(_ATTEMPTS):
         w0, w1, w2, w3 = random_words(stream, DIRECTION, turn, particle, attempt)
         # Both candidates are loaded before either is asked for, so that one wait does for two.
-        one, one_value = _propose(rows, start, share, cone, first, size, scale, w0, w1)
-        other, other_value = _propose(rows, start, share, cone, first, size, scale, w2, w3)
+        one, one_value, one_part = _propose(rows, start, share, cone, first, size, scale, w0, w1)
+        other, other_value, other_part = _propose(
+            rows, start, share, cone, first, size, scale, w2, w3
+        )
         for second in range(2):
-            axis, value, word = (other, other_value, w3) if second else (one, one_value, w1)
+            vertex, value, word = (other, other_value, w3) if second else (one, one_value, w1)
             if np.int64(word & np.uint64(0xFFFF)) < value:
-                vertex = axis ^ flip
-                value = amplitude(field, corners, vertex >> 1)
-                if value >= enough:
+                vertex ^= flip
+                # One corner's part may be enough already, and often is.
+                if (other_part if second else one_part) >= enough:
                     return vertex
+                interpolated = amplitude(field, corners, vertex >> 1)
+                if interpolated >= enough:
+                    return vertex
+                if interpolated < too_little:
+                    continue
                 if least < 0:
                     least = threshold * fill_amplitudes(field, corners)
-                if value >= least:
+                if interpolated >= least:
                     return vertex
     return draw_from_sum(field, corners, last, stream, turn, particle)
 
