@@ -64,14 +64,15 @@ class _BesideSource:
         with suppress(OSError):
             folder.mkdir(exist_ok=True)
         written = any(folder.glob(f"{Path(source).stem}.*.nbi"))
-        return place if written or os.access(folder, os.W_OK) else None
+        writable = folder.is_dir() and os.access(folder, os.W_OK)
+        return place if written or writable else None
 
     def get_cache_path(self) -> str:
         return str(self._source.parent / "__pycache__")
 
     def get_source_stamp(self) -> bytes:
         """Return what changes with the source."""
-        return _stamp()
+        return _stamp(str(self._source))
 
     def get_disambiguator(self) -> str:
         return str(self._line)
@@ -82,19 +83,23 @@ class _BesideSource:
 
 def _stamped(locator: type) -> type:
     """Return the same place with our stamp."""
-    return type(locator.__name__, (locator,), {"get_source_stamp": lambda _: _stamp()})
+    return type(
+        locator.__name__,
+        (locator,),
+        {"get_source_stamp": lambda self: _stamp(getattr(self, "_py_file", __file__))},
+    )
 
 
 @cache
-def _stamp() -> bytes:
-    """Return what changes with the text of any kernel.
+def _stamp(source: str) -> bytes:
+    """Return what changes with the text of a file, or of any kernel.
 
     Kernels take in kernels of other modules, whose changes numba does not see; and modification
     times do not survive in images.
     """
     package = Path(__file__).parent
-    texts = [path.read_bytes() for path in sorted(package.rglob("kernels*.py"))]
-    return hashlib.sha256(b"".join([*texts, Path(__file__).read_bytes()])).digest()
+    files = [*sorted(package.rglob("kernels*.py")), Path(__file__), Path(source)]
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).digest()
 
 
 class _Places(CompileResultCacheImpl):  # type: ignore[misc]

@@ -34,6 +34,7 @@ from fields import (
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from bids_tractography.config.tracking import Tracking
 from bids_tractography.images import Grid
 from bids_tractography.stopping import BinaryRule, StoppingRule, ThresholdRule
 from bids_tractography.streamlines import Counts, Rejection, Stop, StreamlineBatch
@@ -48,6 +49,9 @@ BUILDS = {name: partial(make_engine, kind) for name, kind in ENGINES.items()}
 
 @pytest.fixture(params=ENGINES)
 def build(request: pytest.FixtureRequest) -> Build:
+    missing = ENGINES[request.param].unavailable(Tracking())
+    if missing:
+        pytest.skip(f"{request.param}: {missing}")
     return BUILDS[request.param]
 
 
