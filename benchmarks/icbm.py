@@ -44,6 +44,7 @@ TOLERANCE_MM = 5.0
 TISSUES = ("wm", "gm", "csf")
 OURS = (("prob", "act"), ("pft", "cmc"), ("pft", "act"))
 THEIRS = (("iFOD2", ()), ("iFOD2", ("-backtrack",)))
+BEYOND_MM = 1.0  # the step into grey matter, which some programs keep and others do not
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +73,7 @@ def read_truth(data: Path) -> Truth:
 
 def score(lines: Lines, truth: Truth) -> dict[str, str]:
     """Return the score of streamlines in mm as columns of the table."""
-    both, each = share_in_grey_matter(lines, truth.fractions)
+    both, each = share_in_grey_matter(lines, truth.fractions, BEYOND_MM)
     coverage = bundle_coverage(visits(lines, truth.bundles.grid), truth.bundles)
     return {
         "streamlines": str(len(lines)),

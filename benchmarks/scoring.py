@@ -39,6 +39,14 @@ class Lines:
         return np.stack([self.points[self.offsets[:-1]], self.points[self.offsets[1:] - 1]], axis=1)
 
     @property
+    def headings(self) -> Floats:
+        """Outward unit vectors at both ends, shape (T, 2, 3); zero where there is one point."""
+        first, last = self.offsets[:-1], self.offsets[1:] - 1
+        inner = np.stack([np.minimum(first + 1, last), np.maximum(last - 1, first)], axis=1)
+        outward = self.ends - self.points[inner]
+        return outward / np.maximum(np.linalg.norm(outward, axis=2, keepdims=True), 1e-9)
+
+    @property
     def lengths_mm(self) -> Floats:
         """Lengths along the points, shape (T,)."""
         steps = np.linalg.norm(np.diff(self.points, axis=0), axis=1)
@@ -244,17 +252,21 @@ def score_connections(
 # Anatomy
 
 
-def share_in_grey_matter(lines: Lines, fractions: Mapping[str, Volume]) -> tuple[float, float]:
+def share_in_grey_matter(
+    lines: Lines, fractions: Mapping[str, Volume], beyond_mm: float = 0.0
+) -> tuple[float, float]:
     """Return the shares of streamlines with both ends, and of ends, in grey matter.
 
     An end is in grey matter where that has the largest of the fractions ``wm``, ``gm`` and
-    ``csf``, each interpolated linearly, and is not zero.
+    ``csf``, each interpolated linearly, and is not zero. The place asked is `beyond_mm` further
+    on: programs differ in whether the step into grey matter belongs to a streamline.
     """
     names = ("gm", "wm", "csf")
+    ends = lines.ends + beyond_mm * lines.headings
     values = []
     for name in names:
         volume = fractions[name]
-        coordinates = volume.voxels(lines.ends.reshape(-1, 3)).T
+        coordinates = volume.voxels(ends.reshape(-1, 3)).T
         values.append(
             ndimage.map_coordinates(volume.data.astype(float), coordinates, order=1, cval=0.0)
         )

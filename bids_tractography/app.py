@@ -20,6 +20,7 @@ from bids_tractography import __version__
 from bids_tractography.citation import bibliography, methods_text
 from bids_tractography.cluster import run_jobs_on_ray
 from bids_tractography.config import Config
+from bids_tractography.config.model import MsmtCsdModel
 from bids_tractography.errors import (
     ConfigError,
     FilteredOutError,
@@ -186,6 +187,10 @@ def _check_config(config: Config, datasets: list[Dataset]) -> None:
     for key, file in config.files():
         if file.path is not None and not file.path.is_file():
             raise NoInputError(f"{key}.path: {file.path} does not exist.")
+        if file.path is not None and not file.path.name.endswith(file.extensions):
+            raise ConfigError(
+                f"{key}.path: {file.path.name} is not {' or '.join(file.extensions)} by its name."
+            )
         scopes = {RAW, *(dataset.name for dataset in datasets)}
         if file.scope not in (None, *scopes):
             raise ConfigError(
@@ -241,7 +246,8 @@ def _job(request: Request, datasets: list[Dataset], run: DwiRun) -> Job:
     outputs = replace(outputs, common=common)
     tissue = None
     if run.tissue is not None:
-        fractions = request.config.model.kind == "msmt_csd"
+        model = request.config.model
+        fractions = isinstance(model, MsmtCsdModel) and model.tissues != "wm_csf"
         tissue = choose_source(request.config.tissue, run.tissue, run.named, from_model=fractions)
     return Job(
         run=run,

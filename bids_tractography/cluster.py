@@ -103,6 +103,8 @@ def _track_elsewhere(
     import ray
 
     shared = ray.put(problem)
+    largest = max(node["Resources"].get("CPU", 1) for node in ray.nodes() if node["Alive"])
+    n_threads = min(n_threads, int(largest))  # more would wait for a node that never comes
     track = ray.remote(_track_batch).options(num_cpus=n_threads, max_retries=_RETRIES).remote
     workers = max(1, int(ray.cluster_resources().get("CPU", 1)) // n_threads)
     pending: deque[Any] = deque()

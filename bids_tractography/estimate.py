@@ -88,7 +88,7 @@ def estimate(job: Job) -> Estimate:
     """
     check_files(job.config, job.run.named)
     begin = time.perf_counter()
-    dwi = read_dwi(job.run.image, job.run.bval, job.run.bvec, job.config.gradients)
+    dwi = read_dwi(job.run.image, *job.run.gradients, job.config.gradients)
     brain = brain_mask(dwi, job.run.brain_mask).data
     seconds = time.perf_counter() - begin
     sample = _every(brain, _SAMPLE_VOXELS)

@@ -13,9 +13,10 @@ from threadpoolctl import threadpool_limits
 
 from bids_tractography.brain import brain_mask
 from bids_tractography.dwi import Dwi
+from bids_tractography.errors import DataError
 from bids_tractography.images import Grid, read_image
 from bids_tractography.job import TENSOR_MAPS, TISSUES, Job
-from bids_tractography.outputs import Sidecar, read_record
+from bids_tractography.outputs import Sidecar, entities_of, read_record
 from bids_tractography.provenance import Fingerprint, Record
 from bids_tractography.reconst import MODELS, ModelFit, fit_model
 from bids_tractography.reconst.fodf import Fodf, gfa
@@ -146,14 +147,39 @@ def tissue_or_read(
     from_model = None
     if job.tissue is not None and job.tissue[0] == "dwi":
         from_model = {name: fit.maps[f"{name}vf"] for name in TISSUES}
+        if not from_model["gm"].any():
+            raise DataError(
+                "tissue.kind dwi: msmt_csd told white matter from fluid only, so that there is no "
+                "grey matter to end in.",
+                "That takes two shells or more; give tissue from another source.",
+            )
     if job.run.tissue is None:
         raise ValueError("tissue was not looked for")
     tissue = make_tissue(
         job.config.tissue, job.run.tissue, job.run.named, dwi, fit.brain, from_model
     )
+    details = {**tissue.record, "warnings": [*tissue.record.get("warnings", []), *_frames(job)]}
     maps = {name: getattr(tissue, name) for name in TISSUES}
     for name, data in maps.items():
-        record = Record(fingerprint=fingerprints[name], details=tissue.record)
+        record = Record(fingerprint=fingerprints[name], details=details)
         sidecar = tissue_sidecar(job, name, tissue)
         job.outputs.write_map(job.paths[name], data, dwi.grid, sidecar, record)
     return maps
+
+
+def _frames(job: Job) -> list[str]:
+    """Warn of tissue that nothing says to be aligned with the DWI."""
+    kind, paths = job.tissue or ("", ())
+    if kind not in ("probseg", "dseg", "5tt"):
+        return []  # aligned here, or of the DWI itself, or named by the user
+    own = job.outputs.entities.get("space")
+    space = entities_of(paths[0].name).get("space")
+    beside = paths[0].parent.name == "dwi"
+    if beside or (space == own and own is not None):
+        return []
+    warning = (
+        f"tissue of {paths[0].name} (space {space or 'not said'}) is taken to be aligned with the "
+        f"DWI (space {own or 'not said'}); tissue.kind t1w would align it."
+    )
+    logger.warning("%s: %s", job.name, warning)
+    return [warning]

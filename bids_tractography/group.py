@@ -33,7 +33,7 @@ _COLUMNS: dict[str, str] = {
     "kept": "Streamlines in the file.",
     **{f"rejected_{reason}": f"Streamlines rejected: {reason}." for reason in Rejection},
     **{f"ends_{reason}": f"Ends of streamlines at: {reason}." for reason in Stop},
-    "points": "Points in the file.",
+    "points": "Points of the streamlines, before any linearisation.",
     "length_median_mm": "Median length of the kept streamlines.",
     "length_p05_mm": "5th percentile of the length.",
     "length_p95_mm": "95th percentile of the length.",

@@ -231,3 +231,18 @@ def read_grid(path: Path) -> Grid:
         return _grid(path, nib.load(path))
     except (OSError, EOFError, ValueError, zlib.error, ImageFileError, HeaderDataError) as error:
         raise DataError(f"{path} cannot be read: {error}.") from None
+
+
+def read_shape(path: Path) -> tuple[int, ...]:
+    """Read the shape of an image, without trailing dimensions of length 1.
+
+    Raises
+    ------
+    DataError, GridError
+        If it is no usable image.
+    """
+    read_grid(path)
+    shape = tuple(int(n) for n in nib.load(path).shape)
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    return shape

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from pydantic_core import to_jsonable_python
 
 from bids_tractography.config import Config
+from bids_tractography.config.model import PrecomputedModel
 from bids_tractography.config.tracking import ActStop, CmcStop, ImportTract
 from bids_tractography.inputs import DwiRun
-from bids_tractography.outputs import RunOutputs, why_stale
+from bids_tractography.outputs import RunOutputs, sidecar_path, why_stale
 from bids_tractography.provenance import (
     Fingerprint,
     config_hash,
@@ -97,7 +99,11 @@ class Job:
     def inputs(self) -> dict[str, Path]:
         """All files that the result depends on, by role."""
         _, tissue = self.tissue or ("", ())
-        return {**self.run.files, **{f"tissue.{n}": path for n, path in enumerate(tissue)}}
+        found = {**self.run.files, **{f"tissue.{n}": path for n, path in enumerate(tissue)}}
+        if isinstance(self.config.model, PrecomputedModel):
+            beside = sidecar_path(self.run.named["model"])
+            found |= {"model.sidecar": beside} if beside.exists() else {}
+        return found
 
     @cached_property
     def products(self) -> dict[str, Product]:
@@ -161,6 +167,14 @@ class Job:
             extensions = [e for e in ImportTract.extensions if name.endswith(e)][-1:]
         return tuple(self.outputs.path("tractogram", e, **self._tract) for e in extensions)
 
+    @property
+    def former_tractograms(self) -> list[Path]:
+        """Files that an earlier run may have written beside the same sidecar."""
+        written = self.products["tractogram"].paths
+        extensions = ImportTract.extensions
+        stems = [self.outputs.path("tractogram", e, **self._tract) for e in extensions]
+        return [path for path in stems if path not in written]
+
     @cached_property
     def paths(self) -> dict[str, Path]:
         """Where everything goes, by what it is; of several formats the first."""
@@ -187,7 +201,8 @@ class Job:
         """
         software = software_fingerprint()
         imported = self.config.import_tract is not None
-        engine = "none" if imported else choose_engine(self.config).name
+        kind = None if imported else choose_engine(self.config)
+        engine = f"{kind.name} {version(kind.library)}" if kind else "none"
         tracker = f"{software}, engine {engine}"
         return {
             role: Fingerprint(

@@ -16,7 +16,7 @@ from bids_tractography.config import masks as define
 from bids_tractography.config.files import File
 from bids_tractography.config.section import Section, sections_in
 from bids_tractography.errors import DataError, EmptyMaskError
-from bids_tractography.images import Grid, read_grid, read_image
+from bids_tractography.images import Grid, read_image, read_shape
 from bids_tractography.resample import resample
 
 TISSUE_WORDS = {"wm": "white matter", "gm": "grey matter", "csf": "cerebrospinal fluid"}
@@ -224,7 +224,15 @@ def check_files(config: Section, files: Mapping[str, Path]) -> None:
                     f"{' ...' if len(there) > 30 else ''}.",
                 )
         elif isinstance(section, File) and files[key].name.endswith((".nii", ".nii.gz")):
-            read_grid(files[key])
+            _check_dimensions(files[key], key)
+
+
+def _check_dimensions(path: Path, key: str) -> None:
+    """Check by its header that an image has the dimensions that its use asks for."""
+    wanted = 4 if key == "model" or "5tt" in path.name.lower() else 3
+    shape = read_shape(path)
+    if len(shape) != wanted:
+        raise DataError(f"{key}: {path} has {len(shape)} dimensions {shape}; {wanted} are needed.")
 
 
 def not_empty(mask: Mask, name: str) -> Mask:

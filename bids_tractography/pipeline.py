@@ -97,7 +97,7 @@ def process_dwi(job: Job, report: Callable[[Progress], None], track: Tracker = t
             import_tractogram(job, hashes, fingerprints, watch)
             return Done(job.paths["tractogram"], reused=False)
         with watch.stage("reading"):
-            dwi = read_dwi(job.run.image, job.run.bval, job.run.bvec, job.config.gradients)
+            dwi = read_dwi(job.run.image, *job.run.gradients, job.config.gradients)
         with watch.stage("fitting"):
             fit = fit_or_read(job, dwi, stale, fingerprints)
         with watch.stage("tissue"):
@@ -127,6 +127,9 @@ def _invalidate(job: Job, stale: Mapping[str, str]) -> None:
             if path.exists():
                 logger.info("%s is made again: %s.", path.name, reason)
                 sidecar_path(path).unlink(missing_ok=True)
+    if "tractogram" in stale:  # other formats of it would stand beside a sidecar of this one
+        for path in job.former_tractograms:
+            path.unlink(missing_ok=True)
 
 
 def _batch_store(job: Job, stale: Mapping[str, str], fingerprint: Fingerprint) -> BatchStore:

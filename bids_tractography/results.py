@@ -16,7 +16,7 @@ from bids_tractography.errors import NoStreamlinesError
 from bids_tractography.fitting import Fit
 from bids_tractography.images import Grid, read_grid
 from bids_tractography.job import Job
-from bids_tractography.outputs import sidecar_path
+from bids_tractography.outputs import read_record, sidecar_path
 from bids_tractography.provenance import (
     Fingerprint,
     ImportRecord,
@@ -188,8 +188,15 @@ def _resolved(job: Job, fit: Fit) -> dict[str, Any]:
         "engine_version": version(kind.library),
         "engine_differences": list(kind.differences),
         "threads": job.n_threads,
-        "warnings": fit.details["warnings"],
+        "warnings": [*fit.details["warnings"], *_of_tissue(job)],
     }
+
+
+def _of_tissue(job: Job) -> list[str]:
+    if "wm" not in job.paths:
+        return []
+    warnings: list[str] = read_record(job.paths["wm"])["details"].get("warnings", [])
+    return warnings
 
 
 def _account(job: Job, seeds: SeedList, store: BatchStore) -> dict[str, Any]:

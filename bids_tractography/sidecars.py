@@ -86,7 +86,8 @@ def fodf_sidecar(job: Job, details: dict[str, Any], sh_order: int) -> Sidecar:
             "Coefficients": [*details["response"]["eigenvalues_mm2_s"], details["response"]["s0"]],
         }
     description = f"{model}; spherical harmonics in MRtrix3's basis, RAS+ scanner axes."
-    return Sidecar(description, [job.run.image, job.paths["brain"]], keys)
+    sources = [job.run.image, job.paths["brain"], *job.model_files.values()]
+    return Sidecar(description, sources, keys)
 
 
 def model_map_sidecar(job: Job, name: str) -> Sidecar:

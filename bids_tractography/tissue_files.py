@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,8 @@ class TissueFiles:
         A T1-weighted image.
     t1w_mask : Path or None
         The brain in it.
+    faults : mapping of str to NoMatchError
+        Kinds of which there are several files.
     """
 
     probseg: Mapping[str, Path] | None = None
@@ -51,6 +53,7 @@ class TissueFiles:
     fivett: Path | None = None
     t1w: Path | None = None
     t1w_mask: Path | None = None
+    faults: Mapping[str, NoMatchError] = field(default_factory=dict)
 
     @property
     def by_kind(self) -> dict[str, tuple[Path, ...]]:
@@ -62,7 +65,7 @@ class TissueFiles:
             "5tt": (self.fivett,) if self.fivett else (),
             "t1w": t1w if self.t1w else (),
         }
-        return {kind: paths for kind, paths in found.items() if paths}
+        return {kind: paths for kind, paths in found.items() if paths or kind in self.faults}
 
 
 def find_tissue(get: Get, dwi: Mapping[str, Any]) -> TissueFiles:
@@ -78,37 +81,38 @@ def find_tissue(get: Get, dwi: Mapping[str, Any]) -> TissueFiles:
     dwi : mapping
         Entities of the DWI, pybids names.
 
-    Raises
-    ------
-    NoMatchError
-        If several files of the best rank remain.
+    Returns
+    -------
+    TissueFiles
+        Where several files of one kind have the best rank, that is a fault of the kind: no
+        other has to suffer from it.
     """
-    t1w = _one(
-        [file for file in get(suffix="T1w", extension=_IMAGE) if _whole_head(file)],
-        dwi,
-        "T1-weighted images",
-        "Name one with tissue.image.",
-    )
+    faults: dict[str, NoMatchError] = {}
+
+    def best(kind: str, what: str, key: str, files: Iterable[Found]) -> Found | None:
+        try:
+            return _one(files, dwi, what, f"Name one with {key}.")
+        except NoMatchError as error:
+            faults[kind] = error
+            return None
+
+    images = get(extension=_IMAGE)
+    t1ws = [file for file in get(suffix="T1w", extension=_IMAGE) if _whole_head(file)]
+    dsegs = [file for file in get(suffix="dseg", extension=_IMAGE) if _is_tissue_dseg(file)]
+    fivetts = [file for file in images if "5tt" in file[1].name.lower()]
+    t1w = best("t1w", "T1-weighted images", "tissue.image", t1ws)
+    probseg = None
+    try:
+        probseg = _probseg(get, dwi)
+    except NoMatchError as error:
+        faults["probseg"] = error
     return TissueFiles(
-        probseg=_probseg(get, dwi),
-        dseg=_path(
-            _one(
-                [file for file in get(suffix="dseg", extension=_IMAGE) if _is_tissue_dseg(file)],
-                dwi,
-                "segmentations",
-                "Name one with tissue.segmentation.",
-            )
-        ),
-        fivett=_path(
-            _one(
-                [file for file in get(extension=_IMAGE) if "5tt" in file[1].name.lower()],
-                dwi,
-                "5TT images",
-                "Name one with tissue.image.",
-            )
-        ),
+        probseg=probseg,
+        dseg=_path(best("dseg", "segmentations", "tissue.segmentation", dsegs)),
+        fivett=_path(best("5tt", "5TT images", "tissue.image", fivetts)),
         t1w=_path(t1w),
         t1w_mask=_mask_of(t1w, get(suffix="mask", extension=_IMAGE)) if t1w else None,
+        faults=faults,
     )
 
 

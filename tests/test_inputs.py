@@ -821,3 +821,18 @@ def test_a_scope_is_one_dataset(tmp_path: Path) -> None:
 def test_what_there_is_instead_is_listed(tmp_path: Path) -> None:
     root = make(tmp_path, "sub-01/dwi/sub-01_dwi", "sub-01/anat/sub-01_label-GM_mask.nii.gz")
     assert "sub-01_label-GM_mask.nii.gz" in refused(NoMatchError, root, overrides=[WM])
+
+
+def test_the_file_of_another_run_is_never_taken(tmp_path: Path) -> None:
+    root = make(tmp_path, *(f"sub-01/dwi/sub-01_dir-{d}_dwi" for d in ("AP", "PA")))
+    make(root, "sub-01/dwi/sub-01_dir-AP_tractogram.tck")
+    override = "import_tract={filters: {suffix: tractogram}}"
+    assert "other runs only" in refused(NoMatchError, root, overrides=[override])
+
+
+def test_an_import_needs_no_gradients(tmp_path: Path) -> None:
+    root = make(tmp_path, "sub-01/dwi/sub-01_dwi", "sub-01/dwi/sub-01_tractogram.tck")
+    (root / "sub-01/dwi/sub-01_dwi.bval").unlink()
+    override = "import_tract={filters: {suffix: tractogram}}"
+    (run,) = runs_of(root, overrides=[override])
+    assert "bval" not in run.files

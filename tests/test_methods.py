@@ -224,7 +224,64 @@ def test_faults_of_definitions_are_told_before_anything_is_computed(
         words = words[:2]
     override = override.replace("LABELS", str(labels))
     output = tmp_path / "out"
-    ended = run_cli(dataset, output, "participant", *words, overrides=(*QUICK, override))
+    ended = run_cli(dataset, output, "participant", *words, overrides=(override,))
     assert ended.returncode == code, ended.stderr
     assert says in ended.stdout + ended.stderr
     assert not list(output.rglob("*.nii.gz"))
+
+
+def test_formats_that_are_no_longer_asked_for_are_taken_away(
+    finished: tuple[Path, object], scanned_once: Path, tmp_path: Path
+) -> None:
+    """One sidecar stands for all formats: none of another run may stay beside it."""
+    output = tmp_path / "output"
+    for settings in (("output.formats=[trx, tck]",), ("seeding.rng_seed=12",)):
+        tracked(scanned_once, output, *settings)
+    assert not list(output.rglob("*_tractogram.tck"))
+
+
+def test_tissue_labels_are_made_again_when_their_table_changes(
+    scanned_once: Path, tmp_path: Path, phantom: Phantom, tissue: Path
+) -> None:
+    root, output = tmp_path / "labels", tmp_path / "output"
+    write_description(root, DatasetType="derivative", GeneratedBy=[{"Name": "truth"}])
+    (root / "sub-01" / "anat").mkdir(parents=True)
+    parts = [
+        nib.load(tissue / "sub-01" / "anat" / f"sub-01_label-{name}_probseg.nii.gz")
+        for name in ("WM", "GM", "CSF")
+    ]
+    fractions = np.stack([part.get_fdata() for part in parts])
+    labels = np.where(fractions.sum(axis=0) > 0.5, 11 + fractions.argmax(axis=0), 0)
+    image = nib.Nifti1Image(labels.astype(np.int16), parts[0].affine)
+    nib.save(image, root / "sub-01" / "anat" / "sub-01_dseg.nii.gz")
+    for names in (("WM", "GM"), ("GM", "WM")):
+        rows = [f"{11 + n}\t{name}" for n, name in enumerate((*names, "CSF"))]
+        table = "\n".join(["index\tname", *rows]) + "\n"
+        (root / "sub-01" / "anat" / "sub-01_dseg.tsv").write_text(table)
+        ended = run_cli(
+            scanned_once,
+            output,
+            "participant",
+            "-d",
+            root,
+            overrides=(*QUICK, "seeding.mask=tissue"),
+        )
+        assert ended.returncode == 0, ended.stderr
+        assert "everything is up to date" not in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        (("import_tract=a.tck", "output.formats=[tck]"), "output: of no use"),
+        (("tissue=t1w",), "nothing asks for it"),
+        (("model={kind: msmt_csd, tissues: wm_csf}", "tissue=dwi", "stopping=act"), "grey matter"),
+        (("import_tract=a.TCK",), "a.TCK"),
+    ],
+)
+def test_keys_that_would_be_ignored_are_refused(
+    scanned_once: Path, tmp_path: Path, settings: tuple[str, ...], says: str
+) -> None:
+    ended = run_cli(scanned_once, tmp_path / "out", "participant", overrides=settings)
+    assert ended.returncode in (66, 78)
+    assert says in ended.stderr

@@ -404,7 +404,6 @@ def test_import() -> None:
     assert config["import_tract"] == {"path": "/x.trk"}
     config = translated(import_tract="{'suffix': 'tractography', 'scope': 'x'}", rng_seed=0)
     assert config["import_tract"] == {"filters": {"suffix": "tractography"}, "scope": "x"}
-    assert config["seeding"]["rng_seed"] == 0
     said = notes(import_tract={"suffix": "tractography", "scope": "x"}, rng_seed=0)
     assert "--derivatives x=PATH" in said
 

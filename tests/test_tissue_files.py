@@ -69,12 +69,14 @@ def test_what_is_of_another_space_session_or_run_never_matches(stem):
     assert find_tissue(files(*three(stem)), {**DWI, "direction": "AP"}).probseg is None
 
 
-def test_several_of_the_best_rank_are_listed():
+def test_several_of_the_best_rank_are_a_fault_of_their_kind_alone():
     names = ["anat/sub-1_run-1_T1w.nii.gz", "anat/sub-1_run-2_T1w.nii.gz"]
-    with pytest.raises(NoMatchError, match=re.escape("run-1_T1w")) as error:
-        find_tissue(files(*names), DWI)
-    assert "run-2_T1w" in str(error.value)
-    assert "tissue.image" in error.value.remedy
+    found = find_tissue(files(*names, "anat/sub-1_dseg.nii.gz"), DWI)
+    assert list(found.by_kind) == ["dseg", "t1w"]
+    assert found.dseg is not None
+    error = found.faults["t1w"]
+    assert all(name.removeprefix("anat/") in str(error) for name in names)
+    assert "tissue.image" in error.remedy
 
 
 def test_preprocessed_t1w_with_its_own_mask():

@@ -60,8 +60,21 @@ class Config(Section):
             self.stopping, ActStop | CmcStop
         ):
             raise ValueError("tracking.algorithm pft needs tissue: set stopping.kind to act or cmc")
-        if isinstance(self.tissue, DwiTissue) and not isinstance(self.model, MsmtCsdModel):
-            raise ValueError("tissue.kind dwi needs model.kind msmt_csd, which has the fractions")
+        if isinstance(self.tissue, DwiTissue):
+            if not isinstance(self.model, MsmtCsdModel):
+                raise ValueError("tissue.kind dwi needs model.kind msmt_csd, which has fractions")
+            if self.model.tissues == "wm_csf":
+                raise ValueError("tissue.kind dwi needs grey matter: tissues wm_csf has none")
+        if self.import_tract is not None:
+            unused = [
+                name
+                for name, field in type(self).model_fields.items()
+                if name != "import_tract" and getattr(self, name) != field.default
+            ]
+            if unused:
+                raise ValueError(f"{', '.join(unused)}: of no use, as import_tract is given")
+        elif not isinstance(self.tissue, AutoTissue) and not self.needs_tissue:
+            raise ValueError("tissue: nothing asks for it; masks and stopping act or cmc would")
         return self
 
     @property

@@ -148,8 +148,8 @@ def _apply(content: dict[str, Any], override: str) -> None:
     section = content
     for parent in parents:
         child = section.get(parent)
-        if isinstance(child, str):  # a bare kind, e.g. ``model: csd``
-            child = {"kind": child}
+        if isinstance(child, str):  # a bare kind or path, e.g. ``model: csd``
+            child = {"path" if "." in child or "/" in child else "kind": child}
         elif not isinstance(child, dict):
             child = {}
         section[parent] = child

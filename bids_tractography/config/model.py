@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from bids_tractography.config.files import File
 from bids_tractography.config.section import Section, default_kind
@@ -137,6 +137,13 @@ class MsmtCsdModel(Section):
         Annotated[AutoResponses | ResponseFiles, Field(discriminator="kind")],
         BeforeValidator(default_kind("auto")),
     ] = AutoResponses()
+
+    @model_validator(mode="after")
+    def _response_of_each_tissue(self) -> MsmtCsdModel:
+        grey = isinstance(self.response, ResponseFiles) and self.response.gm is not None
+        if grey and self.tissues == "wm_csf":
+            raise ValueError("response.gm is of no use with tissues wm_csf")
+        return self
 
 
 class _Odf(Section):

@@ -105,6 +105,9 @@ def translate(content: Mapping[str, Any]) -> Translation:
             f"{len(given.faults)} key(s) in pyAFQ's terms have no counterpart:\n{listed}\n",
             "Change them, or take them out; docs/pyafq.md says what becomes of each.",
         )
+    if "import_tract" in config:
+        given.note("import_tract: nothing is tracked, so the keys of tracking are left out.")
+        config = {"import_tract": config["import_tract"]}
     return Translation(config, given.notes)
 
 

@@ -46,7 +46,9 @@ class DwiRun:
         Name of the dataset it is from.
     subject, session : str
         Labels; the session may be missing.
-    image, bval, bvec : Path
+    image : Path
+    bval, bvec : Path or None
+        None where nothing needs them.
     brain_mask : Path or None
     named : mapping of str to Path
         Files that the configuration names, by the dotted path of their key.
@@ -58,8 +60,8 @@ class DwiRun:
     subject: str
     session: str | None
     image: Path
-    bval: Path
-    bvec: Path
+    bval: Path | None
+    bvec: Path | None
     brain_mask: Path | None = None
     named: Mapping[str, Path] = field(default_factory=dict)
     tissue: TissueFiles | None = None
@@ -67,10 +69,27 @@ class DwiRun:
     @property
     def files(self) -> dict[str, Path]:
         """All files that the result depends on, by role."""
-        found = {"dwi": self.image, "bval": self.bval, "bvec": self.bvec}
-        if self.brain_mask is not None:
-            found["brain_mask"] = self.brain_mask
-        return {**found, **self.named}
+        found = {
+            "dwi": self.image,
+            "bval": self.bval,
+            "bvec": self.bvec,
+            "brain_mask": self.brain_mask,
+            **self.named,
+        }
+        return {role: path for role, path in found.items() if path is not None}
+
+    @property
+    def gradients(self) -> tuple[Path, Path]:
+        """b-values and b-vectors.
+
+        Raises
+        ------
+        NoInputError
+            If one is missing.
+        """
+        if self.bval is None or self.bvec is None:
+            raise NoInputError(f"{self.image.name} has no .bval or no .bvec file.")
+        return self.bval, self.bvec
 
 
 @dataclass(frozen=True)
@@ -185,7 +204,7 @@ class ParticipantFiles:
     def _run(self, name: str, file: BIDSFile, config: Config) -> DwiRun:
         image = Path(file.path)
         bval, bvec = (self._inherited(name, file, extension) for extension in (".bval", ".bvec"))
-        if bval is None or bvec is None:
+        if (bval is None or bvec is None) and config.import_tract is None:
             missing = [".bval"] * (bval is None) + [".bvec"] * (bvec is None)
             raise NoInputError(
                 f"{image.name} has no {' and no '.join(missing)} file.",
@@ -282,12 +301,17 @@ class ParticipantFiles:
                 f"There are: {some(there)}.",
             )
         own = _identity(dwi)
-        of_run = [
-            Path(file.path)
-            for _, file in found
-            if all(own.get(entity, value) == value for entity, value in _identity(file).items())
-        ]
-        paths = sorted(of_run or [Path(file.path) for _, file in found])
+
+        def of_run(file: BIDSFile) -> bool:
+            return all(own.get(key, value) == value for key, value in _identity(file).items())
+
+        # Anatomy has runs and acquisitions of its own; what lies with the DWI has the DWI's.
+        paths = sorted(Path(file.path) for _, file in found if of_run(file)) or sorted(
+            Path(file.path) for _, file in found if file.entities.get("datatype") != "dwi"
+        )
+        if not paths:
+            others = some(sorted(file.filename for _, file in found))
+            raise NoMatchError(f"{key}.filters match files of other runs only: {others}.")
         return _only(paths, f"files for {key}.filters", "Add entities to the filters.")
 
 

@@ -23,7 +23,7 @@ from bids_tractography.dwi import Dwi
 from bids_tractography.errors import DataError, GridError, NoInputError
 from bids_tractography.images import Grid, Image, read_image
 from bids_tractography.resample import resample
-from bids_tractography.tissue.labels import TISSUES, tissues_of_labels
+from bids_tractography.tissue.labels import TISSUES, find_table, tissues_of_labels
 from bids_tractography.tissue.t1w import fractions_of_t1w
 from bids_tractography.tissue_files import TissueFiles
 
@@ -100,6 +100,8 @@ def choose_source(
     ------
     NoInputError
         If the kind asked for is not there, or nothing at all is.
+    NoMatchError
+        If there are several of it.
     """
     there = dict(files.by_kind)
     if from_model:
@@ -109,7 +111,9 @@ def choose_source(
     given = config_files.get(_GIVEN_KEY.get(config.kind, ""))
     if given is not None:
         own_mask = config.kind == "t1w" and given == files.t1w and files.t1w_mask
-        return config.kind, (given, files.t1w_mask) if own_mask and files.t1w_mask else (given,)
+        if own_mask and files.t1w_mask:
+            return config.kind, (given, files.t1w_mask)
+        return config.kind, _with_table(config.kind, (given,))
     if isinstance(config, AutoTissue):
         if not there:
             raise NoInputError(
@@ -117,14 +121,24 @@ def choose_source(
                 "and the model gives no fractions.",
                 "Add a dataset that has one with --derivatives, or use model msmt_csd.",
             )
-        return next(iter(there.items()))
-    if config.kind not in there:
+        kind = next(iter(there))
+    elif config.kind in there:
+        kind = config.kind
+    else:
         raise NoInputError(
             f"tissue.kind {config.kind}: the datasets have no such file of this DWI run.",
             f"There is: {', '.join(there) or 'nothing'}. Add a dataset with --derivatives, name "
             "the file, or set tissue.kind to auto.",
         )
-    return config.kind, there[config.kind]
+    if kind in files.faults:
+        raise files.faults[kind]
+    return kind, _with_table(kind, there[kind])
+
+
+def _with_table(kind: str, paths: tuple[Path, ...]) -> tuple[Path, ...]:
+    """Add the table that says what the labels of a segmentation mean."""
+    table = find_table(paths[0]) if kind == "dseg" else None
+    return (*paths, table) if table else paths
 
 
 _GIVEN_KEY = {"dseg": "tissue.segmentation", "5tt": "tissue.image", "t1w": "tissue.image"}
@@ -190,13 +204,13 @@ def _from_maps(paths: tuple[Path, ...], grid: Grid) -> _Made:
 
 def _from_labels(paths: tuple[Path, ...], grid: Grid) -> _Made:
     image = read_image(paths[0], ndim=3)
-    masks, scheme, table = tissues_of_labels(image, paths[0])
+    masks, scheme, _ = tissues_of_labels(image, paths[0])
     fractions = {
         tissue: resample(Image(mask.astype(np.float32), image.grid), grid, nearest=False)
         for tissue, mask in masks.items()
     }
     record = {"labels": scheme, "resampled": not image.grid.matches(grid)}
-    return _Made(fractions, record, (*paths, *([table] if table else [])))
+    return _Made(fractions, record, paths)
 
 
 def _from_5tt(paths: tuple[Path, ...], grid: Grid) -> _Made:

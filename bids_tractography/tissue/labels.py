@@ -101,6 +101,12 @@ def freesurfer_tissue(label: int) -> str | None:
     return None
 
 
+def find_table(path: Path) -> Path | None:
+    """Find the table that says what the labels of a segmentation mean."""
+    found = _table(path)
+    return found[0] if found else None
+
+
 def _table(path: Path) -> tuple[Path, dict[int, str]] | None:
     """Return the nearest table that names all three tissues, and what it says."""
     beside = path.with_name(path.name.split(".")[0] + ".tsv")
