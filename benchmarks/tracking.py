@@ -130,7 +130,7 @@ def dipy(variant: str, folder: Path, n_seeds: int, threads: int) -> dict[str, fl
     from dipy.tracking import tracker
     from dipy.tracking.stopping_criterion import ActStoppingCriterion, ThresholdStoppingCriterion
 
-    from bids_tractography.reconst.fodf import sh_basis
+    from bids_tractography.reconst.fodf import sh_basis, sh_order_of
     from bids_tractography.tracking.directions import (
         initial_directions,
         interpolate,
@@ -141,7 +141,10 @@ def dipy(variant: str, folder: Path, n_seeds: int, threads: int) -> dict[str, fl
     kind = variant.split()[0].rstrip(",")
     seeds = seeds[:n_seeds]
     started = time.perf_counter()
-    basis, vertices = sh_basis(8, default_sphere.vertices), default_sphere.vertices
+    basis, vertices = (
+        sh_basis(sh_order_of(fod.shape[3]), default_sphere.vertices),
+        default_sphere.vertices,
+    )
     rows, directions = [], []
     for first in range(0, len(seeds), 4096):
         values = interpolate(fod, grid.to_voxels(seeds[first : first + 4096]))[0] @ basis.T
@@ -186,11 +189,11 @@ def cuslines(folder: Path, n_seeds: int) -> dict[str, float]:
     from cuslines.numba.nu_tractography import SeedBatchPropagator
     from dipy.data import default_sphere
 
-    from bids_tractography.reconst.fodf import sh_basis
+    from bids_tractography.reconst.fodf import sh_basis, sh_order_of
 
     fod, stop, seeds, grid = read_problem(folder)
     started = time.perf_counter()
-    basis = sh_basis(8, default_sphere.vertices).astype(np.float32)
+    basis = sh_basis(sh_order_of(fod.shape[3]), default_sphere.vertices).astype(np.float32)
     dense = np.maximum(fod @ basis.T, 0)
     tracker = CPUTracker(
         CPUProbDirectionGetter(), dense, stop, STOP_BELOW, default_sphere.vertices,
