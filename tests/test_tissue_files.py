@@ -1,11 +1,9 @@
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
 
-from bids_tractography.errors import NoMatchError
 from bids_tractography.tissue_files import find_tissue
 
 SHORT = {"ses": "session", "dir": "direction", "acq": "acquisition"}
