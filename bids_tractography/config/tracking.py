@@ -143,7 +143,7 @@ class Tracking(Section):
     algorithm: Algorithm = Probabilistic()
     """The tracker and its parameters."""
     engine: Literal["auto", "cpu", "dipy", "cuda"] = "auto"
-    """What runs the tracker; ``auto``: the first that can do what is asked, ``cpu`` before others."""
+    """What runs the tracker; ``auto``: the first that can, ``cpu`` before others."""
     ngpus: Annotated[int, Field(ge=1, le=64)] | None = None
     """GPUs that the engine cuda uses, all of them when null; it changes nothing but the time."""
     include: tuple[Mask, ...] = ()
