@@ -15,7 +15,7 @@ from bids_tractography.config import Config
 from bids_tractography.config.model import PrecomputedModel
 from bids_tractography.config.tracking import ActStop, CmcStop, ImportTract
 from bids_tractography.inputs import DwiRun
-from bids_tractography.outputs import RunOutputs, sidecar_path, why_stale
+from bids_tractography.outputs import RunOutputs, read_record, sidecar_path, why_stale
 from bids_tractography.provenance import (
     Fingerprint,
     config_hash,
@@ -169,11 +169,14 @@ class Job:
 
     @property
     def former_tractograms(self) -> list[Path]:
-        """Files that an earlier run may have written beside the same sidecar."""
-        written = self.products["tractogram"].paths
-        extensions = ImportTract.extensions
-        stems = [self.outputs.path("tractogram", e, **self._tract) for e in extensions]
-        return [path for path in stems if path not in written]
+        """Files that the sidecar there is about, and this run will not write."""
+        path, *others = self.products["tractogram"].paths
+        try:
+            named = read_record(path)["file_sha256"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return []
+        wanted = {path.name, *(other.name for other in others)}
+        return [path.with_name(name) for name in named if name not in wanted]
 
     @cached_property
     def paths(self) -> dict[str, Path]:

@@ -122,14 +122,14 @@ def process_dwi(job: Job, report: Callable[[Progress], None], track: Tracker = t
 
 def _invalidate(job: Job, stale: Mapping[str, str]) -> None:
     """Take the sidecars of what is made again away: however this run ends, none is untrue."""
+    if "tractogram" in stale:  # other formats of it would stand beside a sidecar of this one
+        for path in job.former_tractograms:
+            path.unlink(missing_ok=True)
     for role, reason in stale.items():
         for path in job.products[role].paths:
             if path.exists():
                 logger.info("%s is made again: %s.", path.name, reason)
                 sidecar_path(path).unlink(missing_ok=True)
-    if "tractogram" in stale:  # other formats of it would stand beside a sidecar of this one
-        for path in job.former_tractograms:
-            path.unlink(missing_ok=True)
 
 
 def _batch_store(job: Job, stale: Mapping[str, str], fingerprint: Fingerprint) -> BatchStore:
