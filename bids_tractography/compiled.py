@@ -124,3 +124,6 @@ kernel = kernel_with(error_model="numpy")
 
 summing_kernel = kernel_with(error_model="numpy", fastmath={"contract", "reassoc", "nsz"})
 """The same, with sums split among the lanes of a vector: in the same way on one machine."""
+
+inlined_kernel = kernel_with(error_model="numpy", forceinline=True)
+"""The same, made part of the code that calls it: for what is small and called at every step."""

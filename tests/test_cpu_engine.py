@@ -10,7 +10,6 @@ import pytest
 from dipy.tracking.stopping_criterion import ActStoppingCriterion, CmcStoppingCriterion
 from dipy.tracking.tracker import pft_tracking
 from fields import (
-    VERTICES,
     X,
     along_x,
     bits,
@@ -34,7 +33,7 @@ from bids_tractography.phantom import ScanGrid, make_phantom, voxelise
 from bids_tractography.reconst.fodf import sh_basis
 from bids_tractography.stopping import ActRule, CmcRule, ThresholdRule
 from bids_tractography.streamlines import Counts, Stop, StreamlineBatch
-from bids_tractography.tracking import kernels, kernels_vertices
+from bids_tractography.tracking import cpu, kernels, kernels_vertices
 from bids_tractography.tracking.cpu import CPU, CpuEngine
 from bids_tractography.tracking.dipy import DIPY
 
@@ -84,7 +83,7 @@ def counter_of(label: Any) -> tuple[int, ...]:
 
 
 @njit
-def draw_many(field, corners, total, last, n, summed):  # type: ignore[no-untyped-def]
+def draw_many(field, corners, last, n, summed):  # type: ignore[no-untyped-def]
     """Draw a direction for each of n seeds."""
     drawn = np.empty(n, np.int64)
     for seed in range(n):
@@ -93,8 +92,9 @@ def draw_many(field, corners, total, last, n, summed):  # type: ignore[no-untype
         if summed:
             drawn[seed] = kernels_vertices.draw_from_sum(field, corners, last, stream, turn, turn)
         else:
+            kernels.fill_words(stream, turn - 2, 1, turn, 0, corners.words)
             drawn[seed] = kernels_vertices.draw_vertex(
-                field, corners, total, last, stream, turn, turn
+                field, corners, last, stream, turn, turn, np.int64(2)
             )
     return drawn
 
@@ -108,13 +108,39 @@ def test_no_two_draws_share_their_random_numbers(one: Any, place: int, other: An
     assert all(0 <= word < 2**32 for word in counter_of(one))
 
 
-def corners_of(engine: CpuEngine, point: Any) -> tuple[Any, float, Any]:
-    """Look at a point in voxels; return the corners, their weight and what keeps them alive."""
-    start, share = np.zeros(8, np.int64), np.zeros(16, np.float32)
-    values, peaks = np.zeros(engine._field.n_axes, np.float32), np.zeros(500, np.int64)
-    corners = kernels.Corners(*(int(a.ctypes.data) for a in (start, share, values, peaks)))
-    total, _, _ = kernels.look(engine._field, *(float(p) for p in point), corners)
-    return corners, total, (start, share, values, peaks)
+@njit
+def words_both_ways(seed, turn, more_turns, particle, more_particles, out):  # type: ignore[no-untyped-def]
+    """Make words of eight draws, two attempts each, at once and one by one."""
+    stream = kernels.make_stream(7, seed, 1, 1)
+    kernels.fill_words(stream, turn, more_turns, particle, more_particles, out.ctypes.data)
+    single = np.empty_like(out)
+    for draw in range(8):
+        for attempt in range(2):
+            single[:, draw, attempt] = kernels.random_words(
+                stream, kernels.DIRECTION, turn + draw * more_turns,
+                particle + draw * more_particles, attempt,
+            )  # fmt: skip
+    return single
+
+
+@settings(deadline=None)
+@given(
+    turn=st.integers(0, 2**31), more_turns=st.integers(0, 1),
+    particle=st.integers(0, 1000), more_particles=st.integers(0, 1), seed=st.integers(0, 2**56 - 1),
+)  # fmt: skip
+def test_random_words_made_at_once_are_those_made_one_by_one(
+    turn: int, more_turns: int, particle: int, more_particles: int, seed: int
+) -> None:
+    out = np.empty((4, 8, 2), np.uint32)
+    single = words_both_ways(seed, turn, more_turns, particle, more_particles, out)
+    assert (out == single).all()
+
+
+def corners_of(engine: CpuEngine, point: Any) -> tuple[Any, Any]:
+    """Look at a point in voxels; return the corners and what keeps them alive."""
+    room = cpu._make_room(engine._field, engine._plan, engine._algorithm, None)
+    kernels.look(engine._field, *(float(p) for p in point), room.corners)
+    return room.corners, room
 
 
 @pytest.mark.parametrize("pmf_threshold", [0.0, 0.1, 0.5])
@@ -129,19 +155,20 @@ def test_directions_are_drawn_as_the_interpolated_fodf_says(
     algorithm = {"kind": "prob", "max_angle_deg": 35, "pmf_threshold": pmf_threshold}
     engine = build(grid, coefficients, algorithm=algorithm)
     assert isinstance(engine, CpuEngine)
-    amplitudes = np.maximum(np.float32(coefficients) @ sh_basis(8, VERTICES).T, 0)
+    axes = cpu._order_sphere().axes
+    amplitudes = np.maximum(np.float32(coefficients) @ sh_basis(8, axes).T, 0)
     weights = [np.prod([p if c else 1 - p for p, c in zip(point, corner, strict=True)])
                for corner in np.ndindex(2, 2, 2)]  # fmt: skip
     fodf = np.tensordot(weights, amplitudes.reshape(8, -1), 1)
-    axis = int(np.abs(VERTICES @ X).argmax())
-    cosine = VERTICES @ VERTICES[axis]
+    axis = int(np.abs(axes @ X).argmax())
+    cosine = axes @ axes[axis]
     usable = np.abs(cosine) >= np.cos(np.deg2rad(35))
     expected = fodf * usable * (fodf >= pmf_threshold * fodf.max())
-    corners, total, _alive = corners_of(engine, point)
+    corners, _alive = corners_of(engine, point)
     n = 20_000
-    drawn = draw_many(engine._field, corners, total, 2 * axis + 1, n, summed)
+    drawn = draw_many(engine._field, corners, 2 * axis + 1, n, summed)
     assert ((cosine[drawn >> 1] * np.where(drawn & 1, -1, 1)) < 0).all()  # ahead of -axis
-    counts = np.bincount(drawn >> 1, minlength=len(VERTICES))
+    counts = np.bincount(drawn >> 1, minlength=len(axes))
     assert (counts[expected == 0] == 0).all()
     expected = expected[expected > 0] * n / expected.sum()
     counts = counts[np.flatnonzero(fodf * usable * (fodf >= pmf_threshold * fodf.max()))]
@@ -156,10 +183,10 @@ def test_a_draw_that_finds_no_direction_in_the_cone_says_so() -> None:
     grid = cube(2)
     engine = build(grid, everywhere(grid, X), algorithm={"kind": "prob", "max_angle_deg": 20})
     assert isinstance(engine, CpuEngine)
-    corners, total, _alive = corners_of(engine, (0.5, 0.5, 0.5))
-    across = int(np.abs(VERTICES @ X).argmin())
+    corners, _alive = corners_of(engine, (0.5, 0.5, 0.5))
+    across = int(np.abs(cpu._order_sphere().axes @ X).argmin())
     for summed in (False, True):
-        drawn = draw_many(engine._field, corners, total, 2 * across, 50, summed)
+        drawn = draw_many(engine._field, corners, 2 * across, 50, summed)
         assert (drawn == -1).all()
 
 

@@ -33,6 +33,7 @@ from bids_tractography.tracking import (
     kernels_curves,
     kernels_particles,
     kernels_tracks,
+    kernels_vectors,
 )
 from bids_tractography.tracking.base import EngineKind, TrackingProblem
 from bids_tractography.tracking.directions import (
@@ -44,6 +45,7 @@ from bids_tractography.tracking.directions import (
 _CHUNK = 256  # seeds that a thread takes at a time
 _ROWS = 4096  # rows that a thread makes at a time
 _TOLERANCE = 1e-9
+_ABOUT_DEG = 25  # about an axis: makes for the fewest blocks in a cone of 30 degrees
 _NEAREST = 128  # cells along the side of a cube over which the nearest axis is tabulated
 _ALGORITHMS = {
     "prob": kernels_tracks.PROB,
@@ -82,13 +84,14 @@ class CpuEngine:
         self._algorithm = problem.tracking.algorithm
         self._grid = problem.fodf.grid
         self._n_threads = n_threads
-        rows = _make_rows(problem.fodf, default_sphere.vertices, n_threads)
-        self._field, self._alive = _make_field(problem, rows)
+        sphere = _order_sphere()
+        rows = _make_rows(problem.fodf, sphere.axes, n_threads)
+        self._field, self._alive = _make_field(problem, rows, sphere.axes)
         self._plan, alive = _make_plan(problem)
         self._alive += alive
-        self._peaks, alive = _make_peaks()
+        self._peaks, alive = _make_peaks(sphere)
         self._alive += alive
-        self._curves, alive = _make_curves(problem, rows, self._peaks)
+        self._curves, alive = _make_curves(problem, rows, sphere.axes, self._peaks)
         self._alive += alive
 
     def track(self, seeds: SeedBatch) -> StreamlineBatch:
@@ -219,7 +222,6 @@ def _make_room(
             node=make(np.int64, 2, count),
             stop=make(np.int64, 2, count),
             weight=make(np.float64, count),
-            total=make(np.float64, 2, count),
             start=make(np.int64, 2, count, 8),
             share=make(np.float32, 2, count, 16),
             corner=make(np.int64, 2, count),
@@ -229,7 +231,9 @@ def _make_room(
     corners = kernels.Corners(
         start=make(np.int64, 8),
         share=make(np.float32, 16),
-        values=make(np.float32, field.n_axes),
+        values=make(np.int32, 2, field.width),
+        sums=make(np.int32, kernels_vectors.BLOCK),
+        words=make(np.uint32, 4, kernels.DRAWS, kernels.ATTEMPTS),
         peaks=make(np.int64, field.n_axes),
     )
     one, other = (
@@ -259,10 +263,43 @@ def _make_plan(
     return plan, [is_dead, to_mm]
 
 
-def _make_peaks() -> tuple[kernels.Peaks, list[NDArray[np.generic]]]:
-    axes = default_sphere.vertices
-    neighbours = neighbour_table(default_sphere.edges, len(axes)).astype(np.int32)
-    near = np.abs(axes @ axes.T) > np.cos(np.deg2rad(SEPARATION_DEG))
+@dataclass(frozen=True, eq=False)
+class _Sphere:
+    """Axes of a sphere in blocks of neighbours.
+
+    Parameters
+    ----------
+    axes : ndarray, shape (V, 3)
+    edges : ndarray of int, shape (E, 2)
+    """
+
+    axes: NDArray[np.float64]
+    edges: NDArray[np.intp]
+
+
+def _order_sphere() -> _Sphere:
+    """Put DIPY's sphere into an order in which a cone has axes in few blocks.
+
+    A block is the axis that has the fewest axes left about it, and the nearest of these.
+    """
+    axes = np.asarray(default_sphere.vertices)
+    # Rounded, because the sphere is symmetric: ties are to be the same everywhere.
+    cosine = np.abs(np.einsum("ai,bi->ab", axes, axes)).round(9)
+    near = cosine >= np.cos(np.deg2rad(_ABOUT_DEG))
+    left, order = np.ones(len(axes), bool), np.empty(0, np.intp)
+    while left.any():
+        alone = np.where(left, (near & left).sum(axis=1), len(axes) + 1).argmin()
+        block = np.where(left, -cosine[alone], 2).argsort(kind="stable")
+        block = block[: min(kernels_vectors.BLOCK, left.sum())]
+        order, left[block] = np.append(order, block), False
+    return _Sphere(np.ascontiguousarray(axes[order]), order.argsort()[default_sphere.edges])
+
+
+def _make_peaks(sphere: _Sphere) -> tuple[kernels.Peaks, list[NDArray[np.generic]]]:
+    neighbours = neighbour_table(sphere.edges, len(sphere.axes)).astype(np.int32)
+    near = np.abs(np.einsum("ai,bi->ab", sphere.axes, sphere.axes)) > np.cos(
+        np.deg2rad(SEPARATION_DEG)
+    )
     peaks = kernels.Peaks(
         neighbours=_address(neighbours),
         n_neighbours=neighbours.shape[1],
@@ -273,15 +310,13 @@ def _make_peaks() -> tuple[kernels.Peaks, list[NDArray[np.generic]]]:
 
 
 def _make_curves(
-    problem: TrackingProblem, rows: _Rows, criteria: kernels.Peaks
+    problem: TrackingProblem, rows: _Rows, axes: NDArray[np.float64], criteria: kernels.Peaks
 ) -> tuple[kernels_curves.Curves | None, list[NDArray[np.generic]]]:
     algorithm = problem.tracking.algorithm
-    axes = np.ascontiguousarray(default_sphere.vertices)
     to_voxels = np.ascontiguousarray(np.linalg.inv(problem.fodf.grid.affine[:3, :3]))
     nothing = np.zeros(1, np.uint16)
     curves = kernels_curves.Curves(
         kind=kernels_curves.EUDX,
-        axes=_address(axes),
         to_voxels=_address(to_voxels),
         step_mm=algorithm.step_size_mm,
         first=0,
@@ -300,9 +335,9 @@ def _make_curves(
     )
     match algorithm:
         case EuDx():
-            peaks = _peaks_of_rows(rows, criteria, algorithm.peak_threshold)
+            peaks = _peaks_of_rows(rows, len(axes), criteria, algorithm.peak_threshold)
             curves = curves._replace(peaks=_address(peaks), least_weight=algorithm.least_weight)
-            return curves, [axes, to_voxels, nothing, peaks]
+            return curves, [to_voxels, nothing, peaks]
         case ParallelTransport():
             nearest = _nearest_axes(axes)
             curves = curves._replace(
@@ -315,20 +350,19 @@ def _make_curves(
                 nearest=_address(nearest),
                 n_nearest=nearest.shape[1],
             )
-            return curves, [axes, to_voxels, nothing, nearest]
+            return curves, [to_voxels, nothing, nearest]
     return None, []
 
 
-def _peaks_of_rows(rows: _Rows, criteria: kernels.Peaks, threshold: float) -> NDArray[np.uint16]:
+def _peaks_of_rows(
+    rows: _Rows, n_axes: int, criteria: kernels.Peaks, threshold: float
+) -> NDArray[np.uint16]:
     """Find the peaks of each voxel that are above a share of the largest of all."""
     peaks = np.empty((len(rows.values), kernels_curves.PEAKS), np.uint16)
-    values, scratch = (
-        np.empty(rows.values.shape[1], np.float32),
-        np.empty(rows.values.shape[1], np.int64),
-    )
+    values, scratch = np.empty(n_axes, np.int32), np.empty(n_axes, np.int64)
     largest = float(rows.unit.max()) * kernels.LARGEST
     kernels_curves.fill_peaks(
-        rows.values, rows.unit, criteria, threshold * largest, _address(values),
+        rows.values[:, :n_axes], rows.unit, criteria, threshold * largest, _address(values),
         _address(scratch), peaks,
     )  # fmt: skip
     return peaks
@@ -346,16 +380,18 @@ def _nearest_axes(axes: NDArray[np.float64]) -> NDArray[np.uint16]:
 
 
 def _make_field(
-    problem: TrackingProblem, rows: _Rows
+    problem: TrackingProblem, rows: _Rows, axes: NDArray[np.float64]
 ) -> tuple[kernels.Field, list[NDArray[np.generic]]]:
     algorithm, grid = problem.tracking.algorithm, problem.fodf.grid
-    axes = default_sphere.vertices
     first, second = _rule_maps(problem.stopping)
     cells = np.empty((*(n + 2 for n in grid.shape), 4), np.float32)
-    cells.view(np.int32)[..., 0] = np.pad(rows.of_voxel, 1, mode="edge")
+    lines = rows.values.shape[1] // kernels_vectors.LINE
+    cells.view(np.int32)[..., 0] = np.pad(rows.of_voxel * lines, 1, mode="edge")
     for place, volume in ((1, rows.unit[rows.of_voxel]), (2, first), (3, second)):
         cells[..., place] = np.pad(volume, 1, mode="edge")
-    start, cone = _cones(axes, algorithm.max_angle_deg)
+    least_cosine = float(np.cos(np.deg2rad(algorithm.max_angle_deg))) - _TOLERANCE
+    cone_start, cone = _cones(axes, least_cosine)
+    block_start, blocks, members = _blocks_of_cones(axes, least_cosine)
     steps = _steps(axes, grid, algorithm.step_size_mm)
     nx, ny, nz = grid.shape
     field = kernels.Field(
@@ -364,16 +400,22 @@ def _make_field(
         nz=nz,
         cells=_address(cells),
         n_axes=len(axes),
+        axes=_address(axes),
+        width=rows.values.shape[1],
         rows=_address(rows.values),
-        cone_start=_address(start),
+        cone_start=_address(cone_start),
         cone=_address(cone),
+        block_start=_address(block_start),
+        blocks=_address(blocks),
+        members=_address(members),
         steps=_address(steps),
+        least_cosine=least_cosine,
         pmf_threshold=getattr(algorithm, "pmf_threshold", 0.0),
         rule=_RULES[type(problem.stopping)],
         rule_threshold=getattr(problem.stopping, "threshold", 0.0),
         rule_power=algorithm.step_size_mm / float(grid.voxel_size_mm.mean()),
     )
-    return field, [cells, rows.values, start, cone, steps]
+    return field, [cells, axes, rows.values, cone_start, cone, block_start, blocks, members, steps]
 
 
 @dataclass(frozen=True, eq=False)
@@ -386,7 +428,8 @@ class _Rows:
         Row of each voxel, 0 where it has none.
     unit : ndarray of float32, shape (R,)
         Amplitude of 1 in each row.
-    values : ndarray of uint16, shape (R, V)
+    values : ndarray of uint16, shape (R, V or more)
+        Zero beyond the axes; each row begins with a line of the cache.
     """
 
     of_voxel: NDArray[np.int32]
@@ -399,7 +442,7 @@ def _make_rows(fodf: Fodf, axes: NDArray[np.float64], n_threads: int) -> _Rows:
     shape = fodf.grid.shape
     coefficients = np.ascontiguousarray(fodf.coefficients).reshape(-1, fodf.coefficients.shape[3])
     voxels = np.flatnonzero(coefficients.any(axis=1))
-    values = np.zeros((len(voxels) + 1, len(axes)), np.uint16)
+    values = _zeros_in_lines(len(voxels) + 1, len(axes))
     unit = np.zeros(len(voxels) + 1, np.float32)
     basis = np.ascontiguousarray(sh_basis(fodf.sh_order, axes).T)
 
@@ -414,18 +457,37 @@ def _make_rows(fodf: Fodf, axes: NDArray[np.float64], n_threads: int) -> _Rows:
     return _Rows(of_voxel.reshape(shape), unit, values)
 
 
+def _zeros_in_lines(n_rows: int, n_columns: int) -> NDArray[np.uint16]:
+    """Make an array with whole lines of the cache for every row."""
+    line = kernels_vectors.LINE
+    width = -(-n_columns // line) * line
+    memory = np.zeros(n_rows * width + line, np.uint16)
+    first = -memory.ctypes.data // 2 % line
+    return memory[first : first + n_rows * width].reshape(n_rows, width)
+
+
 def _cones(
-    axes: NDArray[np.float64], max_angle_deg: float
+    axes: NDArray[np.float64], least_cosine: float
 ) -> tuple[NDArray[np.int32], NDArray[np.uint16]]:
-    """List for each axis the vertices (2 x axis + sign) within an angle of it, nearest first."""
+    """List for each axis the vertices (2 x axis + sign) within an angle of it."""
     cosine = np.einsum("ai,bi->ab", axes, axes)
-    near = np.abs(cosine) >= np.cos(np.deg2rad(max_angle_deg)) - _TOLERANCE
-    start = np.concatenate([[0], np.cumsum(near.sum(axis=1))])
-    from_axis, to_axis = np.nonzero(near)
-    order = np.lexsort((-np.abs(cosine[from_axis, to_axis]), from_axis))
-    to_axis = to_axis[order]
-    cone = 2 * to_axis + (cosine[from_axis, to_axis] < 0)
-    return start.astype(np.int32), cone.astype(np.uint16)
+    from_axis, to_axis = np.nonzero(np.abs(cosine) >= least_cosine)
+    start = np.searchsorted(from_axis, np.arange(len(axes) + 1))
+    vertices = 2 * to_axis + (cosine[from_axis, to_axis] < 0)
+    return start.astype(np.int32), vertices.astype(np.uint16)
+
+
+def _blocks_of_cones(
+    axes: NDArray[np.float64], least_cosine: float
+) -> tuple[NDArray[np.int32], NDArray[np.uint16], NDArray[np.uint16]]:
+    """List for each axis the blocks with axes in its cone, and which; then the whole sphere."""
+    cosine = np.abs(np.einsum("ai,bi->ab", axes, axes))
+    near = np.vstack([cosine >= least_cosine, np.ones(len(axes), bool)])
+    near = np.pad(near, ((0, 0), (0, -len(axes) % kernels_vectors.BLOCK)))
+    bits = near.reshape(len(near), -1, kernels_vectors.BLOCK) @ (1 << np.arange(16))
+    cone, blocks = np.nonzero(bits)
+    start = np.searchsorted(cone, np.arange(len(near) + 1))
+    return start.astype(np.int32), blocks.astype(np.uint16), bits[cone, blocks].astype(np.uint16)
 
 
 def _steps(axes: NDArray[np.float64], grid: Grid, step_mm: float) -> NDArray[np.float64]:

@@ -20,6 +20,7 @@ from bids_tractography.tracking.kernels import (
     doubles,
     find_peaks,
     floats,
+    ints,
     is_inside,
     longs,
     look,
@@ -41,8 +42,6 @@ class Curves(NamedTuple):
     Parameters
     ----------
     kind : int
-    axes : float64, shape (n_axes, 3)
-        Unit vectors, RAS+.
     to_voxels : float64, shape (3, 3)
         Of displacements in mm.
     step_mm : float
@@ -65,7 +64,6 @@ class Curves(NamedTuple):
     """
 
     kind: int
-    axes: int
     to_voxels: int
     step_mm: float
     first: int
@@ -94,11 +92,11 @@ def fill_peaks(rows, unit, criteria, least, values, scratch, peaks):
     criteria : Peaks
     least : float
         Amplitude that counts.
-    values, scratch : address of float32 and int64, shape (V,)
+    values, scratch : address of int32 and int64, shape (V,)
     peaks : ndarray of uint16, shape (n, 5)
         Written: axes, the largest first, then NO_PEAK.
     """
-    room = floats(values)
+    room = ints(values)
     found_at = longs(scratch)
     for n in range(len(rows)):
         for axis in range(rows.shape[1]):
@@ -132,14 +130,14 @@ def _next_direction(field, curves, corners, place, direction):
         Whether any of the voxels has a peak.
     direction : tuple of float
     """
-    start, axes, peaks = longs(corners.start), doubles(curves.axes), shorts(curves.peaks)
+    start, axes, peaks = longs(corners.start), doubles(field.axes), shorts(curves.peaks)
     x, y, z = place
     dx, dy, dz = x - np.floor(x), y - np.floor(y), z - np.floor(z)
     tx, ty, tz = direction
     sum_x, sum_y, sum_z, sum_ = 0.0, 0.0, 0.0, 0.0
     anywhere = False
     for corner in range(8):
-        row = start[corner] // field.n_axes
+        row = start[corner] // field.width
         weight = (
             (dx if corner & 4 else 1 - dx)
             * (dy if corner & 2 else 1 - dy)
@@ -189,9 +187,9 @@ def _support(field, curves, corners, place, axis):
     x, y, z = place
     if not is_inside(field, x, y, z):
         return 0.0
-    total, _, _ = look(field, x, y, z, corners)
+    look(field, x, y, z, corners)
     value = np.float64(amplitude(field, corners, axis))
-    return value if value > field.pmf_threshold * LARGEST * total else 0.0
+    return value if value > field.pmf_threshold * LARGEST * floats(corners.share)[15] else 0.0
 
 
 @kernel
@@ -339,7 +337,7 @@ def track_curve(field, plan, curves, corners, seed, direction, stream, n_before,
         x, y, z = x + dx, y + dy, z + dz
         if not is_inside(field, x, y, z):
             return n, np.int64(IMAGE_BORDER)
-        _, one, other = look(field, x, y, z, corners)
+        one, other = look(field, x, y, z, corners)
         stop = ask_rule(field, one, other, stream, n, alone)
         if stop != GO_ON:
             return n, np.int64(stop)

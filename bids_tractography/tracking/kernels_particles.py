@@ -8,6 +8,7 @@ import numpy as np
 
 from bids_tractography.compiled import kernel
 from bids_tractography.tracking.kernels import (
+    DRAWS,
     FLUID,
     GO_ON,
     IMAGE_BORDER,
@@ -16,6 +17,7 @@ from bids_tractography.tracking.kernels import (
     Corners,
     ask_rule,
     doubles,
+    fill_words,
     is_inside,
     longs,
     look,
@@ -48,8 +50,6 @@ class Particles(NamedTuple):
         Of each particle: its last node, and why it went no further. The second half of these
         is for drawing anew.
     weight : float64, shape (number,)
-    total : float64, shape (2, number)
-        Sum of the shares of the corners below.
     start : int64, shape (2, number, 8)
     share : float32, shape (2, number, 16)
         Corners of each particle, before and after a step.
@@ -67,7 +67,6 @@ class Particles(NamedTuple):
     node: int
     stop: int
     weight: int
-    total: int
     start: int
     share: int
     corner: int
@@ -77,7 +76,12 @@ class Particles(NamedTuple):
 def _corners_of(particles, corners, side, particle):
     place = side * particles.number + particle
     return Corners(
-        particles.start + 64 * place, particles.share + 64 * place, corners.values, corners.peaks
+        particles.start + 64 * place,
+        particles.share + 64 * place,
+        corners.values,
+        corners.sums,
+        corners.words,
+        corners.peaks,
     )
 
 
@@ -88,11 +92,11 @@ def _move(field, particles, corners, stream, turn, p, side, new):
         doubles(particles.point), longs(particles.vertex), longs(particles.before)
     )  # fmt: skip
     node, stop, corner = longs(particles.node), longs(particles.stop), longs(particles.corner)
-    weight, total = doubles(particles.weight), doubles(particles.total)
-    count, here = particles.number, node[p]
+    weight = doubles(particles.weight)
+    here = node[p]
     vertex = draw_vertex(
         field, _corners_of(particles, corners, side, corner[p]),
-        np.float32(total[side * count + corner[p]]), vertices[here], stream, turn, p + 1,
+        vertices[here], stream, turn, p + 1, p % DRAWS,
     )  # fmt: skip
     if vertex < 0:
         stop[p], weight[p] = NO_DIRECTION, 0.0
@@ -105,8 +109,7 @@ def _move(field, particles, corners, stream, turn, p, side, new):
         stop[p] = IMAGE_BORDER
         return
     there = 1 - side
-    sum_, include, exclude = look(field, x, y, z, _corners_of(particles, corners, there, p))
-    total[there * count + p] = sum_
+    include, exclude = look(field, x, y, z, _corners_of(particles, corners, there, p))
     weight[p] *= 1.0 - exclude if exclude < 1.0 - _ROUNDING else 0.0
     verdict = ask_rule(field, include, exclude, stream, turn, p + 1)
     if verdict == FLUID and weight[p] > 0:
@@ -171,17 +174,17 @@ def run_particles(field, particles, corners, place, vertex, n_steps, stream, tur
     """
     point, vertices = doubles(particles.point), longs(particles.vertex)
     node, stop, corner = longs(particles.node), longs(particles.stop), longs(particles.corner)
-    weight, total = doubles(particles.weight), doubles(particles.total)
+    weight = doubles(particles.weight)
     count = particles.number
     point[0], point[1], point[2] = place
     vertices[0] = vertex
-    total[0], _, _ = look(
-        field, point[0], point[1], point[2], _corners_of(particles, corners, 0, 0)
-    )
+    look(field, point[0], point[1], point[2], _corners_of(particles, corners, 0, 0))
     for p in range(count):
         node[p], stop[p], corner[p], weight[p] = 0, GO_ON, 0, 1.0 / count
     for step in range(n_steps):
         for p in range(count):
+            if p % DRAWS == 0:
+                fill_words(stream, turn + step, 0, p + 1, 1, corners.words)
             if stop[p] == GO_ON:
                 new = 1 + step * count + p
                 _move(field, particles, corners, stream, turn + step, p, step & 1, new)

@@ -8,6 +8,7 @@ import numpy as np
 
 from bids_tractography.compiled import kernel
 from bids_tractography.tracking.kernels import (
+    DRAWS,
     FLUID,
     GO_ON,
     IMAGE_BORDER,
@@ -16,6 +17,7 @@ from bids_tractography.tracking.kernels import (
     doubles,
     enlarge,
     fill_amplitudes,
+    fill_words,
     find_peaks,
     is_inside,
     longs,
@@ -106,18 +108,21 @@ def track_half(field, plan, criteria, particles, corners, seed, vertex, stream, 
     """
     steps, points, vertices = doubles(field.steps), doubles(half.points), longs(half.vertices)
     x, y, z = seed
-    total, _, _ = look(field, x, y, z, corners)
+    look(field, x, y, z, corners)
     # Not constants but numbers, so that one version of each function is compiled.
     n, alone, turn, trials = np.int64(0), np.int64(0), np.int64(0), np.int64(0)
-    last, first_vertex = vertex, vertex
+    last, first_vertex, words_from = vertex, vertex, np.int64(-DRAWS)
     while True:
         stop = np.int64(GO_ON)
         if plan.algorithm == DET:
-            vertex = largest_vertex(field, corners, total, last)
+            vertex = largest_vertex(field, corners, last)
         elif plan.algorithm == CLOSEST_PEAK:
             vertex = closest_peak(field, corners, criteria, last)
         else:
-            vertex = draw_vertex(field, corners, total, last, stream, turn, alone)
+            if not words_from <= turn < words_from + DRAWS:
+                words_from = turn
+                fill_words(stream, turn, 1, alone, 0, corners.words)
+            vertex = draw_vertex(field, corners, last, stream, turn, alone, turn - words_from)
         if vertex < 0:
             stop = why_no_direction(field, corners)
         else:
@@ -126,7 +131,7 @@ def track_half(field, plan, criteria, particles, corners, seed, vertex, stream, 
             z += steps[np.uint64(3 * vertex + 2)]
             if not is_inside(field, x, y, z):
                 return n, np.int64(IMAGE_BORDER)
-            total, one, other = look(field, x, y, z, corners)
+            one, other = look(field, x, y, z, corners)
             stop = ask_rule(field, one, other, stream, turn, alone)
         turn += 1
         if stop == GO_ON:
@@ -153,6 +158,7 @@ def track_half(field, plan, criteria, particles, corners, seed, vertex, stream, 
                     field, particles, corners, place, last, n_steps, stream, turn
                 )
                 turn += n_steps
+                words_from = np.int64(-DRAWS)
                 if node >= 0:
                     n = follow(particles, node, out, n_before, plan.max_points, half)
                     if n < 0:
@@ -165,7 +171,7 @@ def track_half(field, plan, criteria, particles, corners, seed, vertex, stream, 
                     else:
                         x, y, z = seed
                         last = first_vertex
-                    total, _, _ = look(field, x, y, z, corners)
+                    look(field, x, y, z, corners)
                     continue
         return n, stop
 
@@ -282,7 +288,7 @@ def track_seeds(field, plan, criteria, particles, curves, corners, halves, posit
                         one + n_ahead, behind,
                     )  # fmt: skip
             else:
-                axes, first = doubles(curves.axes), doubles(curves.first)
+                axes, first = doubles(field.axes), doubles(curves.first)
                 axis = 3 * (vertex >> 1)
                 n_ahead, stop_ahead = track_curve(
                     field, plan, curves, corners, seed,

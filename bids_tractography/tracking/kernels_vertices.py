@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from bids_tractography.compiled import kernel
+from bids_tractography.compiled import inlined_kernel, kernel
 from bids_tractography.tracking.kernels import (
+    ATTEMPTS,
     DIRECTION,
+    DRAWS,
     LARGEST,
     LAST_ATTEMPT,
     amplitude,
+    doubles,
     fill_amplitudes,
+    fill_cone,
     find_peaks,
     floats,
     ints,
@@ -18,13 +22,80 @@ from bids_tractography.tracking.kernels import (
     random_words,
     shorts,
     uniform,
+    words_at,
+)
+from bids_tractography.tracking.kernels_vectors import (
+    BLOCK,
+    UNIT,
+    count_reached,
+    find_in_blocks,
+    sum_lanes,
 )
 
+_ALL = np.uint64(DRAWS * ATTEMPTS)
 _ATTEMPTS = 8  # blocks of random numbers, two draws each, before the whole cone is summed
 
 
+@inlined_kernel
+def _cosine(field, axis, other):
+    """Return the cosine of the angle between two axes."""
+    axes = doubles(field.axes)
+    a, b = np.uint64(3 * axis), np.uint64(3 * other)
+    one, two = np.uint64(1), np.uint64(2)
+    return axes[a] * axes[b] + axes[a + one] * axes[b + one] + axes[a + two] * axes[b + two]
+
+
+@inlined_kernel
+def _vertex_near(field, axis, last):
+    """Return the one of an axis's two vertices that is nearer to a vertex."""
+    return 2 * axis + ((_cosine(field, axis, last >> 1) < 0) ^ (last & 1))
+
+
+@inlined_kernel
+def _axis_at(field, first, place):
+    """Return the axis at a place of a cone whose blocks begin at ``first``."""
+    blocks = shorts(field.blocks)
+    return np.int64(blocks[first + place // BLOCK]) * BLOCK + place % BLOCK
+
+
 @kernel
-def _propose(rows, start, share, cone, first, size, scale, high, low):
+def largest_anywhere(field, corners):
+    """Return the largest amplitude along any axis, in the units of `fill_cone`."""
+    other_room = corners.values + 4 * field.width
+    return fill_cone(field, corners, field.n_axes, other_room)[0]
+
+
+@kernel
+def _threshold(field, corners):
+    """Return the least amplitude that counts."""
+    unit = np.float32(LARGEST) * floats(corners.share)[15] / np.float32(UNIT)
+    return np.float32(field.pmf_threshold) * (unit * largest_anywhere(field, corners))
+
+
+@kernel
+def _draw_place(corners, number, least, share):
+    """Draw a place in a cone by its amplitude, or -1; ``share`` is uniform in [0, 1)."""
+    values, sums = ints(corners.values), ints(corners.sums)
+    # Zeros are never drawn: they widen no interval.
+    least = np.int32(np.ceil(least))
+    sum_lanes(corners.values, number, least, corners.sums)
+    left = np.int32(share * sums[BLOCK - 1])
+    lane = 0
+    for n in range(BLOCK - 1):
+        lane += sums[n] <= left
+    if lane > 0:
+        left -= sums[lane - 1]
+    for place in range(lane, BLOCK * number, BLOCK):
+        value = values[np.uint64(place)]
+        if value >= least:
+            left -= value
+            if left < 0:
+                return place
+    return -1
+
+
+@inlined_kernel
+def _propose(rows, start, share, limits, cone, first, size, scale, high, low):
     """Draw a corner and a vertex of the cone by 24 bits each; 16 are left for accepting them.
 
     Returns
@@ -35,9 +106,7 @@ def _propose(rows, start, share, cone, first, size, scale, high, low):
         What that contributes to the interpolated amplitude.
     """
     where = np.float32(high >> np.uint64(8)) * scale
-    corner = np.int64(0)
-    for c in range(8, 15):
-        corner += where >= share[c]
+    corner = min(count_reached(limits, where), np.int64(7))
     bits = ((high & np.uint64(0xFF)) << np.uint64(16)) | (low >> np.uint64(16))
     chosen = (np.int64(bits) * size) >> 24
     vertex = np.int64(cone[np.uint64(first + chosen)])
@@ -45,100 +114,88 @@ def _propose(rows, start, share, cone, first, size, scale, high, low):
     return vertex, value, share[corner] * np.float32(value)
 
 
-@kernel
-def draw_vertex(field, corners, total, last, stream, turn, particle):
+@inlined_kernel
+def draw_vertex(field, corners, last, stream, turn, particle, draw):
     """Draw a vertex of the cone with the probability of its interpolated amplitude, or -1.
 
     A corner is proposed by its weight times its maximum, a vertex uniformly, and the pair
     accepted by the corner's amplitude over its maximum: summed over corners that is the
-    interpolated amplitude, at the price of one number loaded. Amplitudes under the threshold
-    are drawn and rejected. After enough failures the cone is summed.
+    interpolated amplitude, at the price of one number loaded. After enough failures the cone is
+    summed. Amplitudes under the threshold are drawn and rejected. It is a share of the largest
+    along any axis, which is no more than the interpolated maximum: only what is below that
+    share has to be looked at.
+
+    ``draw`` tells which of the words in ``corners.words`` are those of this turn and particle.
     """
+    rows, start, share = shorts(field.rows), longs(corners.start), floats(corners.share)
+    total = share[15]
     if total <= 0:
         return -1
-    rows, start, share = shorts(field.rows), longs(corners.start), floats(corners.share)
     cone, cone_start = shorts(field.cone), ints(field.cone_start)
-    flip = last & 1
-    first = np.int64(cone_start[last >> 1])
-    size = np.int64(cone_start[(last >> 1) + 1]) - first
-    scale = total * np.float32(2.0**-24)
-    # The interpolated maximum is no less than the maximum of what is interpolated: above its
-    # share an amplitude counts for sure, and only below it the other has to be known.
-    threshold = np.float32(field.pmf_threshold)
-    enough, least = threshold * LARGEST * total, np.float32(-1)
-    # Nor is it less than what the corner with the largest share has.
-    greatest = np.float32(0)
-    for c in range(8):
-        greatest = max(greatest, share[c])
-    too_little = threshold * LARGEST * greatest
+    axis, flip = last >> 1, last & 1
+    first = np.int64(cone_start[axis])
+    size = np.int64(cone_start[axis + 1]) - first
+    scale, limits = total * np.float32(2.0**-24), corners.share + 32
+    enough, least = np.float32(field.pmf_threshold) * LARGEST * total, np.float32(-1)
+    words = words_at(corners.words)
     for attempt in range(_ATTEMPTS):
-        w0, w1, w2, w3 = random_words(stream, DIRECTION, turn, particle, attempt)
+        if attempt < ATTEMPTS:
+            at = np.uint64(ATTEMPTS * draw + attempt)
+            w0, w1, w2, w3 = (
+                np.uint64(words[at]),
+                np.uint64(words[at + _ALL]),
+                np.uint64(words[at + _ALL + _ALL]),
+                np.uint64(words[at + _ALL + _ALL + _ALL]),
+            )
+        else:
+            w0, w1, w2, w3 = random_words(stream, DIRECTION, turn, particle, attempt)
         # Both candidates are loaded before either is asked for, so that one wait does for two.
-        one, one_value, one_part = _propose(rows, start, share, cone, first, size, scale, w0, w1)
+        one, one_value, one_part = _propose(
+            rows, start, share, limits, cone, first, size, scale, w0, w1
+        )
         other, other_value, other_part = _propose(
-            rows, start, share, cone, first, size, scale, w2, w3
+            rows, start, share, limits, cone, first, size, scale, w2, w3
         )
         for second in range(2):
             vertex, value, word = (other, other_value, w3) if second else (one, one_value, w1)
             if np.int64(word & np.uint64(0xFFFF)) < value:
-                vertex ^= flip
                 # One corner's part may be enough already, and often is.
                 if (other_part if second else one_part) >= enough:
-                    return vertex
+                    return vertex ^ flip
                 interpolated = amplitude(field, corners, vertex >> 1)
                 if interpolated >= enough:
-                    return vertex
-                if interpolated < too_little:
-                    continue
+                    return vertex ^ flip
                 if least < 0:
-                    least = threshold * fill_amplitudes(field, corners)
+                    least = _threshold(field, corners)
                 if interpolated >= least:
-                    return vertex
+                    return vertex ^ flip
     return draw_from_sum(field, corners, last, stream, turn, particle)
 
 
 @kernel
 def draw_from_sum(field, corners, last, stream, turn, particle):
     """Do the same by summing the cone."""
-    cone, cone_start, values = shorts(field.cone), ints(field.cone_start), floats(corners.values)
-    flip = last & 1
-    first, stop = cone_start[last >> 1], cone_start[(last >> 1) + 1]
-    least = np.float32(field.pmf_threshold) * fill_amplitudes(field, corners)
-    total = 0.0
-    for n in range(first, stop):
-        value = values[cone[n] >> 1]
-        if value >= least:
-            total += value
+    largest, first, number = fill_cone(field, corners, last >> 1, corners.values)
+    if largest <= 0:
+        return -1
+    least = field.pmf_threshold * largest_anywhere(field, corners)
     w0, w1, _, _ = random_words(stream, DIRECTION, turn, particle, LAST_ATTEMPT)
-    left = uniform(w0, w1) * total
-    vertex = -1
-    for n in range(first, stop):
-        value = values[cone[n] >> 1]
-        if value >= least and value > 0:
-            vertex = np.int64(cone[n]) ^ flip
-            left -= value
-            if left < 0:
-                break
-    return vertex
+    place = _draw_place(corners, number, least, uniform(w0, w1))
+    return _vertex_near(field, _axis_at(field, first, place), last) if place >= 0 else -1
 
 
-@kernel
-def largest_vertex(field, corners, total, last):
+@inlined_kernel
+def largest_vertex(field, corners, last):
     """Return the vertex of the cone with the largest interpolated amplitude, or -1."""
-    cone, cone_start = shorts(field.cone), ints(field.cone_start)
-    flip = last & 1
-    best, largest = -1, np.float32(0)
-    for n in range(cone_start[last >> 1], cone_start[(last >> 1) + 1]):
-        vertex = np.int64(cone[n])
-        value = amplitude(field, corners, vertex >> 1)
-        if value > largest:
-            best, largest = vertex ^ flip, value
-    threshold = np.float32(field.pmf_threshold)
-    if largest < threshold * LARGEST * total and (
-        largest < threshold * fill_amplitudes(field, corners)
+    largest, first, number = fill_cone(field, corners, last >> 1, corners.values)
+    if largest <= 0:
+        return -1
+    if largest < field.pmf_threshold * UNIT and (
+        largest < field.pmf_threshold * largest_anywhere(field, corners)
     ):
         return -1
-    return best
+    place = find_in_blocks(corners.values, number, largest)
+    return _vertex_near(field, _axis_at(field, first, place), last)
 
 
 @kernel
@@ -146,14 +203,14 @@ def closest_peak(field, corners, criteria, last):
     """Return the peak of the interpolated fODF closest to a vertex, -1 if outside the cone."""
     if fill_amplitudes(field, corners) <= 0:
         return -1
-    peaks, cone, cone_start = longs(corners.peaks), shorts(field.cone), ints(field.cone_start)
+    peaks = longs(corners.peaks)
     relative = max(criteria.relative, field.pmf_threshold)
     found = find_peaks(
         criteria, field.n_axes, corners.values, relative, corners.peaks, field.n_axes
     )
-    # Vertices of a cone are sorted by their distance from its axis.
-    for n in range(cone_start[last >> 1], cone_start[(last >> 1) + 1]):
-        for p in range(found):
-            if peaks[p] == cone[n] >> 1:
-                return np.int64(cone[n]) ^ (last & 1)
-    return -1
+    best, nearest = -1, field.least_cosine
+    for p in range(found):
+        cosine = abs(_cosine(field, peaks[p], last >> 1))
+        if cosine > nearest:
+            best, nearest = peaks[p], cosine
+    return _vertex_near(field, best, last) if best >= 0 else -1
