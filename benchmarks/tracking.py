@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import resource
 import shutil
 import statistics
@@ -23,13 +22,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
+from programs import describe_machine
 
 STEP_MM, ANGLE_DEG, STOP_BELOW, MAX_MM, CUTOFF = 0.5, 30, 0.2, 250, 0.1
 OURS = ("prob", "det", "pft", "closest_peak", "eudx", "ptt")
@@ -343,9 +342,7 @@ def report(what: str, found: dict[str, list[dict[str, float]]], repeats: int) ->
         f"{what}; step {STEP_MM} mm, {ANGLE_DEG} degrees, stop below {STOP_BELOW}; "
         f"{repeats} repeats, one thread unless said.",
         "",
-        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python "
-        f"{platform.python_version()}, "
-        + ", ".join(f"{name} {metadata.version(name)}" for name in ("numba", "numpy", "dipy")),
+        describe_machine("numba", "numpy", "dipy"),
         "",
         "| | points per CPU second | mm per CPU second | ours is faster by "
         "| points per second of wall time | peak memory (GiB) | start-up (s) |",

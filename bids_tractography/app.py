@@ -33,7 +33,6 @@ from bids_tractography.errors import (
 from bids_tractography.executor import Failure, Outcome, run_jobs
 from bids_tractography.inputs import (
     RAW,
-    STANDARD_SPACES,
     Dataset,
     DwiRun,
     ParticipantFiles,
@@ -237,9 +236,8 @@ def _jobs_of(
 def _job(request: Request, datasets: list[Dataset], run: DwiRun) -> Job:
     links = {dataset.name: dataset.root for dataset in datasets}
     outputs = RunOutputs(request.output_dir, run.image.name, links)
-    space = outputs.entities.get("space")
     common: dict[str, Any] = {}
-    if space and not space.startswith(STANDARD_SPACES):
+    if "space" in outputs.entities:  # recommended for templates, required for others
         common["SpatialReference"] = outputs.uri(run.image)
     if "res" in outputs.entities:
         common["Resolution"] = "That of the DWI"

@@ -164,9 +164,7 @@ def read_image(path: Path, *, ndim: int) -> Image:
         raise NoInputError(f"{path} does not exist{link}.")
     try:
         image = nib.load(path)
-        shape = tuple(image.shape)
-        while len(shape) > ndim and shape[-1] == 1:
-            shape = shape[:-1]
+        shape = _shape(image, ndim)
         if len(shape) != ndim:
             raise DataError(f"{path} has {len(shape)} dimensions {shape}; {ndim} are needed.")
         if image.get_data_dtype().kind not in "biuf":
@@ -227,10 +225,7 @@ def read_grid(path: Path) -> Grid:
     DataError, GridError
         If it is no usable image.
     """
-    try:
-        return _grid(path, nib.load(path))
-    except (OSError, EOFError, ValueError, zlib.error, ImageFileError, HeaderDataError) as error:
-        raise DataError(f"{path} cannot be read: {error}.") from None
+    return _read_header(path)[1]
 
 
 def read_shape(path: Path) -> tuple[int, ...]:
@@ -241,8 +236,20 @@ def read_shape(path: Path) -> tuple[int, ...]:
     DataError, GridError
         If it is no usable image.
     """
-    read_grid(path)
-    shape = tuple(int(n) for n in nib.load(path).shape)
-    while len(shape) > 3 and shape[-1] == 1:
+    return _shape(_read_header(path)[0], 3)
+
+
+def _read_header(path: Path) -> tuple[nib.Nifti1Image, Grid]:
+    try:
+        image = nib.load(path)
+        return image, _grid(path, image)
+    except (OSError, EOFError, ValueError, zlib.error, ImageFileError, HeaderDataError) as error:
+        raise DataError(f"{path} cannot be read: {error}.") from None
+
+
+def _shape(image: nib.Nifti1Image, ndim: int) -> tuple[int, ...]:
+    """Return the shape without trailing dimensions of length 1 beyond some."""
+    shape = tuple(int(n) for n in image.shape)
+    while len(shape) > ndim and shape[-1] == 1:
         shape = shape[:-1]
     return shape

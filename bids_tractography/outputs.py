@@ -102,7 +102,7 @@ class RunOutputs:
     links : mapping of str to Path
         Datasets that BIDS URIs may name.
     common : mapping
-        Keys that every sidecar gets (``SpatialReference`` where ``space-`` needs it).
+        Keys that every sidecar gets (``SpatialReference`` where there is ``space-``).
     """
 
     root: Path

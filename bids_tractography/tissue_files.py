@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bids_tractography.entities import identity, is_template
 from bids_tractography.errors import NoMatchError
 
 Found = tuple[str, Path, Mapping[str, Any]]
@@ -17,15 +17,6 @@ Get = Callable[..., list[Found]]
 
 _IMAGE = [".nii.gz", ".nii"]
 _TISSUES = ("wm", "gm", "csf")
-_STANDARD_SPACE = re.compile(
-    r"MNI|ICBM|IXI|NIHPD|OASIS|UNC|Talairach|fsaverage|fsLR|onavg|dhcp|CIVET|WHS|PNC|NKI",
-    re.IGNORECASE,
-)
-# Of a file beside the DWI, these say what it shows; the others say of which run it is.
-_DESCRIBING = {
-    "suffix", "extension", "datatype", "desc", "space", "label", "res", "den", "fmap",
-    "resolution", "density",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -146,14 +137,14 @@ def _is_tissue_dseg(file: Found) -> bool:
 
 def _mask_of(t1w: Found, masks: Iterable[Found]) -> Path | None:
     """Find the brain mask that lies beside a T1w and agrees with it in all its entities."""
-    own = _identity(t1w[2])
+    own = identity(t1w[2])
     agreeing = [
-        (len(_identity(entities)), path)
+        (len(identity(entities)), path)
         for _, path, entities in masks
         if path.parent == t1w[1].parent
         and entities.get("desc") == "brain"
         and entities.get("space") == t1w[2].get("space")
-        and _identity(entities).items() <= own.items()
+        and identity(entities).items() <= own.items()
     ]
     return max(agreeing)[1] if agreeing else None
 
@@ -181,14 +172,14 @@ def _rank(file: Found, dwi: Mapping[str, Any]) -> tuple[int, ...] | None:
     """Rank a file, the least first; None for one that does not belong to the DWI."""
     entities = file[2]
     space, session = entities.get("space"), entities.get("session")
-    if space is not None and _STANDARD_SPACE.match(str(space)):
+    if is_template(space):
         return None
     if session is not None and session != dwi.get("session"):
         return None
     beside = entities.get("datatype") == "dwi"
     if entities.get("datatype") not in ("anat", "dwi"):
         return None
-    if beside and not _identity(entities).items() <= _identity(dwi).items():
+    if beside and not identity(entities).items() <= identity(dwi).items():
         return None
     spaces = [dwi.get("space"), None]
     descs = ["aseg", "aparcaseg", "preproc"]
@@ -199,11 +190,6 @@ def _rank(file: Found, dwi: Mapping[str, Any]) -> tuple[int, ...] | None:
         int(beside),
         descs.index(desc) if desc in descs else len(descs),
     )
-
-
-def _identity(entities: Mapping[str, Any]) -> dict[str, str]:
-    """Entities that tell runs apart."""
-    return {k: str(v) for k, v in entities.items() if k not in _DESCRIBING}
 
 
 def _path(file: Found | None) -> Path | None:

@@ -12,18 +12,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dipy.data import default_sphere
+from fields import X, affine_of, cube, lobes, nonzero, slab, streamlines, track, vertex_near
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pretend_cuda import PretendSession, pretend_cuda
-from scipy.spatial.transform import Rotation
 
 from bids_tractography.config import Config
 from bids_tractography.config.tracking import Tracking
 from bids_tractography.errors import ConfigError, DeviceError, DeviceLostError
 from bids_tractography.images import Grid
-from bids_tractography.reconst.fodf import Fodf, sh_basis
-from bids_tractography.seeding import SeedBatch
+from bids_tractography.reconst.fodf import Fodf
 from bids_tractography.stopping import BinaryRule, StoppingRule, ThresholdRule
 from bids_tractography.streamlines import Counts, Stop, StreamlineBatch
 from bids_tractography.tracking import ENGINES, choose_engine, cuda
@@ -38,29 +36,9 @@ needs_cuslines = pytest.mark.skipif(
     find_spec("cuslines") is None, reason="cuslines is not installed"
 )
 
-VERTICES = default_sphere.vertices
-DEGREES = np.repeat([0, 2, 4, 6, 8], [1, 5, 9, 13, 17])
-BLUR = np.exp(-DEGREES * (DEGREES + 1) / 40)
 # Only the largest direction counts, so that a random tracker has one way to go.
 SURE: dict[str, Any] = {"kind": "prob", "pmf_threshold": 0.9999, "step_size_mm": 0.5}
 UNIT = 8
-
-
-def vertex_near(direction: Any) -> Any:
-    return VERTICES[np.abs(VERTICES @ direction).argmax()]
-
-
-def lobes(directions: Any) -> Any:
-    """Coefficients (..., 45) of a bundle along each direction (..., 3), by the addition theorem."""
-    directions = np.asarray(directions, float)
-    flat = directions.reshape(-1, 3)
-    length = np.linalg.norm(flat, axis=1, keepdims=True)
-    basis = sh_basis(8, flat / np.maximum(length, 1e-9))
-    return (BLUR * basis * (length > 0)).reshape(*directions.shape[:-1], 45)
-
-
-def cube(n: int = 16, size_mm: float = 1.0) -> Grid:
-    return Grid((n, n, n), np.diag([size_mm, size_mm, size_mm, 1.0]))
 
 
 def along(grid: Grid, direction: Any) -> Any:
@@ -83,31 +61,6 @@ def make_engine(*arguments: Any, start: Any = PretendSession, **tracking: Any) -
     return UnitEngine(problem, 1, start, problem.tracking.ngpus, UNIT)
 
 
-def track(engine: Any, positions_mm: Any, first: int = 0) -> StreamlineBatch:
-    batch = engine.track(SeedBatch(first, np.atleast_2d(np.asarray(positions_mm, float))))
-    batch.counts.check()
-    assert batch.counts.kept == len(batch) == len(batch.seed_index) == len(batch.stops)
-    assert batch.offsets[0] == 0
-    assert batch.offsets[-1] == len(batch.points_mm)
-    return batch
-
-
-def streamlines(batch: StreamlineBatch) -> list[Any]:
-    return np.split(batch.points_mm.astype(float), batch.offsets[1:-1]) if len(batch) else []
-
-
-def nonzero(counts: dict[str, int]) -> dict[str, int]:
-    return {str(reason): n for reason, n in counts.items() if n}
-
-
-def affine_of(size_mm: Any, turn_deg: Any, shape: Any, sign: Any = (1, 1, 1)) -> Any:
-    affine = np.eye(4)
-    turn = Rotation.from_euler("xyz", turn_deg, degrees=True).as_matrix()
-    affine[:3, :3] = turn * size_mm * sign
-    affine[:3, 3] = [3.0, -2.0, 5.0] - affine[:3, :3] @ ((np.array(shape) - 1) / 2)
-    return affine
-
-
 GEOMETRIES = {
     "isotropic": ((12, 11, 10), [2, 2, 2], [0, 0, 0]),
     "anisotropic": ((16, 11, 8), [1.5, 2.0, 3.2], [0, 0, 0]),
@@ -120,7 +73,7 @@ GEOMETRIES = {
 @pytest.mark.parametrize("geometry", GEOMETRIES)
 def test_steps_are_mm_in_every_geometry(geometry: str, sign: Any) -> None:
     shape, size, turn = GEOMETRIES[geometry]
-    grid = Grid(shape, affine_of(size, turn, shape, sign))
+    grid = Grid(shape, affine_of(np.multiply(size, sign), turn, shape))
     direction = vertex_near([0.48, -0.6, 0.64])
     engine = make_engine(grid, along(grid, direction), algorithm={**SURE, "step_size_mm": 0.4})
     batch = track(engine, np.random.default_rng(0).uniform([0, -5, 2], [6, 1, 8], (6, 3)))
@@ -188,18 +141,11 @@ def test_streamlines_with_one_way_to_go_are_those_of_the_cpu_engine(
         assert abs(here.counts.stops[reason] - there.counts.stops[reason]) <= 4
 
 
-X = vertex_near([1, 0, 0])
 CENTRE = [7.3, 7.6, 7.8]
 
 
-def slab(grid: Grid, low: int, high: int) -> BinaryRule:
-    mask = np.zeros(grid.shape, bool)
-    mask[low : high + 1] = True
-    return BinaryRule(mask)
-
-
 def test_ends_are_those_of_the_rule() -> None:
-    grid = cube()
+    grid = cube(16)
     bundle = along(grid, X)
     faded, bent = bundle.copy(), bundle.copy()
     faded[12:] = 0
@@ -227,7 +173,7 @@ def test_ends_are_those_of_the_rule() -> None:
 
 
 def test_bounds_of_the_length_are_inclusive() -> None:
-    grid = cube()
+    grid = cube(16)
     rule = slab(grid, 4, 11)
     length = (len(track(make_engine(grid, along(grid, X), rule), CENTRE).points_mm) - 1) * 0.5
 
@@ -344,7 +290,7 @@ def test_every_streamline_passes_through_the_seed_that_it_names() -> None:
 
 
 def test_only_the_largest_peaks_are_tracked() -> None:
-    grid = cube()
+    grid = cube(16)
     y, z = vertex_near([0, 1, 0.1]), vertex_near([0, 0, 1])
     crossing = along(grid, X) + 0.85 * along(grid, y) + 0.7 * along(grid, z)
     algorithm = {**SURE, "pmf_threshold": 0.45, "max_angle_deg": 12}
@@ -362,7 +308,7 @@ def test_only_the_largest_peaks_are_tracked() -> None:
 
 
 def test_seeds_without_a_way_to_go_are_counted_as_on_the_cpu() -> None:
-    grid = cube()
+    grid = cube(16)
     coefficients = along(grid, X)
     coefficients[:, :, 12:] = 0
     rule = slab(grid, 4, 5)
@@ -376,7 +322,7 @@ def test_seeds_without_a_way_to_go_are_counted_as_on_the_cpu() -> None:
 
 
 def test_no_seeds_and_no_places_to_go_on() -> None:
-    grid = cube()
+    grid = cube(16)
     assert track(make_engine(grid, along(grid, X)), np.empty((0, 3))).counts == Counts()
     with pytest.raises(ValueError, match="no voxel"):
         make_engine(grid, along(grid, X), BinaryRule(np.zeros(grid.shape, bool)))
@@ -558,7 +504,7 @@ def test_on_cuslines_own_host_code_streamlines_are_the_same(ngpus: int) -> None:
 @needs_cuslines
 @pytest.mark.usefixtures("_fresh_probe")
 def test_host_buffers_are_those_of_the_call() -> None:
-    grid = cube()
+    grid = cube(16)
     coefficients = along(grid, X)
     coefficients[:, :, 12:] = 0
     few = [[7.0, 7, 14]] * 7 + [CENTRE]  # one streamline, then more than twice as many
@@ -574,7 +520,7 @@ def test_host_buffers_are_those_of_the_call() -> None:
 @needs_cuslines
 @pytest.mark.usefixtures("_fresh_probe")
 def test_a_device_lost_on_the_way_is_told_with_what_to_do() -> None:
-    grid = cube()
+    grid = cube(16)
     with pretend_cuda() as machine:
         engine = make_engine(grid, along(grid, X), start=cuda.CudaSession)
         track(engine, CENTRE)
@@ -589,7 +535,7 @@ def test_a_device_lost_on_the_way_is_told_with_what_to_do() -> None:
 @needs_cuslines
 @pytest.mark.usefixtures("_fresh_probe")
 def test_too_little_memory_is_told_with_the_estimate() -> None:
-    grid = cube()
+    grid = cube(16)
     problem = make_problem(grid, along(grid, X))
     needed = cuda.memory_needed(request_of(problem))
     assert 0.2 * 2**30 < needed < 0.5 * 2**30  # the unit's streamlines, above all

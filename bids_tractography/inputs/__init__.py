@@ -5,11 +5,10 @@ from __future__ import annotations
 from bids_tractography.inputs.datasets import Dataset, find_participants, read_dataset
 from bids_tractography.inputs.filters import read_filters
 from bids_tractography.inputs.layout import known_entities
-from bids_tractography.inputs.runs import RAW, STANDARD_SPACES, DwiRun, ParticipantFiles, Selection
+from bids_tractography.inputs.runs import RAW, DwiRun, ParticipantFiles, Selection
 
 __all__ = [
     "RAW",
-    "STANDARD_SPACES",
     "Dataset",
     "DwiRun",
     "ParticipantFiles",

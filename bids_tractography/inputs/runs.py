@@ -16,6 +16,7 @@ from bids.layout import BIDSFile, Query
 
 from bids_tractography.config import Config
 from bids_tractography.config.files import File
+from bids_tractography.entities import identity
 from bids_tractography.errors import (
     FilteredOutError,
     NoDwiError,
@@ -31,8 +32,6 @@ from bids_tractography.tissue_files import TissueFiles, find_tissue
 logger = logging.getLogger(__name__)
 
 _IMAGE = [".nii.gz", ".nii"]
-# Spaces whose coordinates the specification knows; others have to say what they refer to.
-STANDARD_SPACES = ("MNI", "ICBM", "fsaverage", "fsLR", "OASIS", "NKI", "WHS", "Colin", "UNC")
 RAW = "raw"  # what `scope` calls the main dataset
 
 
@@ -250,11 +249,11 @@ class ParticipantFiles:
         query: dict[str, Any] = {"suffix": "mask", "desc": "brain", "extension": _IMAGE}
         filters = self._selection.of("brain_mask")
         candidates = self._get({**query, "datatype": "dwi", **filters})
-        own = _identity(dwi)
+        own = identity(dwi.entities)
         agreeing = [
-            (len(_identity(file)), Path(file.path))
+            (len(identity(file.entities)), Path(file.path))
             for _, file in candidates
-            if _identity(file).items() <= own.items()
+            if identity(file.entities).items() <= own.items()
             and file.entities.get("space") == dwi.entities.get("space")
         ]
         if not agreeing:
@@ -300,10 +299,12 @@ class ParticipantFiles:
                 f"{key}.filters match no file of {where}: {named.filters}.",
                 f"There are: {some(there)}.",
             )
-        own = _identity(dwi)
+        own = identity(dwi.entities)
 
         def of_run(file: BIDSFile) -> bool:
-            return all(own.get(key, value) == value for key, value in _identity(file).items())
+            return all(
+                own.get(key, value) == value for key, value in identity(file.entities).items()
+            )
 
         # Anatomy has runs and acquisitions of its own; what lies with the DWI has the DWI's.
         paths = sorted(Path(file.path) for _, file in found if of_run(file)) or sorted(
@@ -329,9 +330,3 @@ def _only(paths: list[Path], what: str, remedy: str) -> Path:
 def _entities(file: BIDSFile) -> dict[str, Any]:
     """Entities in the name of a file."""
     return {k: v for k, v in file.entities.items() if k not in ("extension", "datatype")}
-
-
-def _identity(file: BIDSFile) -> dict[str, Any]:
-    """Entities that tell runs apart."""
-    described = {"suffix", "extension", "datatype", "desc", "space", "label", "res", "den", "fmap"}
-    return {k: str(v) for k, v in file.entities.items() if k not in described}

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from dipy.reconst.dti import TensorModel as DipyTensorModel
-from dipy.reconst.dti import fractional_anisotropy, mean_diffusivity
 from numpy.typing import NDArray
 
 from bids_tractography.config.model import TensorMaps, TensorModel
@@ -17,9 +15,12 @@ from bids_tractography.errors import GradientError
 from bids_tractography.gradients import count_axes
 from bids_tractography.reconst.base import FitInput, ModelFit
 from bids_tractography.reconst.fodf import AXES, from_axes
+from bids_tractography.reconst.kernels_tensor import weighted_tensors
 from bids_tractography.reconst.voxels import map_voxels
 
 _LEAST_DIRECTIONS = 6
+_LEAST_SIGNAL = 1e-4
+_LEAST_DECAY = 1e-6  # b D: less cannot be told from none
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +32,8 @@ class TensorFit:
     eigenvalues_mm2_s : ndarray, shape (X, Y, Z, 3)
         Largest first; zero outside the brain.
     eigenvectors : ndarray, shape (X, Y, Z, 3, 3)
-        Columns belong to the eigenvalues; RAS+ scanner axes.
+        Columns belong to the eigenvalues; RAS+ scanner axes. Of each the component of largest
+        magnitude is positive.
     shells_s_mm2 : tuple of float
         Mean b-values of the shells that were used.
     """
@@ -43,12 +45,16 @@ class TensorFit:
     @property
     def fa(self) -> NDArray[np.float32]:
         """Fractional anisotropy, 0 to 1."""
-        return np.asarray(fractional_anisotropy(self.eigenvalues_mm2_s), np.float32)
+        first, second, third = np.moveaxis(self.eigenvalues_mm2_s, -1, 0)
+        spread = (first - second) ** 2 + (second - third) ** 2 + (third - first) ** 2
+        size = first**2 + second**2 + third**2
+        share = np.divide(spread, 2 * size, out=np.zeros_like(size), where=size > 0)
+        return np.asarray(np.sqrt(share), np.float32)
 
     @property
     def md(self) -> NDArray[np.float32]:
         """Mean diffusivity in mm²/s."""
-        return np.asarray(mean_diffusivity(self.eigenvalues_mm2_s), np.float32)
+        return np.asarray(self.eigenvalues_mm2_s.mean(axis=-1), np.float32)
 
     @property
     def ad(self) -> NDArray[np.float32]:
@@ -77,7 +83,7 @@ def fit_tensor(dwi: Dwi, mask: NDArray[np.bool_], config: TensorMaps, n_threads:
     Raises
     ------
     GradientError
-        If fewer than six directions are left.
+        If fewer than six directions are left, or they do not determine a tensor.
     """
     shells = dwi.gradients.shells
     used = [shell for shell in shells if shell.b_s_mm2 <= config.max_b_s_mm2] or [shells[0]]
@@ -107,10 +113,36 @@ def tensor_fitter(
     dwi : Dwi
     weighted : ndarray of int
         Diffusion-weighted volumes to fit to, beside those with b=0.
+
+    Raises
+    ------
+    GradientError
+        If their directions do not determine a tensor.
     """
-    volumes = np.sort(np.concatenate([dwi.gradients.b0_volumes, weighted]))
-    model = DipyTensorModel(dwi.gradients.table(volumes), fit_method="WLS")
-    return lambda signals: np.asarray(model.fit(signals[:, volumes]).model_params)
+    gradients = dwi.gradients
+    volumes = np.sort(np.concatenate([gradients.b0_volumes, weighted]))
+    b_s_mm2 = np.where(np.isin(volumes, weighted), gradients.bvals[volumes], 0.0)
+    x, y, z = gradients.directions[volumes].T
+    decays = b_s_mm2 * [x * x, 2 * x * y, y * y, 2 * x * z, 2 * y * z, z * z]
+    scale = decays.max()
+    design = np.concatenate([-decays / scale, np.ones((1, len(volumes)))]).T
+    if np.linalg.matrix_rank(design) < design.shape[1]:
+        raise GradientError(
+            "the directions do not determine a tensor: they lie on a cone or in a plane.",
+            "Use a scheme whose directions are spread over the sphere.",
+        )
+    basis, triangle = np.linalg.qr(design)
+    rows = np.ascontiguousarray(basis.T)
+    to_tensor = np.ascontiguousarray(np.linalg.inv(triangle)[:6] / scale)
+
+    def fit(signals: NDArray[np.float64]) -> NDArray[np.float64]:
+        fitted: NDArray[np.float64] = weighted_tensors(
+            np.ascontiguousarray(signals), volumes, rows, to_tensor, _LEAST_SIGNAL,
+            _LEAST_DECAY / scale,
+        )  # fmt: skip
+        return fitted
+
+    return fit
 
 
 def tensor_odf(given: FitInput, config: TensorModel) -> ModelFit:

@@ -1,0 +1,58 @@
+"""What the entities of a file name tell."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from bidsschematools.schema import load_schema
+
+from bids_tractography.app import Request, open_study, plan
+from bids_tractography.config.load import load_config
+from bids_tractography.entities import identity, is_template
+from bids_tractography.job import Job
+
+OWN = ["T1w", "T2w", "ACPC", "individual", "orig", "scanner", "native", "boldref", "dwi", None]
+
+
+def test_the_spaces_of_the_specification_are_templates_and_those_of_the_participant_are_not():
+    enums = load_schema()["objects"]["enums"]
+    known = enums["_StandardTemplateCoordSys"]["enum"] + [
+        *enums["_StandardTemplateDeprecatedCoordSys"]["enum"], "mni152nlin6asym", "dhcpAsym", "WHS",
+    ]  # fmt: skip
+    assert len(known) > 30
+    assert [space for space in known if not is_template(space)] == []
+    assert [space for space in OWN if is_template(space)] == []
+
+
+def test_what_a_file_shows_does_not_tell_runs_apart():
+    shown = {"space": "T1w", "res": 2, "den": "32k", "desc": "brain", "label": "WM", "fmap": "x"}
+    kind = {"suffix": "mask", "extension": ".nii.gz", "datatype": "dwi"}
+    of_run = {"subject": "1", "session": "a", "acquisition": "x", "direction": "AP", "run": 2}
+    found = identity({**of_run, **shown, **kind})
+    assert found == {**of_run, "run": "2"}
+
+
+@pytest.mark.parametrize(
+    ("name", "referred"),
+    [
+        ("sub-1_space-T1w_desc-preproc_dwi", True),
+        ("sub-1_space-fsaverage5_desc-preproc_dwi", True),  # the specification dropped it
+        ("sub-1_space-MNI152NLin6Asym_desc-preproc_dwi", True),
+        ("sub-1_desc-preproc_dwi", False),
+    ],
+)
+def test_what_names_a_space_says_what_that_refers_to(tmp_path: Path, name: str, referred: bool):
+    dataset = tmp_path / "in"
+    folder = dataset / "sub-1" / "dwi"
+    folder.mkdir(parents=True)
+    for extension in ("nii.gz", "bval", "bvec"):
+        (folder / f"{name}.{extension}").touch()
+    (dataset / "dataset_description.json").write_text('{"Name": "x", "BIDSVersion": "1.10.0"}')
+    request = Request(dataset, tmp_path / "out", tmp_path / "work", load_config(None, []))
+    [(_, found)] = plan(request, open_study(request))
+    assert isinstance(found, list)
+    [job] = found
+    assert isinstance(job, Job)
+    expected = f"bids:in:sub-1/dwi/{name}.nii.gz" if referred else None
+    assert job.outputs.common.get("SpatialReference") == expected
