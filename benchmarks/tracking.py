@@ -55,7 +55,7 @@ def read_problem(folder: Path) -> tuple[Any, Any, Any, Any]:
     return fodf.data, stop, np.load(folder / "seeds.npy"), fodf.grid
 
 
-def write_problem(run: str | None, folder: Path, n_seeds: int) -> str:
+def write_problem(run: str | None, folder: Path, n_seeds: int, below: float = STOP_BELOW) -> str:
     """Write it, from an output run or the phantom; return what it is."""
     from bids_tractography.images import Grid, read_image, write_image
 
@@ -79,12 +79,12 @@ def write_problem(run: str | None, folder: Path, n_seeds: int) -> str:
         stop = read_image(Path(f"{run}_model-tensor_param-fa_dwimap.nii.gz"), ndim=3).data
         name = Path(run).name
     rng = np.random.default_rng(1)
-    inside = np.argwhere((stop > STOP_BELOW) & (np.abs(fod).max(axis=3) > 0))
+    inside = np.argwhere((stop > below) & (np.abs(fod).max(axis=3) > 0))
     chosen = inside[rng.integers(len(inside), size=n_seeds)]
     np.save(folder / "seeds.npy", grid.to_mm(chosen + rng.uniform(-0.5, 0.5, chosen.shape)))
     write_image(folder / "fod.nii.gz", fod.astype(np.float32), grid)
     write_image(folder / "stop.nii.gz", stop.astype(np.float32), grid)
-    write_image(folder / "mask.nii.gz", (stop > STOP_BELOW).astype(np.uint8), grid)
+    write_image(folder / "mask.nii.gz", (stop > below).astype(np.uint8), grid)
     size = "x".join(str(n) for n in grid.shape)
     return f"{name}: {size} voxels, {len(inside)} in the seed mask"
 

@@ -327,12 +327,11 @@ def density(batch: StreamlineBatch, grid: Grid) -> Any:
 
 @pytest.mark.parametrize("kind", ["prob", "det"])
 def test_the_phantom_is_tracked_as_dipy_tracks_it(kind: str) -> None:
-    grid, coefficients, tissue = phantom()
-    rule = ThresholdRule(tissue[..., 0].astype(np.float32), 0.3)
+    grid, coefficients, _ = phantom()
     seeds = seeds_of_phantom(1500)
     batches = [
         track(
-            make_engine(engine, grid, coefficients, rule, rng_seed=rng_seed, threads=2,
+            make_engine(engine, grid, coefficients, white_matter(), rng_seed=rng_seed, threads=2,
                         algorithm={"kind": kind, "step_size_mm": 1}, min_length_mm=10), seeds
         )
         for engine, rng_seed in ((CPU, 1), (DIPY, 1), (DIPY, 2))
@@ -398,6 +397,10 @@ def tissue_rule(kind: str) -> ActRule | CmcRule:
     return {"act": ActRule, "cmc": CmcRule}[kind](include, exclude)
 
 
+def white_matter() -> ThresholdRule:
+    return ThresholdRule(phantom()[2][..., 0].astype(np.float32), 0.3)
+
+
 @pytest.mark.parametrize("kind", ["prob", "pft", "det"])
 @pytest.mark.parametrize("stopping", ["act", "cmc"])
 def test_threads_batches_and_history_change_no_bit(kind: str, stopping: str) -> None:
@@ -422,6 +425,35 @@ def test_threads_batches_and_history_change_no_bit(kind: str, stopping: str) -> 
     for part in parts:
         counts = counts + part.counts
     assert counts == whole.counts
+
+
+@pytest.mark.parametrize("kind", ["prob", "det", "pft", "closest_peak", "eudx"])
+def test_neither_size_nor_order_of_batches_nor_threads_change_a_bit(kind: str) -> None:
+    grid, coefficients, _ = phantom()
+    seeds = seeds_of_phantom(12_000).copy()
+    seeds[::50] += 1000  # outside the image
+    rule = tissue_rule("act") if kind in ("prob", "pft") else white_matter()
+    algorithm = {"kind": kind, "step_size_mm": 2}
+    one, two = (
+        build(grid, coefficients, rule, algorithm=algorithm, threads=threads, min_length_mm=20,
+              max_length_mm=100) for threads in (1, 2)
+    )  # fmt: skip
+    whole = track(two, seeds)
+    # One direction a seed: each seed has a streamline, kept or rejected, or is counted without.
+    assert whole.counts.seeds == len(seeds) == 12_000
+    assert whole.counts.seeds_without_direction >= 240
+    assert whole.counts.generated + whole.counts.seeds_without_direction == 12_000
+    assert 3000 < whole.counts.kept < whole.counts.generated
+    assert bits(track(one, seeds)) == bits(whole)
+    for engine, size in ((two, 1000), (one, 10_007)):
+        firsts = range(0, 12_000, size)
+        parts = [track(engine, seeds[first : first + size], first) for first in firsts[::-1]][::-1]
+        for name in ("points_mm", "seed_index", "stops"):
+            joined = np.concatenate([getattr(part, name) for part in parts])
+            assert joined.tobytes() == getattr(whole, name).tobytes()
+        lengths = np.concatenate([np.diff(part.offsets) for part in parts])
+        assert lengths.tolist() == np.diff(whole.offsets).tolist()
+        assert sum((part.counts for part in parts), Counts()) == whole.counts
 
 
 @pytest.mark.parametrize("stopping", ["act", "cmc"])

@@ -471,16 +471,14 @@ def test_without_a_device_cuda_is_refused_and_auto_takes_the_cpu(
 
 @needs_cuslines
 @pytest.mark.usefixtures("_fresh_probe")
-def test_with_a_device_auto_takes_it_for_what_it_can_do() -> None:
+def test_with_a_device_it_is_taken_where_it_is_asked_for_and_not_by_auto() -> None:
     with pretend_cuda(n_devices=2):
         assert cuda.unavailable(config().tracking) is None
         assert cuda.probe_devices().names == ("Pretended", "Pretended")
         assert cuda.probe_devices().driver == "12.9"
-        assert choose_engine(config(engine="auto")).name == "cuda"
-        assert choose_engine(config(engine="auto", algorithm="ptt")).name == "cuda"
-        assert choose_engine(config(engine="auto", algorithm="det")).name == "cpu"
-        assert choose_engine(config(engine="auto", max_length_mm=300)).name == "cpu"
-        assert choose_engine(config()).name == "cuda"
+        for algorithm in ("prob", "ptt"):
+            assert choose_engine(config(algorithm=algorithm)).name == "cuda"
+            assert choose_engine(config(engine="auto", algorithm=algorithm)).name == "cpu"
         with pytest.raises(DeviceError, match="ngpus is 3, and there are 2"):
             choose_engine(config(ngpus=3))
 
