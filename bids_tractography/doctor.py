@@ -9,12 +9,15 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 
 from bids_tractography import __version__
 from bids_tractography.app import Request, open_study, run
+from bids_tractography.cluster import try_ray
 from bids_tractography.config import Config
 from bids_tractography.config.tracking import Seeding, TotalSeeds, Tracking
+from bids_tractography.errors import UnavailableError
 from bids_tractography.executor import Failure
 from bids_tractography.outputs import read_record
 from bids_tractography.phantom import write_phantom
@@ -76,6 +79,21 @@ def examine(n_threads: int) -> Iterator[Finding]:
             yield _trial(kind, dataset, Path(folder) / kind.name, n_procs=1, n_threads=n_threads)
         best = next(iter(ENGINES.values()))
         yield _trial(best, dataset, Path(folder) / "processes", n_procs=2, n_threads=1)
+    yield from examine_ray()
+
+
+def examine_ray() -> Iterator[Finding]:
+    """Start Ray on this machine and stop it, if it is installed."""
+    if find_spec("ray") is None:
+        return
+    begin = time.perf_counter()
+    try:
+        try_ray()
+    except UnavailableError as error:
+        yield Finding("trial of ray", healthy=False, text=str(error))
+        return
+    seconds = time.perf_counter() - begin
+    yield Finding("trial of ray", healthy=True, text=f"a task done here, {seconds:.0f} s in all")
 
 
 def _machine(n_threads: int) -> str:

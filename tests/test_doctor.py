@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,8 @@ def test_the_doctor_tracks_on_every_engine() -> None:
         assert kept, trial
         assert int(kept[1]) > 100
     assert any(line.startswith("trial of") and "2 processes" in line for line in lines)
+    trials = [line for line in lines if line.startswith("trial of ray ")]
+    assert [" ok " in line for line in trials] == ([True] if find_spec("ray") else [])
 
 
 def foreseen(text: str, what: str) -> float:

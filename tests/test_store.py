@@ -415,6 +415,28 @@ def test_the_ledger_names_each_batch_on_a_line(complete: Path) -> None:
     ]
 
 
+REMOVES = """
+import contextlib, os, sys
+print("ready", flush=True)
+while True:
+    with contextlib.suppress(OSError):
+        os.rmdir(sys.argv[1])
+"""
+
+
+def test_a_store_is_made_though_others_remove_the_empty_folder_around_it(tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    command = [sys.executable, "-c", REMOVES, str(shared)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        try:
+            for number in range(200):
+                BatchStore.open(shared / str(number), FINGERPRINT, 5).discard()
+        finally:
+            process.kill()
+
+
 KILLED = """
 import sys
 from pathlib import Path

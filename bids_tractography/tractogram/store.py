@@ -37,6 +37,7 @@ logger = logging.getLogger(__name__)
 
 _FORMAT = 2
 _COPY_BYTES = 1 << 22
+_MAKE_TRIES = 1000
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ class BatchStore:
         store = cls(folder, rng_seed)
         store.discard()
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            _make(folder)
             for array in _ARRAYS:
                 store._path(array).touch()
             head = {"format": _FORMAT, "fingerprint": fingerprint, "rng_seed": rng_seed}
@@ -302,6 +303,15 @@ class BatchStore:
             counts[: len(histogram)] += histogram
             histogram = counts
         return histogram
+
+
+def _make(folder: Path) -> None:
+    """Make a folder in one that others remove whenever they find it empty."""
+    for _ in range(_MAKE_TRIES):
+        with suppress(FileNotFoundError, FileExistsError):
+            folder.mkdir(parents=True, exist_ok=True)
+            return
+    folder.mkdir(parents=True, exist_ok=True)
 
 
 def _read_head(folder: Path) -> dict[str, Any] | None:
