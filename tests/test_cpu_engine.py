@@ -110,12 +110,12 @@ def test_no_two_draws_share_their_random_numbers(one: Any, place: int, other: An
 
 @njit
 def words_both_ways(seed, turn, more_turns, particle, more_particles, out):  # type: ignore[no-untyped-def]
-    """Make words of eight draws, two attempts each, at once and one by one."""
+    """Make words of eight draws, all attempts, at once and one by one."""
     stream = kernels.make_stream(7, seed, 1, 1)
     kernels.fill_words(stream, turn, more_turns, particle, more_particles, out.ctypes.data)
     single = np.empty_like(out)
-    for draw in range(8):
-        for attempt in range(2):
+    for draw in range(kernels.DRAWS):
+        for attempt in range(kernels.ATTEMPTS):
             single[:, draw, attempt] = kernels.random_words(
                 stream, kernels.DIRECTION, turn + draw * more_turns,
                 particle + draw * more_particles, attempt,
@@ -131,7 +131,7 @@ def words_both_ways(seed, turn, more_turns, particle, more_particles, out):  # t
 def test_random_words_made_at_once_are_those_made_one_by_one(
     turn: int, more_turns: int, particle: int, more_particles: int, seed: int
 ) -> None:
-    out = np.empty((4, 8, 2), np.uint32)
+    out = np.empty((4, kernels.DRAWS, kernels.ATTEMPTS), np.uint32)
     single = words_both_ways(seed, turn, more_turns, particle, more_particles, out)
     assert (out == single).all()
 

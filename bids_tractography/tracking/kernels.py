@@ -87,7 +87,7 @@ DIRECTION, STOPPING, PARTICLE, CURVE = range(4)
 _PURPOSE, _HALF, _PARTICLE = 28, 27, 16
 LAST_ATTEMPT = 0xFFFF
 
-DRAWS, ATTEMPTS = 8, 2  # of directions, for which random words are made at once
+DRAWS, ATTEMPTS = 8, 4  # of directions, for which random words are made at once
 
 LARGEST = 65535  # amplitude of a row's maximum
 
@@ -169,7 +169,7 @@ class Corners(NamedTuple):
         Room for the fODF along the axes of some blocks and of all.
     sums : int32, shape (16,)
         Room for sums over blocks.
-    words : uint32, shape (4, 8, 2)
+    words : uint32, shape (4, 8, 4)
         Room for random words; see `fill_words`.
     peaks : int64, shape (n_axes,)
         Room for peaks of the fODF.
@@ -260,14 +260,14 @@ def fill_words(stream, turn, more_turns, particle, more_particles, words):
         Of the first draw.
     more_turns, more_particles : int
         From a draw to the next.
-    words : address of uint32, shape (4, 8, 2)
+    words : address of uint32, shape (4, 8, 4)
         Written: each of the four words of each draw and attempt.
     """
     words = words_at(words)
     c0, c1, c2, c3 = make_counter(stream, DIRECTION, turn, particle, 0)
     turns, particles = np.uint64(more_turns), np.uint64(more_particles) << np.uint64(_PARTICLE)
     for n in range(DRAWS * ATTEMPTS):
-        draw, attempt = np.uint64(n >> 1), np.uint64(n & 1)
+        draw, attempt = np.uint64(n // ATTEMPTS), np.uint64(n % ATTEMPTS)
         w0, w1, w2, w3 = philox(
             c0, c1, c2 + turns * draw, c3 + particles * draw + attempt, stream.key0, stream.key1
         )

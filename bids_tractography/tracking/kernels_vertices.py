@@ -33,7 +33,6 @@ from bids_tractography.tracking.kernels_vectors import (
 )
 
 _ALL = np.uint64(DRAWS * ATTEMPTS)
-_ATTEMPTS = 8  # blocks of random numbers, two draws each, before the whole cone is summed
 
 
 @inlined_kernel
@@ -59,17 +58,10 @@ def _axis_at(field, first, place):
 
 
 @kernel
-def largest_anywhere(field, corners):
-    """Return the largest amplitude along any axis, in the units of `fill_cone`."""
+def _least(field, corners):
+    """Return the least amplitude that counts, in the units of `fill_cone`."""
     other_room = corners.values + 4 * field.width
-    return fill_cone(field, corners, field.n_axes, other_room)[0]
-
-
-@kernel
-def _threshold(field, corners):
-    """Return the least amplitude that counts."""
-    unit = np.float32(LARGEST) * floats(corners.share)[15] / np.float32(UNIT)
-    return np.float32(field.pmf_threshold) * (unit * largest_anywhere(field, corners))
+    return field.pmf_threshold * fill_cone(field, corners, field.n_axes, other_room)[0]
 
 
 @kernel
@@ -131,24 +123,16 @@ def draw_vertex(field, corners, last, stream, turn, particle, draw):
     total = share[15]
     if total <= 0:
         return -1
-    cone, cone_start = shorts(field.cone), ints(field.cone_start)
+    cone, cone_start, words = shorts(field.cone), ints(field.cone_start), words_at(corners.words)
     axis, flip = last >> 1, last & 1
     first = np.int64(cone_start[axis])
     size = np.int64(cone_start[axis + 1]) - first
     scale, limits = total * np.float32(2.0**-24), corners.share + 32
     enough, least = np.float32(field.pmf_threshold) * LARGEST * total, np.float32(-1)
-    words = words_at(corners.words)
-    for attempt in range(_ATTEMPTS):
-        if attempt < ATTEMPTS:
-            at = np.uint64(ATTEMPTS * draw + attempt)
-            w0, w1, w2, w3 = (
-                np.uint64(words[at]),
-                np.uint64(words[at + _ALL]),
-                np.uint64(words[at + _ALL + _ALL]),
-                np.uint64(words[at + _ALL + _ALL + _ALL]),
-            )
-        else:
-            w0, w1, w2, w3 = random_words(stream, DIRECTION, turn, particle, attempt)
+    for attempt in range(ATTEMPTS):
+        at = np.uint64(ATTEMPTS * draw + attempt)
+        w0, w1 = np.uint64(words[at]), np.uint64(words[at + _ALL])
+        w2, w3 = np.uint64(words[at + _ALL + _ALL]), np.uint64(words[at + _ALL + _ALL + _ALL])
         # Both candidates are loaded before either is asked for, so that one wait does for two.
         one, one_value, one_part = _propose(
             rows, start, share, limits, cone, first, size, scale, w0, w1
@@ -166,7 +150,8 @@ def draw_vertex(field, corners, last, stream, turn, particle, draw):
                 if interpolated >= enough:
                     return vertex ^ flip
                 if least < 0:
-                    least = _threshold(field, corners)
+                    unit = np.float32(LARGEST) * total / np.float32(UNIT)
+                    least = np.float32(_least(field, corners)) * unit
                 if interpolated >= least:
                     return vertex ^ flip
     return draw_from_sum(field, corners, last, stream, turn, particle)
@@ -178,9 +163,16 @@ def draw_from_sum(field, corners, last, stream, turn, particle):
     largest, first, number = fill_cone(field, corners, last >> 1, corners.values)
     if largest <= 0:
         return -1
-    least = field.pmf_threshold * largest_anywhere(field, corners)
-    w0, w1, _, _ = random_words(stream, DIRECTION, turn, particle, LAST_ATTEMPT)
-    place = _draw_place(corners, number, least, uniform(w0, w1))
+    w0, w1, w2, w3 = random_words(stream, DIRECTION, turn, particle, LAST_ATTEMPT)
+    # The largest along any axis is no less than the largest in the cone and no more than UNIT:
+    # what may be above the threshold is drawn from, and all axes are asked only if what was
+    # drawn may be below it.
+    place = _draw_place(corners, number, field.pmf_threshold * largest, uniform(w0, w1))
+    value = ints(corners.values)[place]
+    if value < field.pmf_threshold * UNIT:
+        least = _least(field, corners)
+        if value < least:
+            place = _draw_place(corners, number, least, uniform(w2, w3))
     return _vertex_near(field, _axis_at(field, first, place), last) if place >= 0 else -1
 
 
@@ -190,9 +182,7 @@ def largest_vertex(field, corners, last):
     largest, first, number = fill_cone(field, corners, last >> 1, corners.values)
     if largest <= 0:
         return -1
-    if largest < field.pmf_threshold * UNIT and (
-        largest < field.pmf_threshold * largest_anywhere(field, corners)
-    ):
+    if largest < field.pmf_threshold * UNIT and largest < _least(field, corners):
         return -1
     place = find_in_blocks(corners.values, number, largest)
     return _vertex_near(field, _axis_at(field, first, place), last)
