@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
 
-.PHONY: demo test lint generate check-generated container-test gpu-test gpu-bench clean
+.PHONY: demo test lint generate check-generated container-test gpu-test gpu-bench gpu-wheels clean
 
 demo: $(VENV)/.installed
 	rm -rf $(DEMO)
@@ -45,6 +45,12 @@ gpu-test: $(VENV)/.installed-$(CUDA)
 
 gpu-bench: $(VENV)/.installed-$(CUDA)
 	$(BIN)/python benchmarks/cuda.py $(GPU_FOD) $(GPU_MAP) --seeds $(GPU_SEEDS)
+
+# Everything that gpu-test and gpu-bench install, for a machine that reaches no package index.
+gpu-wheels: | $(VENV)/bin/python
+	$(BIN)/python -m pip wheel --quiet --wheel-dir wheels '.[dev,$(CUDA)]' 'hatchling>=1.24' editables
+	rm -f wheels/bids_tractography-*.whl
+	@echo "Copy the folder wheels; there: PIP_NO_INDEX=1 PIP_FIND_LINKS=wheels make gpu-test"
 
 $(VENV)/.installed-$(CUDA): $(VENV)/.installed-dev
 	$(BIN)/python -m pip install --quiet --editable '.[dev,$(CUDA)]'
