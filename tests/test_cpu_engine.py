@@ -190,6 +190,48 @@ def test_a_draw_that_finds_no_direction_in_the_cone_says_so() -> None:
         assert (drawn == -1).all()
 
 
+@njit
+def draw_with_words(field, corners, last):  # type: ignore[no-untyped-def]
+    """Draw with the words that are there; return the vertex and its amplitude."""
+    stream, none = kernels.make_stream(7, 0, 0, 0), np.int64(0)
+    vertex = kernels_vertices.draw_vertex(field, corners, last, stream, none, none, none)
+    return vertex, kernels.amplitude(field, corners, vertex >> 1)
+
+
+def test_what_only_a_corner_without_weight_has_is_never_drawn() -> None:
+    grid = cube(2)
+    axes = cpu._order_sphere().axes
+    across = int(np.abs(axes @ X).argmin())
+    coefficients = everywhere(grid, X).copy()
+    coefficients[1] = lobes(axes[across])
+    coefficients[..., 0] -= 0.3  # zero but for lobes
+    algorithm = {"kind": "prob", "max_angle_deg": 89, "pmf_threshold": 0}
+    engine = build(grid, coefficients, algorithm=algorithm)
+    assert isinstance(engine, CpuEngine)
+    cone_start, cone = engine._alive[3:5]
+    last = int(np.abs(axes @ (X + axes[across])).argmax())
+    among = cone[cone_start[last] : cone_start[last + 1]]
+    wanted = int(np.flatnonzero(among >> 1 == across)[0])
+    which = (wanted << 24) // len(among) + 2**14  # of 24 bits
+    tried = 0
+    for y, z in np.random.default_rng(0).uniform(0, 1, (200, 2)):
+        corners, room = corners_of(engine, (0, y, z))
+        share, words = room.owners[1], room.owners[4].reshape(4, -1)
+        limits, total = share[8:], share[15]
+        assert (share[4:8] == 0).all()
+        # Corners 4 to 6, where rounding has them begin before 3 ends.
+        bits = np.int64(2.0**24 * float(limits[4:7].min()) / float(total)) + np.arange(-2, 3)
+        where = bits.astype(np.float32) * (total * np.float32(2.0**-24))
+        for proposed in bits[(limits[4:7].min() <= where) & (where < limits[3]) & (where < total)]:
+            words[[0, 2]] = proposed << 8 | which >> 16
+            words[[1, 3]] = (which & 0xFFFF) << 16
+            vertex, amplitude = draw_with_words(engine._field, corners, np.int64(2 * last))
+            assert vertex >> 1 != across
+            assert amplitude > 0
+            tried += 1
+    assert tried > 5
+
+
 @pytest.mark.parametrize("kind", ["prob", "det"])
 @pytest.mark.parametrize("dead_ends", ["drop", "keep"])
 def test_act_ends_well_in_grey_matter_and_badly_in_fluid(kind: str, dead_ends: str) -> None:
@@ -243,6 +285,19 @@ def test_cmc_in_five_percent_of_tissue_goes_on_for_tens_of_mm(
     assert ends[Stop.GREY_MATTER] + ends[Stop.FLUID] + ends[Stop.IMAGE_BORDER] == 6000
     assert ends[Stop.IMAGE_BORDER] < 12
     assert ends[Stop.GREY_MATTER] / 6000 == pytest.approx(grey / 0.05, abs=0.03)
+
+
+@pytest.mark.parametrize("grey", [1.0, 0.7])
+def test_cmc_goes_no_step_where_all_is_tissue_to_end_in(grey: float) -> None:
+    grid = cube(12, 2.0)
+    include, exclude = np.full((2, *grid.shape), np.float32(grey))
+    exclude[:] = 1 - include
+    include[0, 0, 0] = exclude[0, 0, 0] = 0
+    algorithm = {"kind": "prob", "step_size_mm": 0.1}
+    engine = build(grid, everywhere(grid, X), CmcRule(include, exclude), algorithm=algorithm,
+                   dead_ends="keep")  # fmt: skip
+    batch = track(engine, np.random.default_rng(0).uniform(6, 16, (500, 3)))
+    assert len(batch) == len(batch.points_mm) == 500
 
 
 def test_ends_of_kept_streamlines_are_those_that_are_counted() -> None:

@@ -87,6 +87,8 @@ DIRECTION, STOPPING, PARTICLE, CURVE = range(4)
 _PURPOSE, _HALF, _PARTICLE = 28, 27, 16
 LAST_ATTEMPT = 0xFFFF
 
+ROUNDING = 1e-6  # of interpolated fractions
+
 DRAWS, ATTEMPTS = 8, 4  # of directions, for which random words are made at once
 
 LARGEST = 65535  # amplitude of a row's maximum
@@ -331,7 +333,8 @@ def ask_rule(field, first, second, stream, turn, particle):
     if tissue <= 0:
         return GO_ON
     w0, w1, w2, w3 = random_words(stream, STOPPING, turn, particle, 0)
-    if tissue < 1 and uniform(w0, w1) < (1 - tissue) ** field.rule_power:
+    # A root of what rounding leaves of nothing is far from nothing.
+    if tissue < 1 - ROUNDING and uniform(w0, w1) < (1 - tissue) ** field.rule_power:
         return GO_ON
     return GREY_MATTER if uniform(w2, w3) * tissue < first else FLUID
 

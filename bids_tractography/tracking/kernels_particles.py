@@ -14,6 +14,7 @@ from bids_tractography.tracking.kernels import (
     IMAGE_BORDER,
     NO_DIRECTION,
     PARTICLE,
+    ROUNDING,
     Corners,
     ask_rule,
     doubles,
@@ -26,7 +27,6 @@ from bids_tractography.tracking.kernels import (
 )
 from bids_tractography.tracking.kernels_vertices import draw_vertex
 
-_ROUNDING = 1e-6  # of interpolated fractions
 _UNEVEN = 0.1  # share of particles that must count at least, lest they be drawn anew
 
 
@@ -110,7 +110,7 @@ def _move(field, particles, corners, stream, turn, p, side, new):
         return
     there = 1 - side
     include, exclude = look(field, x, y, z, _corners_of(particles, corners, there, p))
-    weight[p] *= 1.0 - exclude if exclude < 1.0 - _ROUNDING else 0.0
+    weight[p] *= 1.0 - exclude if exclude < 1.0 - ROUNDING else 0.0
     verdict = ask_rule(field, include, exclude, stream, turn, p + 1)
     if verdict == FLUID and weight[p] > 0:
         verdict = GO_ON  # its weight tells already how bad that was

@@ -33,6 +33,7 @@ from bids_tractography.tracking.kernels_vectors import (
 )
 
 _ALL = np.uint64(DRAWS * ATTEMPTS)
+_NOTHING = 2.0**-126  # no amplitude is as small
 
 
 @inlined_kernel
@@ -128,7 +129,9 @@ def draw_vertex(field, corners, last, stream, turn, particle, draw):
     first = np.int64(cone_start[axis])
     size = np.int64(cone_start[axis + 1]) - first
     scale, limits = total * np.float32(2.0**-24), corners.share + 32
-    enough, least = np.float32(field.pmf_threshold) * LARGEST * total, np.float32(-1)
+    # The cumulative sums of weights are rounded, and may propose a corner that has none.
+    enough = max(np.float32(field.pmf_threshold) * LARGEST * total, _NOTHING)
+    least = np.float32(-1)
     for attempt in range(ATTEMPTS):
         at = np.uint64(ATTEMPTS * draw + attempt)
         w0, w1 = np.uint64(words[at]), np.uint64(words[at + _ALL])
@@ -152,7 +155,7 @@ def draw_vertex(field, corners, last, stream, turn, particle, draw):
                 if least < 0:
                     unit = np.float32(LARGEST) * total / np.float32(UNIT)
                     least = np.float32(_least(field, corners)) * unit
-                if interpolated >= least:
+                if interpolated >= least > 0:
                     return vertex ^ flip
     return draw_from_sum(field, corners, last, stream, turn, particle)
 
