@@ -115,25 +115,24 @@ def correlation(one: list[Made], other: list[Made]) -> str:
     return f"{np.mean(found):.3f}"
 
 
+def mean_and_quantiles(made: list[Made]) -> list[float]:
+    """Summarise the lengths of all runs, in mm."""
+    lengths = np.concatenate([run.lengths_mm for run in made])
+    return [float(lengths.mean()), *map(float, np.quantile(lengths, QUANTILES))]
+
+
 def row(name: str, made: list[Made], all_made: dict[str, list[Made]]) -> str:
     """Compare the runs of one tracker with the others."""
-    lengths = np.concatenate([run.lengths_mm for run in made])
-    cells = [name, " / ".join(str(len(run.lengths_mm)) for run in made), f"{lengths.mean():.1f}"]
-    quantiles = np.quantile(lengths, QUANTILES)
-    cells += [f"{quantile:.1f}" for quantile in quantiles]
+    cells = [name, " / ".join(str(len(run.lengths_mm)) for run in made)]
+    cells += [f"{length:.1f}" for length in mean_and_quantiles(made)]
     cells += [correlation(made, all_made[other]) for other in all_made]
     return f"| {' | '.join(cells)} |"
 
 
 def differences(name: str, one: list[Made], other: list[Made]) -> str:
     """Length quantiles of one beside another, in %."""
-    of_both = []
-    for runs in (one, other):
-        lengths = np.concatenate([run.lengths_mm for run in runs])
-        of_both.append([lengths.mean(), *np.quantile(lengths, QUANTILES)])
-    cells = [
-        f"{here / there - 1:+.1%}" if there else "" for here, there in zip(*of_both, strict=True)
-    ]
+    pairs = zip(mean_and_quantiles(one), mean_and_quantiles(other), strict=True)
+    cells = [f"{here / there - 1:+.1%}" if there else "" for here, there in pairs]
     return f"| {name} | {' | '.join(cells)} |"
 
 

@@ -21,6 +21,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from programs import print_table
+
 from bids_tractography.outputs import read_record
 from bids_tractography.provenance import sha256_of_file
 
@@ -81,7 +83,6 @@ def on_nodes(cpus: list[int], words: list[str], output: Path, *, kill: bool) -> 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": cpus[0]})
     try:
         others = [cluster.add_node(num_cpus=count) for count in cpus[1:]]
-
         words = [*words, "--executor", "ray", "--ray-address", cluster.address]
         if not kill:
             return run(words, output)
@@ -115,11 +116,16 @@ def main() -> int:
             "Ray, 3 nodes of 1 CPU": on_nodes([1, 1, 1], one_thread, out / "three", kill=False),
             "Ray, 3 nodes, one killed": on_nodes([1, 1, 1], one_thread, out / "killed", kill=True),
         }
-    print("| where | whole run, s | tracking, s | seeds/s | SHA-256 |")
-    print("|---|---|---|---|---|")
-    for where, (seconds, tracking, rate, hashes) in rows.items():
-        short = " ".join(sha256[:12] for sha256 in hashes.split())
-        print(f"| {where} | {seconds:.1f} | {tracking:.1f} | {rate:.0f} | {short} |")
+    print_table(
+        {
+            "where": where,
+            "whole run, s": f"{seconds:.1f}",
+            "tracking, s": f"{tracking:.1f}",
+            "seeds/s": f"{rate:.0f}",
+            "SHA-256": " ".join(sha256[:12] for sha256 in hashes.split()),
+        }
+        for where, (seconds, tracking, rate, hashes) in rows.items()
+    )
     return int(len({row[-1] for row in rows.values()}) > 1)
 
 

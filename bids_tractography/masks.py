@@ -224,15 +224,11 @@ def check_files(config: Section, files: Mapping[str, Path]) -> None:
                     f"{' ...' if len(there) > 30 else ''}.",
                 )
         elif isinstance(section, File) and files[key].name.endswith((".nii", ".nii.gz")):
-            _check_dimensions(files[key], key)
-
-
-def _check_dimensions(path: Path, key: str) -> None:
-    """Check by its header that an image has the dimensions that its use asks for."""
-    wanted = 4 if key == "model" or "5tt" in path.name.lower() else 3
-    shape = read_shape(path)
-    if len(shape) != wanted:
-        raise DataError(f"{key}: {path} has {len(shape)} dimensions {shape}; {wanted} are needed.")
+            shape, wanted = read_shape(files[key]), section.n_dimensions
+            if len(shape) != wanted:
+                raise DataError(
+                    f"{key}: {files[key]} has {len(shape)} dimensions {shape}; {wanted} are needed."
+                )
 
 
 def not_empty(mask: Mask, name: str) -> Mask:

@@ -33,7 +33,7 @@ from bids_tractography.phantom import ScanGrid, make_phantom, voxelise
 from bids_tractography.reconst.fodf import sh_basis
 from bids_tractography.stopping import ActRule, CmcRule, ThresholdRule
 from bids_tractography.streamlines import Counts, Stop, StreamlineBatch
-from bids_tractography.tracking import cpu, kernels, kernels_vertices
+from bids_tractography.tracking import cpu, kernels, kernels_vertices, sphere
 from bids_tractography.tracking.cpu import CPU, CpuEngine
 from bids_tractography.tracking.dipy import DIPY
 
@@ -155,7 +155,7 @@ def test_directions_are_drawn_as_the_interpolated_fodf_says(
     algorithm = {"kind": "prob", "max_angle_deg": 35, "pmf_threshold": pmf_threshold}
     engine = build(grid, coefficients, algorithm=algorithm)
     assert isinstance(engine, CpuEngine)
-    axes = cpu._order_sphere().axes
+    axes = sphere.order_sphere().axes
     amplitudes = np.maximum(np.float32(coefficients) @ sh_basis(8, axes).T, 0)
     weights = [np.prod([p if c else 1 - p for p, c in zip(point, corner, strict=True)])
                for corner in np.ndindex(2, 2, 2)]  # fmt: skip
@@ -184,7 +184,7 @@ def test_a_draw_that_finds_no_direction_in_the_cone_says_so() -> None:
     engine = build(grid, everywhere(grid, X), algorithm={"kind": "prob", "max_angle_deg": 20})
     assert isinstance(engine, CpuEngine)
     corners, _alive = corners_of(engine, (0.5, 0.5, 0.5))
-    across = int(np.abs(cpu._order_sphere().axes @ X).argmin())
+    across = int(np.abs(sphere.order_sphere().axes @ X).argmin())
     for summed in (False, True):
         drawn = draw_many(engine._field, corners, 2 * across, 50, summed)
         assert (drawn == -1).all()
@@ -200,7 +200,7 @@ def draw_with_words(field, corners, last):  # type: ignore[no-untyped-def]
 
 def test_what_only_a_corner_without_weight_has_is_never_drawn() -> None:
     grid = cube(2)
-    axes = cpu._order_sphere().axes
+    axes = sphere.order_sphere().axes
     across = int(np.abs(axes @ X).argmin())
     coefficients = everywhere(grid, X).copy()
     coefficients[1] = lobes(axes[across])

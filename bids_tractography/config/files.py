@@ -17,6 +17,7 @@ class File(Section):
     """A file: one path for every DWI run, or BIDS filters that each participant resolves."""
 
     extensions: ClassVar[tuple[str, ...]] = (".nii.gz", ".nii")
+    n_dimensions: ClassVar[int] = 3
 
     path: Path | None = None
     """Path of the file, the same for every DWI run."""

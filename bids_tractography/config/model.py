@@ -210,6 +210,8 @@ class RumbaModel(Section):
 class PrecomputedModel(File):
     """fODFs made elsewhere: spherical harmonics in a NIfTI image on the DWI grid."""
 
+    n_dimensions: ClassVar[int] = 4
+
     kind: Literal["precomputed"] = "precomputed"
     basis: ShBasis = "auto"
     """Basis of the harmonics; ``auto``: as its sidecar says, and an error if it does not.

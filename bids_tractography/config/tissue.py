@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -30,11 +30,17 @@ class DsegTissue(Section):
     """The file; found by its name when null."""
 
 
+class FiveTissueFile(File):
+    """A 5TT image: fractions of five tissues along its last dimension."""
+
+    n_dimensions: ClassVar[int] = 4
+
+
 class FiveTissueTypes(Section):
     """A 5TT image of the datasets, as MRtrix3 makes it."""
 
     kind: Literal["5tt"] = "5tt"
-    image: File | None = None
+    image: FiveTissueFile | None = None
     """The file; found by its name when null."""
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from dipy.reconst.dti import fractional_anisotropy, mean_diffusivity
 from numpy.typing import NDArray
 
 from bids_tractography.config.model import TensorMaps, TensorModel
@@ -45,16 +46,12 @@ class TensorFit:
     @property
     def fa(self) -> NDArray[np.float32]:
         """Fractional anisotropy, 0 to 1."""
-        first, second, third = np.moveaxis(self.eigenvalues_mm2_s, -1, 0)
-        spread = (first - second) ** 2 + (second - third) ** 2 + (third - first) ** 2
-        size = first**2 + second**2 + third**2
-        share = np.divide(spread, 2 * size, out=np.zeros_like(size), where=size > 0)
-        return np.asarray(np.sqrt(share), np.float32)
+        return np.asarray(fractional_anisotropy(self.eigenvalues_mm2_s), np.float32)
 
     @property
     def md(self) -> NDArray[np.float32]:
         """Mean diffusivity in mm²/s."""
-        return np.asarray(self.eigenvalues_mm2_s.mean(axis=-1), np.float32)
+        return np.asarray(mean_diffusivity(self.eigenvalues_mm2_s), np.float32)
 
     @property
     def ad(self) -> NDArray[np.float32]:

@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-from dipy.data import default_sphere
 from numpy.typing import NDArray
 
 from bids_tractography.config.algorithm import Algorithm, EuDx, ParallelTransport, ParticleFiltering
@@ -41,12 +40,17 @@ from bids_tractography.tracking.directions import (
     SEPARATION_DEG,
     neighbour_table,
 )
+from bids_tractography.tracking.sphere import (
+    Sphere,
+    blocks_of_cones,
+    cones,
+    nearest_axes,
+    order_sphere,
+)
 
 _CHUNK = 256  # seeds that a thread takes at a time
 _ROWS = 4096  # rows that a thread makes at a time
 _TOLERANCE = 1e-9
-_ABOUT_DEG = 25  # about an axis: makes for the fewest blocks in a cone of 30 degrees
-_NEAREST = 128  # cells along the side of a cube over which the nearest axis is tabulated
 _ALGORITHMS = {
     "prob": kernels_tracks.PROB,
     "pft": kernels_tracks.PROB,
@@ -84,9 +88,9 @@ class CpuEngine:
         self._algorithm = problem.tracking.algorithm
         self._grid = problem.fodf.grid
         self._n_threads = n_threads
-        sphere = _order_sphere()
+        sphere = order_sphere()
         rows = _make_rows(problem.fodf, sphere.axes, n_threads)
-        self._field, self._alive = _make_field(problem, rows, sphere.axes)
+        self._field, self._alive = _make_field(problem, rows, sphere)
         self._plan, alive = _make_plan(problem)
         self._alive += alive
         self._peaks, alive = _make_peaks(sphere)
@@ -263,43 +267,9 @@ def _make_plan(
     return plan, [is_dead, to_mm]
 
 
-@dataclass(frozen=True, eq=False)
-class _Sphere:
-    """Axes of a sphere in blocks of neighbours.
-
-    Parameters
-    ----------
-    axes : ndarray, shape (V, 3)
-    edges : ndarray of int, shape (E, 2)
-    """
-
-    axes: NDArray[np.float64]
-    edges: NDArray[np.intp]
-
-
-def _order_sphere() -> _Sphere:
-    """Put DIPY's sphere into an order in which a cone has axes in few blocks.
-
-    A block is the axis that has the fewest axes left about it, and the nearest of these.
-    """
-    axes = np.asarray(default_sphere.vertices)
-    # Rounded, because the sphere is symmetric: ties are to be the same everywhere.
-    cosine = np.abs(np.einsum("ai,bi->ab", axes, axes)).round(9)
-    near = cosine >= np.cos(np.deg2rad(_ABOUT_DEG))
-    left, order = np.ones(len(axes), bool), np.empty(0, np.intp)
-    while left.any():
-        alone = np.where(left, (near & left).sum(axis=1), len(axes) + 1).argmin()
-        block = np.where(left, -cosine[alone], 2).argsort(kind="stable")
-        block = block[: min(kernels_vectors.BLOCK, left.sum())]
-        order, left[block] = np.append(order, block), False
-    return _Sphere(np.ascontiguousarray(axes[order]), order.argsort()[default_sphere.edges])
-
-
-def _make_peaks(sphere: _Sphere) -> tuple[kernels.Peaks, list[NDArray[np.generic]]]:
+def _make_peaks(sphere: Sphere) -> tuple[kernels.Peaks, list[NDArray[np.generic]]]:
     neighbours = neighbour_table(sphere.edges, len(sphere.axes)).astype(np.int32)
-    near = np.abs(np.einsum("ai,bi->ab", sphere.axes, sphere.axes)) > np.cos(
-        np.deg2rad(SEPARATION_DEG)
-    )
+    near = np.abs(sphere.cosine) > np.cos(np.deg2rad(SEPARATION_DEG))
     peaks = kernels.Peaks(
         neighbours=_address(neighbours),
         n_neighbours=neighbours.shape[1],
@@ -339,7 +309,7 @@ def _make_curves(
             curves = curves._replace(peaks=_address(peaks), least_weight=algorithm.least_weight)
             return curves, [to_voxels, nothing, peaks]
         case ParallelTransport():
-            nearest = _nearest_axes(axes)
+            nearest = nearest_axes(axes)
             curves = curves._replace(
                 kind=kernels_curves.PTT,
                 probe_step_mm=algorithm.probe_length_mm / (algorithm.probe_quality - 1),
@@ -368,21 +338,10 @@ def _peaks_of_rows(
     return peaks
 
 
-def _nearest_axes(axes: NDArray[np.float64]) -> NDArray[np.uint16]:
-    """Tabulate the nearest axis over half a cube, shape (3, n, n); see `kernels_curves`."""
-    ratio = (np.arange(_NEAREST) + 0.5) / _NEAREST * 2 - 1
-    one, u, v = np.broadcast_arrays(1.0, ratio[:, None], ratio[None, :])
-    table = np.empty((3, _NEAREST, _NEAREST), np.uint16)
-    for side, towards in enumerate(((one, u, v), (v, one, u), (u, v, one))):
-        cosine = np.einsum("ai,ijk->jka", axes, np.stack(towards))
-        table[side] = np.abs(cosine).argmax(axis=-1)
-    return table
-
-
 def _make_field(
-    problem: TrackingProblem, rows: _Rows, axes: NDArray[np.float64]
+    problem: TrackingProblem, rows: _Rows, sphere: Sphere
 ) -> tuple[kernels.Field, list[NDArray[np.generic]]]:
-    algorithm, grid = problem.tracking.algorithm, problem.fodf.grid
+    algorithm, grid, axes = problem.tracking.algorithm, problem.fodf.grid, sphere.axes
     first, second = _rule_maps(problem.stopping)
     cells = np.empty((*(n + 2 for n in grid.shape), 4), np.float32)
     lines = rows.values.shape[1] // kernels_vectors.LINE
@@ -390,8 +349,8 @@ def _make_field(
     for place, volume in ((1, rows.unit[rows.of_voxel]), (2, first), (3, second)):
         cells[..., place] = np.pad(volume, 1, mode="edge")
     least_cosine = float(np.cos(np.deg2rad(algorithm.max_angle_deg))) - _TOLERANCE
-    cone_start, cone = _cones(axes, least_cosine)
-    block_start, blocks, members = _blocks_of_cones(axes, least_cosine)
+    cone_start, cone = cones(sphere, least_cosine)
+    block_start, blocks, members = blocks_of_cones(sphere, least_cosine)
     steps = _steps(axes, grid, algorithm.step_size_mm)
     nx, ny, nz = grid.shape
     field = kernels.Field(
@@ -464,30 +423,6 @@ def _zeros_in_lines(n_rows: int, n_columns: int) -> NDArray[np.uint16]:
     memory = np.zeros(n_rows * width + line, np.uint16)
     first = -memory.ctypes.data // 2 % line
     return memory[first : first + n_rows * width].reshape(n_rows, width)
-
-
-def _cones(
-    axes: NDArray[np.float64], least_cosine: float
-) -> tuple[NDArray[np.int32], NDArray[np.uint16]]:
-    """List for each axis the vertices (2 x axis + sign) within an angle of it."""
-    cosine = np.einsum("ai,bi->ab", axes, axes)
-    from_axis, to_axis = np.nonzero(np.abs(cosine) >= least_cosine)
-    start = np.searchsorted(from_axis, np.arange(len(axes) + 1))
-    vertices = 2 * to_axis + (cosine[from_axis, to_axis] < 0)
-    return start.astype(np.int32), vertices.astype(np.uint16)
-
-
-def _blocks_of_cones(
-    axes: NDArray[np.float64], least_cosine: float
-) -> tuple[NDArray[np.int32], NDArray[np.uint16], NDArray[np.uint16]]:
-    """List for each axis the blocks with axes in its cone, and which; then the whole sphere."""
-    cosine = np.abs(np.einsum("ai,bi->ab", axes, axes))
-    near = np.vstack([cosine >= least_cosine, np.ones(len(axes), bool)])
-    near = np.pad(near, ((0, 0), (0, -len(axes) % kernels_vectors.BLOCK)))
-    bits = near.reshape(len(near), -1, kernels_vectors.BLOCK) @ (1 << np.arange(16))
-    cone, blocks = np.nonzero(bits)
-    start = np.searchsorted(cone, np.arange(len(near) + 1))
-    return start.astype(np.int32), blocks.astype(np.uint16), bits[cone, blocks].astype(np.uint16)
 
 
 def _steps(axes: NDArray[np.float64], grid: Grid, step_mm: float) -> NDArray[np.float64]:

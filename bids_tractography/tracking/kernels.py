@@ -90,6 +90,7 @@ LAST_ATTEMPT = 0xFFFF
 ROUNDING = 1e-6  # of interpolated fractions
 
 DRAWS, ATTEMPTS = 8, 4  # of directions, for which random words are made at once
+_W = DRAWS * ATTEMPTS  # from a word of a block to its next
 
 LARGEST = 65535  # amplitude of a row's maximum
 
@@ -268,15 +269,21 @@ def fill_words(stream, turn, more_turns, particle, more_particles, words):
     words = words_at(words)
     c0, c1, c2, c3 = make_counter(stream, DIRECTION, turn, particle, 0)
     turns, particles = np.uint64(more_turns), np.uint64(more_particles) << np.uint64(_PARTICLE)
-    for n in range(DRAWS * ATTEMPTS):
+    for n in range(_W):
         draw, attempt = np.uint64(n // ATTEMPTS), np.uint64(n % ATTEMPTS)
         w0, w1, w2, w3 = philox(
             c0, c1, c2 + turns * draw, c3 + particles * draw + attempt, stream.key0, stream.key1
         )
-        words[n] = w0
-        words[n + DRAWS * ATTEMPTS] = w1
-        words[n + 2 * DRAWS * ATTEMPTS] = w2
-        words[n + 3 * DRAWS * ATTEMPTS] = w3
+        words[n], words[n + _W], words[n + 2 * _W], words[n + 3 * _W] = w0, w1, w2, w3
+
+
+@inlined_kernel
+def words_of(words, draw, attempt):
+    """Return the four words of a draw and attempt that `fill_words` has made."""
+    words, n = words_at(words), np.uint64(ATTEMPTS * draw + attempt)
+    w0, w1 = np.uint64(words[n]), np.uint64(words[n + np.uint64(_W)])
+    w2, w3 = np.uint64(words[n + np.uint64(2 * _W)]), np.uint64(words[n + np.uint64(3 * _W)])
+    return w0, w1, w2, w3
 
 
 @inlined_kernel

@@ -8,7 +8,6 @@ from bids_tractography.compiled import inlined_kernel, kernel
 from bids_tractography.tracking.kernels import (
     ATTEMPTS,
     DIRECTION,
-    DRAWS,
     LARGEST,
     LAST_ATTEMPT,
     amplitude,
@@ -22,7 +21,7 @@ from bids_tractography.tracking.kernels import (
     random_words,
     shorts,
     uniform,
-    words_at,
+    words_of,
 )
 from bids_tractography.tracking.kernels_vectors import (
     BLOCK,
@@ -32,7 +31,6 @@ from bids_tractography.tracking.kernels_vectors import (
     sum_lanes,
 )
 
-_ALL = np.uint64(DRAWS * ATTEMPTS)
 _NOTHING = 2.0**-126  # no amplitude is as small
 
 
@@ -124,7 +122,7 @@ def draw_vertex(field, corners, last, stream, turn, particle, draw):
     total = share[15]
     if total <= 0:
         return -1
-    cone, cone_start, words = shorts(field.cone), ints(field.cone_start), words_at(corners.words)
+    cone, cone_start = shorts(field.cone), ints(field.cone_start)
     axis, flip = last >> 1, last & 1
     first = np.int64(cone_start[axis])
     size = np.int64(cone_start[axis + 1]) - first
@@ -133,9 +131,7 @@ def draw_vertex(field, corners, last, stream, turn, particle, draw):
     enough = max(np.float32(field.pmf_threshold) * LARGEST * total, _NOTHING)
     least = np.float32(-1)
     for attempt in range(ATTEMPTS):
-        at = np.uint64(ATTEMPTS * draw + attempt)
-        w0, w1 = np.uint64(words[at]), np.uint64(words[at + _ALL])
-        w2, w3 = np.uint64(words[at + _ALL + _ALL]), np.uint64(words[at + _ALL + _ALL + _ALL])
+        w0, w1, w2, w3 = words_of(corners.words, draw, attempt)
         # Both candidates are loaded before either is asked for, so that one wait does for two.
         one, one_value, one_part = _propose(
             rows, start, share, limits, cone, first, size, scale, w0, w1
