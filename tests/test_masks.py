@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,6 +12,9 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from bids_tractography.config.masks import Mask as Definition
+from bids_tractography.config.model import PrecomputedModel
+from bids_tractography.config.section import Section
+from bids_tractography.config.tissue import FiveTissueTypes, T1wTissue
 from bids_tractography.errors import DataError, EmptyMaskError
 from bids_tractography.images import Grid, write_image
 from bids_tractography.masks import Sources, check_files, interface, make_mask
@@ -172,3 +176,24 @@ def test_a_file_that_is_no_image_is_told_beforehand(tmp_path: Path) -> None:
     definition = READ.validate_python({"kind": "file", "path": tmp_path / "mask.nii.gz"})
     with pytest.raises(DataError, match="cannot be read"):
         check_files(definition, {"": tmp_path / "mask.nii.gz"})
+
+
+@pytest.mark.parametrize(
+    ("definition", "key", "name", "n_dimensions"),
+    [
+        (FiveTissueTypes(image="a"), "image", "tissues.nii.gz", 4),
+        (T1wTissue(image="a"), "image", "5tt_of_head.nii.gz", 3),
+        (PrecomputedModel(path="a"), "", "fod.nii.gz", 4),
+    ],
+)
+def test_the_kind_of_a_file_tells_its_dimensions_not_its_name(
+    definition: Section, key: str, name: str, n_dimensions: int, tmp_path: Path
+) -> None:
+    path = tmp_path / name
+    for n in (3, 4):
+        nib.save(nib.Nifti1Image(np.zeros((3, 3, 3, 2)[:n], np.float32), np.eye(4)), path)
+        if n == n_dimensions:
+            check_files(definition, {key: path})
+        else:
+            with pytest.raises(DataError, match=f"{n} dimensions .*; {n_dimensions} are needed"):
+                check_files(definition, {key: path})
