@@ -35,8 +35,9 @@ from scipy.spatial.transform import Rotation
 from bids_tractography.reconst.fodf import sh_basis
 from bids_tractography.stopping import ThresholdRule
 from bids_tractography.streamlines import Counts, Stop
-from bids_tractography.tracking.cpu import CPU, _nearest_axes
+from bids_tractography.tracking.cpu import CPU
 from bids_tractography.tracking.directions import initial_directions, interpolate, neighbour_table
+from bids_tractography.tracking.sphere import nearest_axes
 
 build = partial(make_engine, CPU)
 OTHERS = ["closest_peak", "eudx", "ptt"]
@@ -115,7 +116,7 @@ def test_eudx_ends_where_too_few_voxels_have_a_suitable_peak() -> None:
 
 
 def test_the_nearest_axis_is_found_to_within_half_a_degree() -> None:
-    table = _nearest_axes(VERTICES)
+    table = nearest_axes(VERTICES)
     directions = np.random.default_rng(0).normal(size=(5000, 3))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     side = np.abs(directions).argmax(axis=1)
