@@ -42,8 +42,8 @@ from bids_tractography.tracking.directions import (
 )
 from bids_tractography.tracking.sphere import (
     Sphere,
-    blocks_of_cones,
     cones,
+    members_of_cones,
     nearest_axes,
     order_sphere,
 )
@@ -235,7 +235,7 @@ def _make_room(
     corners = kernels.Corners(
         start=make(np.int64, 8),
         share=make(np.float32, 16),
-        values=make(np.int32, 2, field.width),
+        values=make(np.int32, field.width),
         sums=make(np.int32, kernels_vectors.BLOCK),
         words=make(np.uint32, 4, kernels.DRAWS, kernels.ATTEMPTS),
         peaks=make(np.int64, field.n_axes),
@@ -350,7 +350,7 @@ def _make_field(
         cells[..., place] = np.pad(volume, 1, mode="edge")
     least_cosine = float(np.cos(np.deg2rad(algorithm.max_angle_deg))) - _TOLERANCE
     cone_start, cone = cones(sphere, least_cosine)
-    block_start, blocks, members = blocks_of_cones(sphere, least_cosine)
+    members = members_of_cones(sphere, least_cosine)
     steps = _steps(axes, grid, algorithm.step_size_mm)
     nx, ny, nz = grid.shape
     field = kernels.Field(
@@ -362,10 +362,9 @@ def _make_field(
         axes=_address(axes),
         width=rows.values.shape[1],
         rows=_address(rows.values),
+        maxima=_maxima(len(axes)),
         cone_start=_address(cone_start),
         cone=_address(cone),
-        block_start=_address(block_start),
-        blocks=_address(blocks),
         members=_address(members),
         steps=_address(steps),
         least_cosine=least_cosine,
@@ -374,7 +373,7 @@ def _make_field(
         rule_threshold=getattr(problem.stopping, "threshold", 0.0),
         rule_power=algorithm.step_size_mm / float(grid.voxel_size_mm.mean()),
     )
-    return field, [cells, axes, rows.values, cone_start, cone, block_start, blocks, members, steps]
+    return field, [cells, axes, rows.values, cone_start, cone, members, steps]
 
 
 @dataclass(frozen=True, eq=False)
@@ -387,8 +386,8 @@ class _Rows:
         Row of each voxel, 0 where it has none.
     unit : ndarray of float32, shape (R,)
         Amplitude of 1 in each row.
-    values : ndarray of uint16, shape (R, V or more)
-        Zero beyond the axes; each row begins with a line of the cache.
+    values : ndarray of uint16, shape (R, width)
+        Each row begins with a line of the cache; see `kernels.Field`.
     """
 
     of_voxel: NDArray[np.int32]
@@ -401,19 +400,27 @@ def _make_rows(fodf: Fodf, axes: NDArray[np.float64], n_threads: int) -> _Rows:
     shape = fodf.grid.shape
     coefficients = np.ascontiguousarray(fodf.coefficients).reshape(-1, fodf.coefficients.shape[3])
     voxels = np.flatnonzero(coefficients.any(axis=1))
-    values = _zeros_in_lines(len(voxels) + 1, len(axes))
+    maxima = _maxima(len(axes))
+    values = _zeros_in_lines(len(voxels) + 1, maxima + kernels_vectors.MOST_BLOCKS // 2)
     unit = np.zeros(len(voxels) + 1, np.float32)
     basis = np.ascontiguousarray(sh_basis(fodf.sh_order, axes).T)
 
     def fill(first: int) -> None:
         part = slice(first, first + _ROWS)
-        kernels.fill_rows(coefficients, basis, voxels[part], values[1:][part], unit[1:][part])
+        kernels.fill_rows(
+            coefficients, basis, voxels[part], maxima, values[1:][part], unit[1:][part]
+        )
 
     with ThreadPoolExecutor(n_threads) as pool:
         list(pool.map(fill, range(0, len(voxels), _ROWS)))
     of_voxel = np.zeros(len(coefficients), np.int32)
     of_voxel[voxels] = np.arange(1, len(values))
     return _Rows(of_voxel.reshape(shape), unit, values)
+
+
+def _maxima(n_axes: int) -> int:
+    """Return where in a row the maxima of blocks begin: behind whole blocks."""
+    return -(-n_axes // kernels_vectors.BLOCK) * kernels_vectors.BLOCK
 
 
 def _zeros_in_lines(n_rows: int, n_columns: int) -> NDArray[np.uint16]:

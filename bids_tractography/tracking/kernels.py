@@ -16,9 +16,13 @@ from numba.extending import intrinsic
 
 from bids_tractography.compiled import inlined_kernel, kernel
 from bids_tractography.tracking.kernels_vectors import (
+    BLOCK,
+    MAXIMUM_STEP,
     UNIT,
+    find_largest,
     interpolate_blocks,
     look_at_cells,
+    which_blocks,
 )
 
 _ANY = 2**40  # length of an array of which only the address is known
@@ -115,16 +119,16 @@ class Field(NamedTuple):
     width : int
         Numbers in a row.
     rows : uint16, shape (R, width)
-        Amplitudes along the axes in units of 1 / 65535 of the row's largest, then zeros. Row 0
-        is zero.
+        Amplitudes along the axes in units of 1 / 65535 of the row's largest. Row 0 is zero.
+    maxima : int
+        Where in a row the largest amplitude of each block begins: bytes, rounded up.
     cone_start : int32, shape (n_axes + 1,)
     cone : uint16
         Vertices no further than the largest angle from vertex ``2 a`` are
         ``cone[cone_start[a]:cone_start[a + 1]]``.
-    block_start : int32, shape (n_axes + 2,)
-    blocks, members : uint16
-        Blocks with axes in this cone are ``blocks[block_start[a]:block_start[a + 1]]``; which of
-        their axes are, the bits of ``members`` tell. The last cone is the whole sphere.
+    members : uint16, shape (2 n_axes + 1, 32)
+        Which axes of each block are in the cone of an axis, a bit for each; in the whole sphere;
+        and which point away from an axis.
     steps : float64, shape (2 n_axes, 3)
         A step along each vertex, in voxels.
     least_cosine : float
@@ -145,10 +149,9 @@ class Field(NamedTuple):
     axes: int
     width: int
     rows: int
+    maxima: int
     cone_start: int
     cone: int
-    block_start: int
-    blocks: int
     members: int
     steps: int
     least_cosine: float
@@ -168,8 +171,8 @@ class Corners(NamedTuple):
     share : float32, shape (16,)
         Interpolation weight of the unit of each row: ``sum(share[:8] * rows)`` is the fODF. Then
         their cumulative sums.
-    values : int32, shape (2, width)
-        Room for the fODF along the axes of some blocks and of all.
+    values : int32, shape (width,)
+        Room for the fODF along axes.
     sums : int32, shape (16,)
         Room for sums over blocks.
     words : uint32, shape (4, 8, 4)
@@ -346,38 +349,69 @@ def ask_rule(field, first, second, stream, turn, particle):
     return GREY_MATTER if uniform(w2, w3) * tissue < first else FLUID
 
 
+@inlined_kernel
+def _scale(corners):
+    """Return by what interpolated amplitudes are multiplied, lest `UNIT` be exceeded."""
+    total = floats(corners.share)[15]
+    return np.float32(UNIT) / (np.float32(LARGEST) * total) if total > 0 else np.float32(0)
+
+
+@inlined_kernel
+def _members(field, cone):
+    return field.members + 64 * cone
+
+
 @kernel
-def fill_cone(field, corners, axis, values):
+def fill_cone(field, corners, cone):
     """Interpolate the fODF along the axes of a cone, in units of which `UNIT` is no less.
 
     Parameters
     ----------
-    axis : int
-        Of the cone; ``n_axes`` for the whole sphere.
-    values : address of int32
-        Written: the axes of each block of the cone; 0 outside the cone.
+    cone : int
+        An axis; ``n_axes`` for the whole sphere.
 
     Returns
     -------
     largest : int32
-    first, number : int64
-        The cone's blocks.
+    which : int32
+        Bits of the blocks that have axes in the cone. Of these, all axes are written to
+        ``corners.values``, 0 outside the cone.
     """
-    starts, total = ints(field.block_start), floats(corners.share)[15]
-    first, stop = np.int64(starts[axis]), np.int64(starts[axis + 1])
-    number = stop - first
-    scale = np.float32(UNIT) / (np.float32(LARGEST) * total) if total > 0 else np.float32(0)
+    members = _members(field, cone)
+    which = which_blocks(members)
     largest = interpolate_blocks(
-        field.rows, corners.start, corners.share, scale, field.blocks + 2 * first,
-        field.members + 2 * first, number, values,
+        field.rows, corners.start, corners.share, _scale(corners), members, which, corners.values
+    )
+    return largest, which
+
+
+@kernel
+def find_above(field, corners, above, any_of_them):
+    """Find the largest amplitude, in the units of `fill_cone`, if it is above something.
+
+    It reads far less than all, for the maxima of blocks tell where it can be.
+
+    Parameters
+    ----------
+    above : int32
+    any_of_them : bool
+        Whether anything above will do.
+
+    Returns
+    -------
+    largest, axis : int64
+        Of equal ones the first axis; -1 if there is none.
+    """
+    return find_largest(
+        field.rows, corners.start, corners.share, _scale(corners), _members(field, field.n_axes),
+        np.int64(field.maxima), above, any_of_them,
     )  # fmt: skip
-    return largest, first, number
 
 
 @kernel
 def fill_amplitudes(field, corners):
     """Interpolate the fODF along every axis, into ``corners.values``; return the largest."""
-    return fill_cone(field, corners, field.n_axes, corners.values)[0]
+    return fill_cone(field, corners, field.n_axes)[0]
 
 
 @kernel
@@ -387,7 +421,7 @@ def why_no_direction(field, corners):
 
 
 @kernel
-def fill_rows(coefficients, basis, voxels, rows, unit):
+def fill_rows(coefficients, basis, voxels, maxima, rows, unit):
     """Evaluate spherical harmonics (N, C) at some voxels along axes, as rows of integers.
 
     Parameters
@@ -395,8 +429,9 @@ def fill_rows(coefficients, basis, voxels, rows, unit):
     coefficients : ndarray of float32, shape (N, C)
     basis : ndarray, shape (C, V)
     voxels : ndarray of int, shape (n,)
-    rows : ndarray of uint16, shape (n, V or more)
-        Zero, written to; negative amplitudes are 0.
+    maxima : int
+    rows : ndarray of uint16, shape (n, width)
+        Zero, written to; negative amplitudes are 0. See `Field`.
     unit : ndarray of float32, shape (n,)
         Written: the amplitude of 1 in each row.
     """
@@ -416,6 +451,12 @@ def fill_rows(coefficients, basis, voxels, rows, unit):
         unit[n] = largest / LARGEST
         for axis in range(n_axes):
             rows[n, axis] = np.uint16(max(values[axis], 0.0) * (LARGEST / largest) + 0.5)
+        for block in range(-(-n_axes // BLOCK)):
+            most = np.int64(0)
+            for axis in range(block * BLOCK, min(block * BLOCK + BLOCK, n_axes)):
+                most = max(most, np.int64(rows[n, axis]))
+            steps = (most + MAXIMUM_STEP - 1) // MAXIMUM_STEP
+            rows[n, maxima + block // 2] |= np.uint16(steps << (8 * (block % 2)))
 
 
 class Peaks(NamedTuple):
@@ -470,7 +511,10 @@ def find_peaks(criteria, n_axes, values, relative, peaks, most):
             continue
         is_maximum = True
         for k in range(criteria.n_neighbours):
-            if values[axis] < values[neighbours[axis * criteria.n_neighbours + k]]:
+            if (
+                values[axis]
+                < values[np.uint64(neighbours[np.uint64(axis * criteria.n_neighbours + k)])]
+            ):
                 is_maximum = False
                 break
         if is_maximum:
@@ -494,6 +538,19 @@ def find_peaks(criteria, n_axes, values, relative, peaks, most):
                 kept += 1
         left = kept
     return found
+
+
+@kernel
+def find_first_axes(field, criteria, corners, most):
+    """Find the axes to set out along, at most so many; write them to ``corners.peaks``."""
+    if most == 1:  # the largest amplitude is the largest peak
+        axis = find_above(field, corners, np.int32(0), False)[1]
+        longs(corners.peaks)[0] = axis
+        return 1 if axis >= 0 else 0
+    fill_amplitudes(field, corners)
+    return find_peaks(
+        criteria, field.n_axes, corners.values, criteria.relative, corners.peaks, most
+    )
 
 
 @kernel

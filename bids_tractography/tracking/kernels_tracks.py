@@ -16,9 +16,8 @@ from bids_tractography.tracking.kernels import (
     ask_rule,
     doubles,
     enlarge,
-    fill_amplitudes,
     fill_words,
-    find_peaks,
+    find_first_axes,
     is_inside,
     longs,
     look,
@@ -261,11 +260,7 @@ def track_seeds(field, plan, criteria, particles, curves, corners, halves, posit
         n_peaks = 0
         if is_inside(field, *seed):
             look(field, *seed, corners)
-            fill_amplitudes(field, corners)
-            n_peaks = find_peaks(
-                criteria, field.n_axes, corners.values, criteria.relative, corners.peaks,
-                plan.max_directions,
-            )  # fmt: skip
+            n_peaks = find_first_axes(field, criteria, corners, plan.max_directions)
         for direction in range(n_peaks):
             peaks[direction] = longs(corners.peaks)[direction]
         if n_peaks == 0:

@@ -18,13 +18,15 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 BLOCK = 16  # axes
+MOST_BLOCKS = 32
 LINE = 32  # numbers of 16 bits in a line of the cache
 UNIT = 2**22  # an amplitude as large as the interpolated maxima of the corners
+MAXIMUM_STEP = 257  # from a maximum of a block, which is a byte, to the next
 
 _LONG, _INT, _SHORT = ir.IntType(64), ir.IntType(32), ir.IntType(16)
-_INTS, _SHORTS, _FLOATS = (
-    ir.VectorType(kind, BLOCK) for kind in (_INT, _SHORT, ir.FloatType())
-)  # fmt: skip
+_INTS, _SHORTS, _BYTES, _FLOATS = (
+    ir.VectorType(kind, BLOCK) for kind in (_INT, _SHORT, ir.IntType(8), ir.FloatType())
+)
 _FLAGS = ir.VectorType(ir.IntType(1), BLOCK)
 _ZERO = ir.Constant(_INTS, None)
 
@@ -72,15 +74,111 @@ def _largest(builder: Any, vector: Any) -> Any:
 
 
 @contextmanager
-def _each(builder: Any, number: Any) -> Iterator[tuple[Any, Any]]:
-    """Loop over blocks: yields a block's number and the place of its first axis."""
-    with cgutils.for_range(builder, number, intp=_LONG) as loop:
-        yield loop.index, builder.mul(loop.index, ir.Constant(_LONG, BLOCK))
+def _each(builder: Any, which: Any) -> Iterator[tuple[Any, Any]]:
+    """Loop over blocks of which the bits are set: yields a block and the place of its first axis.
+
+    There is no block 31.
+    """
+    one = ir.Constant(_INT, 1)
+    left = cgutils.alloca_once_value(builder, which)
+    test, body, end = (builder.append_basic_block(name) for name in ("test", "body", "end"))
+    builder.branch(test)
+    builder.position_at_end(test)
+    bits = builder.load(left)
+    builder.cbranch(builder.icmp_signed("!=", bits, ir.Constant(_INT, 0)), body, end)
+    builder.position_at_end(body)
+    builder.store(builder.and_(bits, builder.sub(bits, one)), left)
+    block = _first_bit(builder, bits)
+    yield block, _place_of(builder, block)
+    builder.branch(test)
+    builder.position_at_end(end)
+
+
+def _first_bit(builder: Any, bits: Any) -> Any:
+    return builder.cttz(bits, ir.Constant(ir.IntType(1), 0))
+
+
+def _place_of(builder: Any, block: Any) -> Any:
+    """Return the place of a block's first axis."""
+    return builder.mul(builder.zext(block, _LONG), ir.Constant(_LONG, BLOCK))
+
+
+class _Corners:
+    """Eight rows, and how what they have at a place is interpolated, as whole numbers."""
+
+    def __init__(self, builder: Any, rows: Any, start: Any, share: Any, scale: Any) -> None:
+        corners = [ir.Constant(_LONG, corner) for corner in range(8)]
+        two = ir.Constant(_LONG, 2)
+        self._builder = builder
+        self._rows = [
+            builder.add(rows, builder.mul(_load(builder, _LONG, start, corner, 8), two))
+            for corner in corners
+        ]
+        self._shares = [
+            _spread(builder, _load(builder, ir.FloatType(), share, corner, 4)) for corner in corners
+        ]
+        self._scale = _spread(builder, scale)
+        self._fused = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(_FLOATS, [_FLOATS] * 3), "llvm.fma.v16f32"
+        )
+
+    def amplitudes(self, axis: Any) -> Any:
+        """Interpolate along sixteen axes."""
+        return self._interpolate(
+            [_load(self._builder, _SHORTS, row, axis, 2) for row in self._rows]
+        )
+
+    def bounds(self, maxima: Any, half: int) -> Any:
+        """Interpolate the maxima of blocks 0 to 15 or 16 to 31.
+
+        Each step of that rounds monotonically: they are no less than what is interpolated along
+        any of the axes.
+        """
+        b = self._builder
+        place = b.add(b.mul(maxima, ir.Constant(_LONG, 2)), ir.Constant(_LONG, BLOCK * half))
+        steps = (b.zext(_load(b, _BYTES, row, place, 1), _SHORTS) for row in self._rows)
+        return self._interpolate(
+            [b.mul(step, ir.Constant(_SHORTS, [MAXIMUM_STEP] * BLOCK)) for step in steps]
+        )
+
+    def _interpolate(self, numbers: list[Any]) -> Any:
+        builder, total = self._builder, ir.Constant(_FLOATS, None)
+        for part, number in zip(self._shares, numbers, strict=True):
+            value = builder.sitofp(builder.zext(number, _INTS), _FLOATS)
+            total = builder.call(self._fused, [part, value, total])
+        return builder.fptosi(builder.fmul(total, self._scale), _INTS)
+
+
+def _load_members(builder: Any, members: Any, block: Any) -> Any:
+    """Load the bits of the axes of a block that are in a cone, as a mask."""
+    return builder.bitcast(_load(builder, _SHORT, members, builder.zext(block, _LONG), 2), _FLAGS)
 
 
 @intrinsic
-def interpolate_blocks(_context, rows, start, share, scale, blocks, masks, number, values):
-    """Interpolate amplitudes along the axes of some blocks; return the largest.
+def which_blocks(_context, members):
+    """Tell which blocks have axes in a cone, a bit for each.
+
+    Parameters
+    ----------
+    members : address of uint16, shape (32,)
+        See `kernels.Field`.
+
+    Returns
+    -------
+    int32
+    """
+
+    def generate(_context, builder, _signature, arguments):
+        both = ir.VectorType(_SHORT, 2 * BLOCK)
+        members = _load(builder, both, arguments[0], ir.Constant(_LONG, 0), 2)
+        return builder.bitcast(builder.icmp_signed("!=", members, ir.Constant(both, None)), _INT)
+
+    return types.int32(types.int64), generate
+
+
+@intrinsic
+def interpolate_blocks(_context, rows, start, share, scale, members, which, values):
+    """Interpolate amplitudes along the axes of a cone; return the largest.
 
     Parameters
     ----------
@@ -90,10 +188,11 @@ def interpolate_blocks(_context, rows, start, share, scale, blocks, masks, numbe
     share : address of float32, shape (8,)
     scale : float32
         Amplitudes are multiplied by, then rounded towards zero.
-    blocks, masks : address of uint16, shape (number,)
-        Numbers of the blocks, and a bit for each of their axes: the others get 0.
-    number : int64
-    values : address of int32, shape (16 number,)
+    members : address of uint16, shape (32,)
+        A bit for each axis of each block: the others get 0.
+    which : int32
+        The cone's blocks; the others are not written.
+    values : address of int32, shape (n_axes,)
         Written.
 
     Returns
@@ -102,28 +201,12 @@ def interpolate_blocks(_context, rows, start, share, scale, blocks, masks, numbe
     """
 
     def generate(_context, builder, _signature, arguments):
-        rows, start, share, scale, blocks, masks, number, values = arguments
-        corners = [ir.Constant(_LONG, corner) for corner in range(8)]
-        starts = [_load(builder, _LONG, start, corner, 8) for corner in corners]
-        shares = [
-            _spread(builder, _load(builder, ir.FloatType(), share, corner, 4)) for corner in corners
-        ]
-        scale = _spread(builder, scale)
-        fused = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(_FLOATS, [_FLOATS] * 3), "llvm.fma.v16f32"
-        )
+        members, which, values = arguments[4:]
+        corners = _Corners(builder, *arguments[:4])
         largest = cgutils.alloca_once_value(builder, _ZERO)
-        with _each(builder, number) as (n, place):
-            block = builder.zext(_load(builder, _SHORT, blocks, n, 2), _LONG)
-            mask = builder.bitcast(_load(builder, _SHORT, masks, n, 2), _FLAGS)
-            axis = builder.mul(block, ir.Constant(_LONG, BLOCK))
-            total = ir.Constant(_FLOATS, None)
-            for row, part in zip(starts, shares, strict=True):
-                amplitudes = _load(builder, _SHORTS, rows, builder.add(row, axis), 2)
-                amplitudes = builder.sitofp(builder.zext(amplitudes, _INTS), _FLOATS)
-                total = builder.call(fused, [part, amplitudes, total])
-            whole = builder.fptosi(builder.fmul(total, scale), _INTS)
-            whole = builder.select(mask, whole, _ZERO)
+        with _each(builder, which) as (block, place):
+            mask = _load_members(builder, members, block)
+            whole = builder.select(mask, corners.amplitudes(place), _ZERO)
             _store(builder, whole, values, place)
             best = builder.load(largest)
             larger = builder.icmp_signed(">", whole, best)
@@ -131,56 +214,118 @@ def interpolate_blocks(_context, rows, start, share, scale, blocks, masks, numbe
         return _largest(builder, builder.load(largest))
 
     return types.int32(
-        types.int64, types.int64, types.int64, types.float32, types.int64, types.int64,
-        types.int64, types.int64,
+        types.int64, types.int64, types.int64, types.float32, types.int64, types.int32,
+        types.int64,
     ), generate  # fmt: skip
 
 
 @intrinsic
-def sum_lanes(_context, values, number, least, sums):
-    """Sum what is not below a value at each place in a block, then over the places before it.
+def find_largest(_context, rows, start, share, scale, members, maxima, above, any_of_them):
+    """Find the largest amplitude in a cone, by `interpolate_blocks` of as few blocks as decide it.
 
     Parameters
     ----------
-    values : address of int32, shape (16 number,)
-    number : int64
-    least : int32
-    sums : address of int32, shape (16,)
-        Written: sums over all blocks of the places up to and with each.
+    rows, start, share, scale, members
+        See `interpolate_blocks`.
+    maxima : int64
+        Where the maxima of blocks begin in a row.
+    above : int32
+        The largest is only sought if it is above this.
+    any_of_them : bool
+        Whether anything above will do.
+
+    Returns
+    -------
+    largest, axis : int64
+        Of equal ones the first axis. -1 if none is above.
     """
 
     def generate(_context, builder, _signature, arguments):
-        values, number, least, sums = arguments
-        least = _spread(builder, least)
-        sum_ = cgutils.alloca_once_value(builder, _ZERO)
-        with _each(builder, number) as (_, place):
-            block = _load(builder, _INTS, values, place, 4)
-            block = builder.select(builder.icmp_signed(">=", block, least), block, _ZERO)
-            builder.store(builder.add(builder.load(sum_), block), sum_)
-        running = _running_sums(builder, builder.load(sum_), builder.add)
-        _store(builder, running, sums, ir.Constant(_LONG, 0))
-        return _context.get_dummy_value()
+        members, maxima, above, any_of_them = arguments[4:]
+        corners = _Corners(builder, *arguments[:4])
+        none = ir.Constant(_INTS, [-1] * BLOCK)
+        lanes = ir.Constant(_INTS, list(range(BLOCK)))
+        bounds = []
+        for half in range(2):
+            in_half = builder.add(members, ir.Constant(_LONG, 2 * BLOCK * half))
+            of_cone = _load(builder, _SHORTS, in_half, ir.Constant(_LONG, 0), 2)
+            empty = builder.icmp_signed("==", of_cone, ir.Constant(_SHORTS, None))
+            bound = builder.select(empty, none, corners.bounds(maxima, half))
+            bounds.append(cgutils.alloca_once_value(builder, bound))
+        least = builder.add(above, ir.Constant(_INT, 1))
+        largest = cgutils.alloca_once_value(builder, least)
+        found = cgutils.alloca_once_value(builder, ir.Constant(_INT, -1))
 
-    return types.void(types.int64, types.int64, types.int32, types.int64), generate
+        test, body, end = (builder.append_basic_block(name) for name in ("test", "body", "end"))
+        builder.branch(test)
+        builder.position_at_end(test)
+        low, high = (builder.load(bound) for bound in bounds)
+        bound = _largest(builder, builder.select(builder.icmp_signed(">", low, high), low, high))
+        best = builder.load(largest)
+        before = builder.load(found)
+        enough = builder.and_(any_of_them, builder.icmp_signed("!=", before, ir.Constant(_INT, -1)))
+        go_on = builder.and_(builder.icmp_signed(">=", bound, best), builder.not_(enough))
+        builder.cbranch(go_on, body, end)
+
+        builder.position_at_end(body)
+        bound = _spread(builder, bound)
+        bits = [
+            builder.zext(builder.bitcast(builder.icmp_signed("==", half, bound), _SHORT), _INT)
+            for half in (low, high)
+        ]
+        bits = builder.or_(bits[0], builder.shl(bits[1], ir.Constant(_INT, BLOCK)))
+        block = _first_bit(builder, bits)
+        for half, values in enumerate((low, high)):
+            lane = builder.sub(block, ir.Constant(_INT, BLOCK * half))
+            this = builder.icmp_signed("==", lanes, _spread(builder, lane))
+            builder.store(builder.select(this, none, values), bounds[half])
+        place = _place_of(builder, block)
+        whole = builder.select(
+            _load_members(builder, members, block), corners.amplitudes(place), _ZERO
+        )
+        value = _largest(builder, whole)
+        equal = builder.bitcast(builder.icmp_signed("==", whole, _spread(builder, value)), _SHORT)
+        axis = builder.add(
+            builder.trunc(place, _INT), builder.zext(_first_bit(builder, equal), _INT)
+        )
+        is_next = builder.or_(
+            builder.icmp_signed(">", value, best),
+            builder.and_(
+                builder.icmp_signed("==", value, best), builder.icmp_unsigned("<", axis, before)
+            ),
+        )
+        builder.store(builder.select(is_next, value, best), largest)
+        builder.store(builder.select(is_next, axis, before), found)
+        builder.branch(test)
+
+        builder.position_at_end(end)
+        results = (builder.load(largest), builder.load(found))
+        return cgutils.pack_array(builder, [builder.sext(result, _LONG) for result in results])
+
+    return types.UniTuple(types.int64, 2)(
+        types.int64, types.int64, types.int64, types.float32, types.int64, types.int64,
+        types.int32, types.boolean,
+    ), generate  # fmt: skip
 
 
 @intrinsic
-def find_in_blocks(_context, values, number, wanted):
-    """Return the place of the first number that is the one wanted, -1 if there is none.
+def find_amplitude(_context, values, which, wanted):
+    """Return the first axis that has the amplitude wanted, -1 if there is none.
 
     Parameters
     ----------
-    values : address of int32, shape (16 number,)
-    number : int64
+    values : address of int32
+    which : int32
+        The blocks of them.
     wanted : int32
     """
 
     def generate(_context, builder, _signature, arguments):
-        values, number, wanted = arguments
+        values, which, wanted = arguments
         wanted = _spread(builder, wanted)
         none = ir.Constant(_LONG, -1)
         found = cgutils.alloca_once_value(builder, none)
-        with _each(builder, number) as (_, place):
+        with _each(builder, which) as (_, place):
             block = _load(builder, _INTS, values, place, 4)
             equal = builder.bitcast(builder.icmp_signed("==", block, wanted), _SHORT)
             lane = builder.cttz(equal, ir.Constant(ir.IntType(1), 0))
@@ -193,7 +338,36 @@ def find_in_blocks(_context, values, number, wanted):
             builder.store(builder.select(is_first, here, before), found)
         return builder.load(found)
 
-    return types.int64(types.int64, types.int64, types.int32), generate
+    return types.int64(types.int64, types.int32, types.int32), generate
+
+
+@intrinsic
+def sum_lanes(_context, values, which, least, sums):
+    """Sum what is not below a value at each place in a block, then over the places before it.
+
+    Parameters
+    ----------
+    values : address of int32
+    which : int32
+        The blocks of them.
+    least : int32
+    sums : address of int32, shape (16,)
+        Written: sums over all blocks of the places up to and with each.
+    """
+
+    def generate(_context, builder, _signature, arguments):
+        values, which, least, sums = arguments
+        least = _spread(builder, least)
+        sum_ = cgutils.alloca_once_value(builder, _ZERO)
+        with _each(builder, which) as (_, place):
+            block = _load(builder, _INTS, values, place, 4)
+            block = builder.select(builder.icmp_signed(">=", block, least), block, _ZERO)
+            builder.store(builder.add(builder.load(sum_), block), sum_)
+        running = _running_sums(builder, builder.load(sum_), builder.add)
+        _store(builder, running, sums, ir.Constant(_LONG, 0))
+        return _context.get_dummy_value()
+
+    return types.void(types.int64, types.int32, types.int32, types.int64), generate
 
 
 @intrinsic

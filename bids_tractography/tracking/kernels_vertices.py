@@ -14,6 +14,7 @@ from bids_tractography.tracking.kernels import (
     doubles,
     fill_amplitudes,
     fill_cone,
+    find_above,
     find_peaks,
     floats,
     ints,
@@ -27,7 +28,7 @@ from bids_tractography.tracking.kernels_vectors import (
     BLOCK,
     UNIT,
     count_reached,
-    find_in_blocks,
+    find_amplitude,
     sum_lanes,
 )
 
@@ -46,42 +47,41 @@ def _cosine(field, axis, other):
 @inlined_kernel
 def _vertex_near(field, axis, last):
     """Return the one of an axis's two vertices that is nearer to a vertex."""
-    return 2 * axis + ((_cosine(field, axis, last >> 1) < 0) ^ (last & 1))
+    turned = shorts(field.members + 64 * np.int64(field.n_axes + 1 + (last >> 1)))
+    away = np.int64(turned[np.uint64(axis // BLOCK)]) >> (axis % BLOCK)
+    return 2 * axis + ((away ^ last) & 1)
 
 
 @inlined_kernel
-def _axis_at(field, first, place):
-    """Return the axis at a place of a cone whose blocks begin at ``first``."""
-    blocks = shorts(field.blocks)
-    return np.int64(blocks[first + place // BLOCK]) * BLOCK + place % BLOCK
+def _is_below(field, corners, value):
+    """Tell whether an amplitude, in the units of `fill_cone`, is below the threshold."""
+    # Nothing is above UNIT.
+    if value >= field.pmf_threshold * UNIT:
+        return False
+    above = np.int32(value / field.pmf_threshold)
+    return find_above(field, corners, above, True)[1] >= 0
 
 
 @kernel
-def _least(field, corners):
-    """Return the least amplitude that counts, in the units of `fill_cone`."""
-    other_room = corners.values + 4 * field.width
-    return field.pmf_threshold * fill_cone(field, corners, field.n_axes, other_room)[0]
-
-
-@kernel
-def _draw_place(corners, number, least, share):
-    """Draw a place in a cone by its amplitude, or -1; ``share`` is uniform in [0, 1)."""
+def _draw_axis(field, corners, which, least, share):
+    """Draw an axis of a cone by its amplitude, or -1; ``share`` is uniform in [0, 1)."""
     values, sums = ints(corners.values), ints(corners.sums)
     # Zeros are never drawn: they widen no interval.
     least = np.int32(np.ceil(least))
-    sum_lanes(corners.values, number, least, corners.sums)
+    sum_lanes(corners.values, which, least, corners.sums)
     left = np.int32(share * sums[BLOCK - 1])
     lane = 0
     for n in range(BLOCK - 1):
         lane += sums[n] <= left
     if lane > 0:
         left -= sums[lane - 1]
-    for place in range(lane, BLOCK * number, BLOCK):
-        value = values[np.uint64(place)]
-        if value >= least:
+    for axis in range(lane, field.n_axes, BLOCK):
+        value = values[np.uint64(axis)]
+        if which & 1 and value >= least:
             left -= value
             if left < 0:
-                return place
+                return axis
+        which >>= 1
     return -1
 
 
@@ -129,7 +129,7 @@ def draw_vertex(field, corners, last, stream, turn, particle, draw):
     scale, limits = total * np.float32(2.0**-24), corners.share + 32
     # The cumulative sums of weights are rounded, and may propose a corner that has none.
     enough = max(np.float32(field.pmf_threshold) * LARGEST * total, _NOTHING)
-    least = np.float32(-1)
+    unit = np.float32(LARGEST) * total / np.float32(UNIT)
     for attempt in range(ATTEMPTS):
         w0, w1, w2, w3 = words_of(corners.words, draw, attempt)
         # Both candidates are loaded before either is asked for, so that one wait does for two.
@@ -148,10 +148,7 @@ def draw_vertex(field, corners, last, stream, turn, particle, draw):
                 interpolated = amplitude(field, corners, vertex >> 1)
                 if interpolated >= enough:
                     return vertex ^ flip
-                if least < 0:
-                    unit = np.float32(LARGEST) * total / np.float32(UNIT)
-                    least = np.float32(_least(field, corners)) * unit
-                if interpolated >= least > 0:
+                if interpolated >= _NOTHING and not _is_below(field, corners, interpolated / unit):
                     return vertex ^ flip
     return draw_from_sum(field, corners, last, stream, turn, particle)
 
@@ -159,32 +156,28 @@ def draw_vertex(field, corners, last, stream, turn, particle, draw):
 @kernel
 def draw_from_sum(field, corners, last, stream, turn, particle):
     """Do the same by summing the cone."""
-    largest, first, number = fill_cone(field, corners, last >> 1, corners.values)
+    largest, which = fill_cone(field, corners, last >> 1)
     if largest <= 0:
         return -1
     w0, w1, w2, w3 = random_words(stream, DIRECTION, turn, particle, LAST_ATTEMPT)
     # The largest along any axis is no less than the largest in the cone and no more than UNIT:
     # what may be above the threshold is drawn from, and all axes are asked only if what was
     # drawn may be below it.
-    place = _draw_place(corners, number, field.pmf_threshold * largest, uniform(w0, w1))
-    value = ints(corners.values)[place]
-    if value < field.pmf_threshold * UNIT:
-        least = _least(field, corners)
-        if value < least:
-            place = _draw_place(corners, number, least, uniform(w2, w3))
-    return _vertex_near(field, _axis_at(field, first, place), last) if place >= 0 else -1
+    axis = _draw_axis(field, corners, which, field.pmf_threshold * largest, uniform(w0, w1))
+    value = ints(corners.values)[axis]
+    if _is_below(field, corners, value):
+        least = field.pmf_threshold * find_above(field, corners, np.int32(0), False)[0]
+        axis = _draw_axis(field, corners, which, least, uniform(w2, w3))
+    return _vertex_near(field, axis, last) if axis >= 0 else -1
 
 
 @inlined_kernel
 def largest_vertex(field, corners, last):
     """Return the vertex of the cone with the largest interpolated amplitude, or -1."""
-    largest, first, number = fill_cone(field, corners, last >> 1, corners.values)
-    if largest <= 0:
+    largest, which = fill_cone(field, corners, last >> 1)
+    if largest <= 0 or _is_below(field, corners, largest):
         return -1
-    if largest < field.pmf_threshold * UNIT and largest < _least(field, corners):
-        return -1
-    place = find_in_blocks(corners.values, number, largest)
-    return _vertex_near(field, _axis_at(field, first, place), last)
+    return _vertex_near(field, find_amplitude(corners.values, which, largest), last)
 
 
 @kernel

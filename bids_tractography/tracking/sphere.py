@@ -8,7 +8,7 @@ import numpy as np
 from dipy.data import default_sphere
 from numpy.typing import NDArray
 
-from bids_tractography.tracking.kernels_vectors import BLOCK
+from bids_tractography.tracking.kernels_vectors import BLOCK, MOST_BLOCKS
 
 _ABOUT_DEG = 25  # about an axis: makes for the fewest blocks in a cone of 30 degrees
 _NEAREST = 128  # cells along the side of a cube over which the nearest axis is tabulated
@@ -64,17 +64,14 @@ def cones(sphere: Sphere, least_cosine: float) -> tuple[NDArray[np.int32], NDArr
     return start.astype(np.int32), vertices.astype(np.uint16)
 
 
-def blocks_of_cones(
-    sphere: Sphere, least_cosine: float
-) -> tuple[NDArray[np.int32], NDArray[np.uint16], NDArray[np.uint16]]:
-    """List for each axis the blocks with axes in its cone, and which; then the whole sphere."""
+def members_of_cones(sphere: Sphere, least_cosine: float) -> NDArray[np.uint16]:
+    """Tell which axes of each block are in cones, and which turned; see `kernels.Field`."""
     n_axes = len(sphere.axes)
-    near = np.vstack([np.abs(sphere.cosine) >= least_cosine, np.ones(n_axes, bool)])
-    near = np.pad(near, ((0, 0), (0, -n_axes % BLOCK)))
-    bits = near.reshape(len(near), -1, BLOCK) @ (1 << np.arange(BLOCK))
-    cone, blocks = np.nonzero(bits)
-    start = np.searchsorted(cone, np.arange(len(near) + 1))
-    return start.astype(np.int32), blocks.astype(np.uint16), bits[cone, blocks].astype(np.uint16)
+    near = np.abs(sphere.cosine) >= least_cosine
+    one = np.vstack([near, np.ones(n_axes, bool), sphere.cosine < 0])
+    one = np.pad(one, ((0, 0), (0, MOST_BLOCKS * BLOCK - n_axes)))
+    bits = np.packbits(one, axis=1, bitorder="little")
+    return bits.view("<u2").astype(np.uint16)
 
 
 def nearest_axes(axes: NDArray[np.float64]) -> NDArray[np.uint16]:
