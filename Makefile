@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
 
-.PHONY: demo test lint generate check-generated container-test gpu-test gpu-bench gpu-wheels clean
+.PHONY: demo test bench lint generate check-generated container-test gpu-test gpu-bench gpu-wheels clean
 
 demo: $(VENV)/.installed
 	rm -rf $(DEMO)
@@ -18,6 +18,11 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed-dev
 	$(BIN)/pytest
+
+# Our kernels beside how fast they were at the last call.
+bench: $(VENV)/.installed-dev
+	$(BIN)/pytest benchmarks/kernels.py --benchmark-autosave \
+	    $(if $(wildcard .benchmarks),--benchmark-compare)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
