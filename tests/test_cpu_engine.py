@@ -179,6 +179,45 @@ def test_directions_are_drawn_as_the_interpolated_fodf_says(
     assert chi2.sf(statistic, (expected > 1).sum() - 1) > 1e-3
 
 
+@cache
+def noise() -> CpuEngine:
+    """Return an engine on fODFs without any shape, with empty voxels, and with equal amplitudes."""
+    grid = cube(6)
+    coefficients = np.random.default_rng(3).normal(0, 1, (*grid.shape, 45))
+    coefficients[:, :, 2] = 0
+    coefficients[:, :, 4:, 1:] = 0
+    coefficients[:, :, 4:, 0] = 1  # the same along all axes
+    engine = build(grid, coefficients, algorithm={"kind": "prob", "pmf_threshold": 0.3})
+    assert isinstance(engine, CpuEngine)
+    return engine
+
+
+@settings(deadline=None)
+@given(
+    point=st.tuples(*[st.one_of(st.floats(-0.5, 5.49), st.integers(0, 5))] * 3),
+    share=st.floats(0, 1.1),
+)
+def test_the_largest_amplitude_is_found_by_the_maxima_of_blocks(point: Any, share: float) -> None:
+    engine = noise()
+    field = engine._field
+    corners, room = corners_of(engine, point)
+    largest = kernels.fill_amplitudes(field, corners)
+    amplitudes = room.owners[2][: field.n_axes]
+    assert largest == amplitudes.max()
+    above = np.int32(share * largest)
+    found, axis = kernels.find_above(field, corners, above, False)
+    if largest > above:
+        assert (found, axis) == (largest, amplitudes.argmax())
+        value, axis = kernels.find_above(field, corners, above, True)
+        assert amplitudes[axis] == value > above
+    else:
+        assert axis == kernels.find_above(field, corners, above, True)[1] == -1
+    least = field.pmf_threshold * largest
+    for value in (np.float64(above), 0.999 * least, 1.001 * least):
+        if largest > 0 and abs(value - least) > 1e-6:
+            assert kernels_vertices.is_below(field, corners, value) == (value < least)
+
+
 def test_a_draw_that_finds_no_direction_in_the_cone_says_so() -> None:
     grid = cube(2)
     engine = build(grid, everywhere(grid, X), algorithm={"kind": "prob", "max_angle_deg": 20})

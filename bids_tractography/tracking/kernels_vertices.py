@@ -53,7 +53,7 @@ def _vertex_near(field, axis, last):
 
 
 @inlined_kernel
-def _is_below(field, corners, value):
+def is_below(field, corners, value):
     """Tell whether an amplitude, in the units of `fill_cone`, is below the threshold."""
     # Nothing is above UNIT.
     if value >= field.pmf_threshold * UNIT:
@@ -148,7 +148,7 @@ def draw_vertex(field, corners, last, stream, turn, particle, draw):
                 interpolated = amplitude(field, corners, vertex >> 1)
                 if interpolated >= enough:
                     return vertex ^ flip
-                if interpolated >= _NOTHING and not _is_below(field, corners, interpolated / unit):
+                if interpolated >= _NOTHING and not is_below(field, corners, interpolated / unit):
                     return vertex ^ flip
     return draw_from_sum(field, corners, last, stream, turn, particle)
 
@@ -165,7 +165,7 @@ def draw_from_sum(field, corners, last, stream, turn, particle):
     # drawn may be below it.
     axis = _draw_axis(field, corners, which, field.pmf_threshold * largest, uniform(w0, w1))
     value = ints(corners.values)[axis]
-    if _is_below(field, corners, value):
+    if is_below(field, corners, value):
         least = field.pmf_threshold * find_above(field, corners, np.int32(0), False)[0]
         axis = _draw_axis(field, corners, which, least, uniform(w2, w3))
     return _vertex_near(field, axis, last) if axis >= 0 else -1
@@ -175,7 +175,7 @@ def draw_from_sum(field, corners, last, stream, turn, particle):
 def largest_vertex(field, corners, last):
     """Return the vertex of the cone with the largest interpolated amplitude, or -1."""
     largest, which = fill_cone(field, corners, last >> 1)
-    if largest <= 0 or _is_below(field, corners, largest):
+    if largest <= 0 or is_below(field, corners, largest):
         return -1
     return _vertex_near(field, find_amplitude(corners.values, which, largest), last)
 
