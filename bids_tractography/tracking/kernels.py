@@ -119,9 +119,10 @@ class Field(NamedTuple):
     width : int
         Numbers in a row.
     rows : uint16, shape (R, width)
-        Amplitudes along the axes in units of 1 / 65535 of the row's largest. Row 0 is zero.
+        Amplitudes along the axes in units of 1 / 65535 of the row's largest, zero in the rest of
+        the last block. Row 0 is zero.
     maxima : int
-        Where in a row the largest amplitude of each block begins: bytes, rounded up.
+        Where in a row the largest amplitudes of blocks begin: bytes, in units of 257, rounded up.
     cone_start : int32, shape (n_axes + 1,)
     cone : uint16
         Vertices no further than the largest angle from vertex ``2 a`` are
@@ -403,8 +404,8 @@ def find_above(field, corners, above, any_of_them):
         Of equal ones the first axis; -1 if there is none.
     """
     return find_largest(
-        field.rows, corners.start, corners.share, _scale(corners), _members(field, field.n_axes),
-        np.int64(field.maxima), above, any_of_them,
+        field.rows, corners.start, corners.share, _scale(corners), np.int64(field.maxima), above,
+        any_of_them,
     )  # fmt: skip
 
 

@@ -75,10 +75,7 @@ def _largest(builder: Any, vector: Any) -> Any:
 
 @contextmanager
 def _each(builder: Any, which: Any) -> Iterator[tuple[Any, Any]]:
-    """Loop over blocks of which the bits are set: yields a block and the place of its first axis.
-
-    There is no block 31.
-    """
+    """Loop over blocks of which the bits are set: yields a block and its first axis."""
     one = ir.Constant(_INT, 1)
     left = cgutils.alloca_once_value(builder, which)
     test, body, end = (builder.append_basic_block(name) for name in ("test", "body", "end"))
@@ -149,11 +146,6 @@ class _Corners:
         return builder.fptosi(builder.fmul(total, self._scale), _INTS)
 
 
-def _load_members(builder: Any, members: Any, block: Any) -> Any:
-    """Load the bits of the axes of a block that are in a cone, as a mask."""
-    return builder.bitcast(_load(builder, _SHORT, members, builder.zext(block, _LONG), 2), _FLAGS)
-
-
 @intrinsic
 def which_blocks(_context, members):
     """Tell which blocks have axes in a cone, a bit for each.
@@ -205,7 +197,8 @@ def interpolate_blocks(_context, rows, start, share, scale, members, which, valu
         corners = _Corners(builder, *arguments[:4])
         largest = cgutils.alloca_once_value(builder, _ZERO)
         with _each(builder, which) as (block, place):
-            mask = _load_members(builder, members, block)
+            mask = _load(builder, _SHORT, members, builder.zext(block, _LONG), 2)
+            mask = builder.bitcast(mask, _FLAGS)
             whole = builder.select(mask, corners.amplitudes(place), _ZERO)
             _store(builder, whole, values, place)
             best = builder.load(largest)
@@ -220,17 +213,17 @@ def interpolate_blocks(_context, rows, start, share, scale, members, which, valu
 
 
 @intrinsic
-def find_largest(_context, rows, start, share, scale, members, maxima, above, any_of_them):
-    """Find the largest amplitude in a cone, by `interpolate_blocks` of as few blocks as decide it.
+def find_largest(_context, rows, start, share, scale, maxima, above, any_of_them):
+    """Find the largest amplitude, interpolating as few blocks as their maxima permit.
 
     Parameters
     ----------
-    rows, start, share, scale, members
+    rows, start, share, scale
         See `interpolate_blocks`.
     maxima : int64
         Where the maxima of blocks begin in a row.
     above : int32
-        The largest is only sought if it is above this.
+        The largest is only sought if it is above this, which is not negative.
     any_of_them : bool
         Whether anything above will do.
 
@@ -241,17 +234,13 @@ def find_largest(_context, rows, start, share, scale, members, maxima, above, an
     """
 
     def generate(_context, builder, _signature, arguments):
-        members, maxima, above, any_of_them = arguments[4:]
+        maxima, above, any_of_them = arguments[4:]
         corners = _Corners(builder, *arguments[:4])
         none = ir.Constant(_INTS, [-1] * BLOCK)
         lanes = ir.Constant(_INTS, list(range(BLOCK)))
-        bounds = []
-        for half in range(2):
-            in_half = builder.add(members, ir.Constant(_LONG, 2 * BLOCK * half))
-            of_cone = _load(builder, _SHORTS, in_half, ir.Constant(_LONG, 0), 2)
-            empty = builder.icmp_signed("==", of_cone, ir.Constant(_SHORTS, None))
-            bound = builder.select(empty, none, corners.bounds(maxima, half))
-            bounds.append(cgutils.alloca_once_value(builder, bound))
+        bounds = [
+            cgutils.alloca_once_value(builder, corners.bounds(maxima, half)) for half in range(2)
+        ]
         least = builder.add(above, ir.Constant(_INT, 1))
         largest = cgutils.alloca_once_value(builder, least)
         found = cgutils.alloca_once_value(builder, ir.Constant(_INT, -1))
@@ -280,9 +269,7 @@ def find_largest(_context, rows, start, share, scale, members, maxima, above, an
             this = builder.icmp_signed("==", lanes, _spread(builder, lane))
             builder.store(builder.select(this, none, values), bounds[half])
         place = _place_of(builder, block)
-        whole = builder.select(
-            _load_members(builder, members, block), corners.amplitudes(place), _ZERO
-        )
+        whole = corners.amplitudes(place)
         value = _largest(builder, whole)
         equal = builder.bitcast(builder.icmp_signed("==", whole, _spread(builder, value)), _SHORT)
         axis = builder.add(
@@ -303,8 +290,8 @@ def find_largest(_context, rows, start, share, scale, members, maxima, above, an
         return cgutils.pack_array(builder, [builder.sext(result, _LONG) for result in results])
 
     return types.UniTuple(types.int64, 2)(
-        types.int64, types.int64, types.int64, types.float32, types.int64, types.int64,
-        types.int32, types.boolean,
+        types.int64, types.int64, types.int64, types.float32, types.int64, types.int32,
+        types.boolean,
     ), generate  # fmt: skip
 
 
