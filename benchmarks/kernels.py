@@ -41,8 +41,9 @@ def scan() -> tuple[Dwi, np.ndarray, np.ndarray]:
     """Return a noisy DWI, its brain mask, and fractions (X, Y, Z, 3) of WM, GM and CSF."""
     grid = ScanGrid()
     voxels = voxelise(make_phantom(), grid)
-    real, imaginary = np.random.default_rng(0).normal(0, 20, (2, len(voxels.tissue), 73))
-    signals = np.hypot(simulate_dwi(voxels, TWO_SHELLS) + real, imaginary)
+    clean = simulate_dwi(voxels, TWO_SHELLS)
+    real, imaginary = np.random.default_rng(0).normal(0, 20, (2, *clean.shape))
+    signals = np.hypot(clean + real, imaginary)
     gradients = Gradients(TWO_SHELLS.bvals_s_mm2, TWO_SHELLS.directions, 50, "auto")
     data = signals.reshape(*grid.shape, -1).astype(np.float32)
     tissue = voxels.tissue.reshape(*grid.shape, 3).astype(np.float32)

@@ -315,8 +315,7 @@ def find_amplitude(_context, values, which, wanted):
         with _each(builder, which) as (_, place):
             block = _load(builder, _INTS, values, place, 4)
             equal = builder.bitcast(builder.icmp_signed("==", block, wanted), _SHORT)
-            lane = builder.cttz(equal, ir.Constant(ir.IntType(1), 0))
-            here = builder.add(place, builder.zext(lane, _LONG))
+            here = builder.add(place, builder.zext(_first_bit(builder, equal), _LONG))
             before = builder.load(found)
             is_first = builder.and_(
                 builder.icmp_signed("!=", equal, ir.Constant(_SHORT, 0)),
