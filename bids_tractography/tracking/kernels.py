@@ -358,7 +358,8 @@ def _scale(corners):
 
 
 @inlined_kernel
-def _members(field, cone):
+def members_of(field, cone):
+    """Return the address of a row of ``members``; see `Field`."""
     return field.members + 64 * cone
 
 
@@ -378,7 +379,7 @@ def fill_cone(field, corners, cone):
         Bits of the blocks that have axes in the cone. Of these, all axes are written to
         ``corners.values``, 0 outside the cone.
     """
-    members = _members(field, cone)
+    members = members_of(field, cone)
     which = which_blocks(members)
     largest = interpolate_blocks(
         field.rows, corners.start, corners.share, _scale(corners), members, which, corners.values
@@ -577,7 +578,5 @@ def put_streamlines(points, lengths, places, out):
     """
     first = 0
     for t in range(len(lengths)):
-        for n in range(lengths[t]):
-            for axis in range(3):
-                out[places[t] + n, axis] = points[first + n, axis]
+        out[places[t] : places[t] + lengths[t]] = points[first : first + lengths[t]]
         first += lengths[t]

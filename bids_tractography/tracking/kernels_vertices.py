@@ -19,6 +19,7 @@ from bids_tractography.tracking.kernels import (
     floats,
     ints,
     longs,
+    members_of,
     random_words,
     shorts,
     uniform,
@@ -47,7 +48,7 @@ def _cosine(field, axis, other):
 @inlined_kernel
 def _vertex_near(field, axis, last):
     """Return the one of an axis's two vertices that is nearer to a vertex."""
-    turned = shorts(field.members + 64 * np.int64(field.n_axes + 1 + (last >> 1)))
+    turned = shorts(members_of(field, np.int64(field.n_axes + 1 + (last >> 1))))
     away = np.int64(turned[np.uint64(axis // BLOCK)]) >> (axis % BLOCK)
     return 2 * axis + ((away ^ last) & 1)
 

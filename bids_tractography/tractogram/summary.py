@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from bids_tractography.images import Grid
 from bids_tractography.tractogram.base import Streamlines, offsets_of
+from bids_tractography.tractogram.kernels import count_visits
 from bids_tractography.tractogram.store import BatchStore
 
 _QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
@@ -86,16 +87,11 @@ def density(tractogram: Streamlines, grid: Grid) -> NDArray[np.int32]:
 
     A streamline counts once in every voxel that holds one of its points.
     """
-    shape = np.array(grid.shape)
-    total = np.zeros(int(shape.prod()), np.int32)
+    to_voxels = np.linalg.inv(grid.affine)
+    visits = np.zeros(int(np.prod(grid.shape)), np.int32)
+    last = np.full(visits.shape, -1, np.int64)
+    first = 0
     for points, lengths in tractogram.streamlines():
-        voxels = np.rint(grid.to_voxels(points)).astype(np.int64)
-        inside = ((voxels >= 0) & (voxels < shape)).all(axis=1)
-        index = np.ravel_multi_index(tuple(voxels[inside].T), grid.shape)
-        streamline = np.repeat(np.arange(len(lengths)), lengths)[inside]
-        visits = streamline * total.size + index
-        # Most points are in the voxel of the one before: few are left to sort.
-        visits = np.sort(visits[np.diff(visits, prepend=-1) != 0])
-        visits = visits[np.diff(visits, prepend=-1) != 0] % total.size
-        total += np.bincount(visits, minlength=total.size).astype(np.int32)
-    return total.reshape(grid.shape)
+        count_visits(points, lengths, first, to_voxels, grid.shape, last, visits)
+        first += len(lengths)
+    return visits.reshape(grid.shape)
