@@ -39,6 +39,7 @@ def count_visits(points, lengths, first, to_voxels, shape, last, visits):
             p += 1
             if 0 <= i < nx and 0 <= j < ny and 0 <= k < nz:
                 voxel = (np.int64(i) * ny + np.int64(j)) * nz + np.int64(k)
+                # Most points are in the voxel of the one before.
                 if voxel != before and last[voxel] != first + t:
                     last[voxel] = first + t
                     visits[voxel] += 1
