@@ -29,8 +29,9 @@ from dipy.reconst.shm import sh_to_sf
 from numpy.polynomial import legendre
 from threadpoolctl import threadpool_limits
 
-from bids_tractography.config.model import CsdModel, Gradients
+from bids_tractography.config.model import CsdModel, GradientsConfig
 from bids_tractography.dwi import Dwi, read_dwi
+from bids_tractography.gradients import GradientFiles
 from bids_tractography.reconst.csd import Response, _problem, deconvolve
 from bids_tractography.reconst.fodf import sh_basis
 from bids_tractography.reconst.shells import choose_order
@@ -122,7 +123,7 @@ def main(
     """Print one line for each repetition, medians and agreement."""
     stem = image.name.split(".")[0]
     gradients = image.with_name(f"{stem}.bval"), image.with_name(f"{stem}.bvec")
-    dwi = read_dwi(image, *gradients, Gradients())
+    dwi = read_dwi(image, GradientFiles(*gradients), GradientsConfig())
     mask = voxels(dwi, given_mask, small)
     shell = dwi.gradients.shells[-1]
     order = order or choose_order(shell.n_directions, "auto")

@@ -18,8 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
-from bids_tractography.config.model import Gradients, MsmtCsdModel, TensorMaps
+from bids_tractography.config.model import GradientsConfig, MsmtCsdModel, TensorMaps
 from bids_tractography.dwi import read_dwi
+from bids_tractography.gradients import GradientFiles
 from bids_tractography.images import read_image
 from bids_tractography.reconst import fit_model
 from bids_tractography.reconst.fodf import AXES, sh_basis, sh_order_of
@@ -47,7 +48,11 @@ def dwi2fod(folder: Path, out: Path) -> float:
 
 def main(folder: Path, repeats: int) -> None:
     """Print speeds, then how far the results are apart."""
-    dwi = read_dwi(folder / "dwi.nii.gz", folder / "dwi.bval", folder / "dwi.bvec", Gradients())
+    dwi = read_dwi(
+        folder / "dwi.nii.gz",
+        GradientFiles(folder / "dwi.bval", folder / "dwi.bvec"),
+        GradientsConfig(),
+    )
     mask = read_image(folder / "mask.nii.gz", ndim=3).data > 0
     tensor = fit_tensor(dwi, mask, TensorMaps(), 1)
     response = {"kind": "files"} | {t: str(folder / f"{t}.txt") for t in TISSUES}

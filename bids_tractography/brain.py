@@ -12,10 +12,13 @@ from scipy import ndimage
 from bids_tractography.dwi import Dwi
 from bids_tractography.errors import GridError
 from bids_tractography.images import Grid, read_image
-from bids_tractography.masks import Mask, not_empty
+from bids_tractography.masks import Mask, not_empty, two_valued
 
+# For fields of view of a human head; smaller ones have smaller radii.
 _MEDIAN_RADIUS_MM = 4.0
 _CLOSING_RADIUS_MM = 10.0
+_HEAD_MM = 150.0
+_MAX_MEDIAN_RADIUS_VOXELS = 6  # the filter takes time with the cube of it
 _LEAST_COMPONENT = (
     0.05  # of the largest: phantoms, and brains cut by the field of view, have several
 )
@@ -30,8 +33,7 @@ def brain_mask(dwi: Dwi, path: Path | None) -> Mask:
         If no voxel is left.
     """
     if path is not None:
-        data = _read_mask(path, dwi.grid)
-        mask = Mask(data, f"Brain mask {path.name}.", {"method": "file"})
+        mask = _read_mask(path, dwi.grid)
     else:
         mask = Mask(
             _otsu_mask(dwi),
@@ -40,12 +42,45 @@ def brain_mask(dwi: Dwi, path: Path | None) -> Mask:
             "closed, holes filled.",
             {
                 "method": "median_otsu",
-                "median_radius_mm": _MEDIAN_RADIUS_MM,
-                "closing_radius_mm": _CLOSING_RADIUS_MM,
+                "median_radius_mm": round(_scale(dwi.grid) * _MEDIAN_RADIUS_MM, 3),
+                "closing_radius_mm": round(_scale(dwi.grid) * _CLOSING_RADIUS_MM, 3),
                 "least_component": _LEAST_COMPONENT,
             },
         )
     return not_empty(mask, "the brain mask")
+
+
+def brain_figures(dwi: Dwi, brain: NDArray[np.bool_]) -> dict[str, float]:
+    """Measure the signal in the brain, to be held against what is plausible.
+
+    Parameters
+    ----------
+    dwi : Dwi
+    brain : ndarray of bool, shape (X, Y, Z)
+
+    Returns
+    -------
+    dict of str to float
+        By name of the quantity, see `checks.QUANTITIES`.
+    """
+    values = dwi.data[brain]
+    return {
+        "brain_volume_ml": float(brain.sum() * dwi.grid.voxel_size_mm.prod() / 1000),
+        "negative_share": float(np.mean(values < 0)),
+        "zero_share": float(np.mean(values == 0)),
+    }
+
+
+def is_cut(brain: NDArray[np.bool_]) -> bool:
+    """Tell whether the brain reaches the border of the image, so that a part may be missing."""
+    faces = [np.take(brain, end, axis) for axis in range(3) for end in (0, -1)]
+    return any(face.any() for face in faces)
+
+
+def _scale(grid: Grid) -> float:
+    """Return the size of the field of view relative to that of a head, at most 1."""
+    largest_mm = float((np.array(grid.shape) * grid.voxel_size_mm).max())
+    return min(1.0, largest_mm / _HEAD_MM)
 
 
 def _otsu_mask(dwi: Dwi) -> NDArray[np.bool_]:
@@ -54,7 +89,9 @@ def _otsu_mask(dwi: Dwi) -> NDArray[np.bool_]:
     Coils at the head's surface leave its depth dark, so that a threshold of the b=0 image alone
     cuts out the middle of the brain; there the diffusion-weighted images are brightest.
     """
-    radius_voxels = max(1, round(_MEDIAN_RADIUS_MM / float(dwi.grid.voxel_size_mm.mean())))
+    scale = _scale(dwi.grid)
+    radius_voxels = round(scale * _MEDIAN_RADIUS_MM / float(dwi.grid.voxel_size_mm.mean()))
+    radius_voxels = min(max(1, radius_voxels), _MAX_MEDIAN_RADIUS_VOXELS)
     mask = np.zeros(dwi.grid.shape, bool)
     for mean in (dwi.mean_b0, dwi.mean_weighted):
         mask |= median_otsu(mean, median_radius=radius_voxels, numpass=1)[1]
@@ -62,8 +99,9 @@ def _otsu_mask(dwi: Dwi) -> NDArray[np.bool_]:
     sizes = np.bincount(labels.ravel(), minlength=n_components + 1)
     sizes[0] = 0
     mask = (sizes >= _LEAST_COMPONENT * sizes.max())[labels] & mask
-    closed = _close(mask, _CLOSING_RADIUS_MM, dwi.grid)
-    return np.asarray(ndimage.binary_fill_holes(closed), bool)
+    closed = _close(mask, scale * _CLOSING_RADIUS_MM, dwi.grid)
+    filled = np.asarray(ndimage.binary_fill_holes(closed), bool)
+    return filled if dwi.missing is None else filled & ~dwi.missing
 
 
 def _close(mask: NDArray[np.bool_], radius_mm: float, grid: Grid) -> NDArray[np.bool_]:
@@ -76,8 +114,8 @@ def _close(mask: NDArray[np.bool_], radius_mm: float, grid: Grid) -> NDArray[np.
     return np.asarray(closed[inner] | mask)
 
 
-def _read_mask(path: Path, grid: Grid) -> NDArray[np.bool_]:
-    """Read an image as a mask: voxels above zero, on the grid of the DWI.
+def _read_mask(path: Path, grid: Grid) -> Mask:
+    """Read an image as a mask, on the grid of the DWI: voxels above half its maximum.
 
     Raises
     ------
@@ -87,8 +125,9 @@ def _read_mask(path: Path, grid: Grid) -> NDArray[np.bool_]:
     image = read_image(path, ndim=3)
     if not image.grid.matches(grid):
         raise GridError(
-            f"{path} is on another grid than the DWI: {image.grid.describe()}; the DWI has "
-            f"{grid.describe()}.",
-            "Resample the mask onto the DWI's grid (nearest neighbour).",
+            f"{path} is not on the grid of the DWI: it has {image.grid.describe()}, and the DWI "
+            f"has {grid.describe()}.",
+            "Resample the mask to the grid of the DWI (nearest neighbour).",
         )
-    return np.asarray(image.data > 0)
+    data, warnings = two_valued(image.data, path.name)
+    return Mask(data, f"Brain mask {path.name}.", {"method": "file"}, warnings=warnings)

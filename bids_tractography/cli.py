@@ -37,7 +37,7 @@ from bids_tractography.cpus import count_cpus
 from bids_tractography.doctor import examine
 from bids_tractography.errors import TractographyError, UnknownLevelError, UsageError
 from bids_tractography.estimate import estimate
-from bids_tractography.executor import LOG_FORMAT, LOG_TIME, Failure, LogProgress, Outcome
+from bids_tractography.executor import LOG_FORMAT, LOG_TIME, Failure, LogProgress, Outcome, Skipped
 from bids_tractography.group import write_group_table
 from bids_tractography.inputs import read_filters
 from bids_tractography.job import Job
@@ -388,17 +388,27 @@ def _print_job(job: Job) -> Failure | None:
 
 def _print_outcomes(request: Request, outcomes: dict[str, Outcome]) -> None:
     table = Table(box=None, pad_edge=False)
-    for column in ("DWI run", "outcome", ""):
-        table.add_column(column, overflow="fold")
+    table.add_column("DWI run", overflow="fold")
+    table.add_column("outcome")
+    table.add_column("warnings", justify="right")
+    table.add_column("", overflow="fold")
     for name, outcome in sorted(outcomes.items()):
-        if isinstance(outcome, Failure):
-            table.add_row(name, f"failed ({outcome.exit_code})", escape(outcome.message))
+        if isinstance(outcome, Skipped):
+            row = ("skipped", "", str(outcome.error))
+        elif isinstance(outcome, Failure):
+            row = (f"failed ({outcome.exit_code})", _count(outcome.warnings), outcome.message)
         else:
             where = outcome.tractogram.relative_to(request.output_dir)
-            table.add_row(name, "up to date" if outcome.reused else "done", str(where))
+            word = "up to date" if outcome.reused else "done"
+            row = (word, _count(outcome.warnings), str(where))
+        table.add_row(escape(name), *map(escape, row))
     console = Console(width=None if sys.stdout.isatty() else 200)
     console.print(table)
     print(f"written to {request.output_dir}")
+
+
+def _count(warnings: Sequence[str]) -> str:
+    return str(len(warnings)) if warnings else ""
 
 
 def _as_yaml(config: Config) -> str:

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bids_tractography.config.model import Gradients as GradientsConfig
+from bids_tractography.config.model import GradientsConfig
 from bids_tractography.errors import DataError
-from bids_tractography.gradients import Gradients, read_gradients
+from bids_tractography.gradients import FSL, Frame, GradientFiles, Gradients, read_gradients
 from bids_tractography.images import Grid, read_image
 
-logger = logging.getLogger(__name__)
-
-# Interpolation and denoising leave a few small negative values; integer overflow leaves many.
-_NEGATIVE_SHARE_LIMIT = 0.01
+# Beyond these, squares overflow or vanish in single precision.
+_MAGNITUDE_RANGE = (1e-15, 1e15)
+# Signals below this share of the typical signal without diffusion weighting count as none.
+_NO_SIGNAL_SHARE = 1e-7
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,17 +27,31 @@ class Dwi:
     Parameters
     ----------
     data : ndarray, shape (X, Y, Z, V)
-        Signal, in RAS+ order.
+        Signal, in RAS+ order; zero where the file has no finite value.
     grid : Grid
     gradients : Gradients
-    warnings : tuple of str
-        What is odd about it; recorded with everything made from it.
+    missing : ndarray of bool, shape (X, Y, Z), or None
+        Voxels with a value that is NaN or infinite; None if there are none.
     """
 
     data: NDArray[np.float32]
     grid: Grid
     gradients: Gradients
-    warnings: tuple[str, ...] = ()
+    missing: NDArray[np.bool_] | None = None
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """Measurements to be held against what is plausible, see `checks.QUANTITIES`."""
+        return {
+            "smallest_voxel_edge_mm": float(self.grid.voxel_size_mm.min()),
+            "largest_b_s_mm2": float(self.gradients.bvals.max()),
+        }
+
+    @cached_property
+    def least_signal(self) -> float:
+        """Signal that counts as none, for logarithms: it scales with the data."""
+        positive = self.mean_b0[self.mean_b0 > 0]
+        return _NO_SIGNAL_SHARE * float(np.median(positive)) if positive.size else 1e-30
 
     @property
     def mean_b0(self) -> NDArray[np.float32]:
@@ -53,8 +67,16 @@ class Dwi:
         return mean
 
 
-def read_dwi(image: Path, bval: Path, bvec: Path, config: GradientsConfig) -> Dwi:
+def read_dwi(image: Path, files: GradientFiles, config: GradientsConfig, frame: Frame = FSL) -> Dwi:
     """Read and check a DWI run.
+
+    Parameters
+    ----------
+    image : Path
+    files : GradientFiles
+    config : GradientsConfig
+    frame : Frame
+        Axes of the b-vectors, see `choose_frame`.
 
     Raises
     ------
@@ -62,26 +84,15 @@ def read_dwi(image: Path, bval: Path, bvec: Path, config: GradientsConfig) -> Dw
         If image or gradients are unusable; see `read_image` and `read_gradients`.
     """
     stored = read_image(image, ndim=4)
-    if not stored.data.any():
+    largest = float(np.abs(stored.data).max())
+    if largest == 0:
         raise DataError(f"{image} is zero everywhere.")
-    gradients = read_gradients(
-        bval,
-        bvec,
-        stored.grid,
-        stored.data.shape[3],
-        b0_threshold_s_mm2=config.b0_threshold_s_mm2,
-        shell_gap_s_mm2=config.shell_gap_s_mm2,
-    )
-    return Dwi(stored.data, stored.grid, gradients, tuple(_oddities(image, stored.data)))
-
-
-def _oddities(image: Path, data: NDArray[np.float32]) -> list[str]:
-    negative = int(np.count_nonzero(data < 0)) / int(np.count_nonzero(data))
-    if negative <= _NEGATIVE_SHARE_LIMIT:
-        return []
-    warning = (
-        f"{negative:.0%} of the non-zero values of {image.name} are negative, which no magnitude "
-        "image has: it looks like an integer overflow when the file was made."
-    )
-    logger.warning(warning)
-    return [warning]
+    low, high = _MAGNITUDE_RANGE
+    if not low < largest < high:
+        raise DataError(
+            f"{image}: its largest value is {largest:.2g}; {low:g} to {high:g} can be computed "
+            "with.",
+            "Check the scale (scl_slope) of the image.",
+        )
+    gradients = read_gradients(files, stored.grid, stored.data.shape[3], config, frame)
+    return Dwi(stored.data, stored.grid, gradients, stored.missing)

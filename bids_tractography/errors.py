@@ -75,6 +75,10 @@ class EmptyMaskError(DataError):
     """A mask has no voxel."""
 
 
+class ImplausibleError(DataError):
+    """A measurement is one that the subject cannot have."""
+
+
 class NoStreamlinesError(DataError):
     """Tracking finished and kept nothing."""
 

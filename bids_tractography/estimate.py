@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bids_tractography.brain import brain_mask
+from bids_tractography.checks import Findings
 from bids_tractography.config.model import AutoResponse, CsdModel, Model
 from bids_tractography.config.tracking import GivenSeeds, GridSeeds, RandomSeeds, TotalSeeds
 from bids_tractography.dwi import Dwi, read_dwi
 from bids_tractography.errors import EmptyMaskError
+from bids_tractography.inspection import find_brain, report_dwi, report_inputs, report_model
 from bids_tractography.job import TENSOR_MAPS, Job
 from bids_tractography.masks import Sources, check_files, make_mask
 from bids_tractography.reconst import fit_model
@@ -35,7 +36,7 @@ _TISSUE_SHARE, _T1W_SECONDS = 0.3, 90.0
 _BASE_MIB, _ROW_BYTES = 420.0, 362 * 4
 _MIB = 2.0**20
 # What the sample's fit says and the run's will not.
-_OF_SAMPLE = ("warnings", "response", "responses")
+_OF_SAMPLE = ("response", "responses")
 # Of one thread, by engine and algorithm.
 _POINTS_PER_SECOND = {
     ("cpu", "prob"): 2.5e6,
@@ -86,10 +87,13 @@ def estimate(job: Job) -> Estimate:
         For anything wrong with inputs or configuration that the run itself would meet at its
         start.
     """
+    findings = Findings(job.name, job.config.checks, job.subject)
     check_files(job.config, job.run.named)
+    report_inputs(job, findings)
     begin = time.perf_counter()
-    dwi = read_dwi(job.run.image, *job.run.gradients, job.config.gradients)
-    brain = brain_mask(dwi, job.run.brain_mask).data
+    dwi = read_dwi(job.run.image, job.run.gradients, job.config.gradients, job.frame)
+    report_dwi(job, dwi, findings)
+    brain = find_brain(dwi, job.run.image, job.run.brain_mask, findings).data
     seconds = time.perf_counter() - begin
     sample = _every(brain, _SAMPLE_VOXELS)
     share = np.count_nonzero(sample) / np.count_nonzero(brain)
@@ -102,10 +106,11 @@ def estimate(job: Job) -> Estimate:
     config = _for_sample(job.config.model, few_share)
     model = fit_model(dwi, few, tensor, config, job.n_threads, job.model_files)
     seconds += (time.perf_counter() - begin) / few_share
+    report_model(model, findings)
     maps = {name: getattr(tensor, name) for name in TENSOR_MAPS}
     sources = Sources(dwi.grid, {**maps, "gfa": gfa(model.coefficients)}, sample, job.run.named)
     seeds = _count_seeds(job, sources, int(np.count_nonzero(brain)), share)
-    return _scaled_up(job, dwi, brain, seeds, seconds, model.record)
+    return _scaled_up(job, dwi, brain, seeds, seconds, model.record, findings)
 
 
 def _for_sample(config: Model, share: float) -> Model:
@@ -154,6 +159,7 @@ def _scaled_up(
     seeds: int,
     seconds: float,
     model: dict[str, Any],
+    findings: Findings,
 ) -> Estimate:
     algorithm, output = job.config.tracking.algorithm, job.config.output
     n_brain, n_voxels = int(np.count_nonzero(brain)), brain.size
@@ -178,6 +184,6 @@ def _scaled_up(
         seconds=seconds,
         memory_mib=_BASE_MIB + max(fit_mib, tracking_mib),
         model={key: value for key, value in model.items() if key not in _OF_SAMPLE},
-        warnings=dwi.warnings,
+        warnings=tuple(findings.all.warnings),
         disk_mib=(bytes_of_file * len(output.formats) + n_brain * n_coefficients * 4) / _MIB,
     )

@@ -13,6 +13,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from itertools import islice
 
+from bids_tractography.checks import Findings
 from bids_tractography.errors import CrashError, DiedError, TractographyError
 from bids_tractography.job import Job
 from bids_tractography.pipeline import Done, Progress, process_dwi
@@ -32,13 +33,29 @@ class Failure:
     ----------
     message : str
     exit_code : int
+    warnings : tuple of str
+        What was doubtful before.
     """
 
     message: str
     exit_code: int
+    warnings: tuple[str, ...] = ()
 
 
-Outcome = Done | Failure
+@dataclass(frozen=True)
+class Skipped:
+    """Why something is not to be done, which is no failure.
+
+    Parameters
+    ----------
+    error : TractographyError
+        What is wrong if nothing else is left to do.
+    """
+
+    error: TractographyError
+
+
+Outcome = Done | Failure | Skipped
 
 
 def run_jobs(
@@ -74,17 +91,18 @@ def run_jobs(
 
 def run_job(job: Job, report: Callable[[Progress], None], track: Tracker = track_here) -> Outcome:
     """Run a job in this process; what goes wrong is a value."""
+    findings = Findings(job.name, job.config.checks, job.subject)
     try:
-        return process_dwi(job, report, track)
+        return process_dwi(job, report, track, findings)
     except TractographyError as error:
-        return Failure(str(error), error.exit_code)
+        message, code = str(error), error.exit_code
     except MemoryError:
-        return Failure(
-            "out of memory: give it more, or fewer jobs at a time (--n-procs).", DiedError.exit_code
-        )
+        message = "out of memory: give it more, or fewer jobs at a time (--n-procs)."
+        code = DiedError.exit_code
     except Exception as error:  # the one place: a job's fault must not end the others
         logger.exception("%s: unexpected error", job.name)
-        return Failure(f"unexpected {type(error).__name__}: {error}", CrashError.exit_code)
+        message, code = f"unexpected {type(error).__name__}: {error}", CrashError.exit_code
+    return Failure(message, code, tuple(findings.all.warnings))
 
 
 def _run_apart(job: Job) -> Outcome:

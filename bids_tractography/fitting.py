@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from bids_tractography.brain import brain_mask
+from bids_tractography.checks import Findings
 from bids_tractography.dwi import Dwi
 from bids_tractography.errors import DataError
 from bids_tractography.images import Grid, read_image
+from bids_tractography.inspection import find_brain, guard, report_model
 from bids_tractography.job import TENSOR_MAPS, TISSUES, Job
 from bids_tractography.outputs import Sidecar, entities_of, read_record
 from bids_tractography.provenance import Fingerprint, Record
@@ -56,7 +57,11 @@ class Fit:
 
 
 def fit_or_read(
-    job: Job, dwi: Dwi, stale: Mapping[str, str], fingerprints: Mapping[str, Fingerprint]
+    job: Job,
+    dwi: Dwi,
+    stale: Mapping[str, str],
+    fingerprints: Mapping[str, Fingerprint],
+    findings: Findings,
 ) -> Fit:
     """Fit tensor and model and write what they give, or read it back.
 
@@ -68,11 +73,13 @@ def fit_or_read(
         What has to be made, see `Job.stale`.
     fingerprints : mapping
         By role, see `Job.fingerprints`.
+    findings : Findings
+        Receives figures and warnings.
     """
     fitted = ("brain", *TENSOR_MAPS, "v1", "fod", *MODELS[job.config.model.kind].maps)
     if any(role in stale for role in fitted):
         with threadpool_limits(1):  # sums must not depend on the number of BLAS threads
-            return _fit(job, dwi, fingerprints)
+            return _fit(job, dwi, fingerprints, findings)
     logger.info("%s: maps and fODF are up to date.", job.name)
 
     def read(role: str, ndim: int = 3) -> NDArray[np.float32]:
@@ -82,18 +89,24 @@ def fit_or_read(
     names = (*TENSOR_MAPS, *MODELS[job.config.model.kind].maps)
     maps = {name: read(name) for name in names} | {"gfa": gfa(fodf.coefficients)}
     details = read_record(job.paths["fod"])["details"]
+    findings.repeat(details)
     return Fit(dwi.grid, read("brain") > 0, maps, fodf, details)
 
 
-def _fit(job: Job, dwi: Dwi, fingerprints: Mapping[str, Fingerprint]) -> Fit:
+def _fit(job: Job, dwi: Dwi, fingerprints: Mapping[str, Fingerprint], findings: Findings) -> Fit:
     config = job.config
-    brain = brain_mask(dwi, job.run.brain_mask)
-    tensor = fit_tensor(dwi, brain.data, config.tensor, job.n_threads)
-    model = fit_model(dwi, brain.data, tensor, config.model, job.n_threads, job.model_files)
+    with findings.stage() as found:
+        brain = find_brain(dwi, job.run.image, job.run.brain_mask, findings)
+        tensor = fit_tensor(dwi, brain.data, config.tensor, job.n_threads)
+        findings.measure("mean_diffusivity_mm2_s", float(np.median(tensor.md[brain.data])))
+        guard(tensor, brain.data, dwi, config.gradients, findings)
+        model = fit_model(dwi, brain.data, tensor, config.model, job.n_threads, job.model_files)
+        report_model(model, findings)
     fodf = Fodf(model.coefficients, dwi.grid)
     details = {
         **model.record,
-        "warnings": [*dwi.warnings, *model.record.get("warnings", [])],
+        **found.record,
+        "gradients": dwi.gradients.record,
         "brain_mask": brain.record,
     }
 
@@ -131,6 +144,7 @@ def tissue_or_read(
     fit: Fit,
     stale: Mapping[str, str],
     fingerprints: Mapping[str, Fingerprint],
+    findings: Findings,
 ) -> dict[str, NDArray[np.float32]]:
     """Make tissue fractions on the DWI's grid and write them, or read them back.
 
@@ -143,6 +157,7 @@ def tissue_or_read(
         return {}
     if not set(TISSUES) & set(stale):
         logger.info("%s: tissue fractions are up to date.", job.name)
+        findings.repeat(read_record(job.paths["wm"])["details"])
         return {name: read_image(job.paths[name], ndim=3).data for name in TISSUES}
     from_model = None
     if job.tissue is not None and job.tissue[0] == "dwi":
@@ -155,10 +170,14 @@ def tissue_or_read(
             )
     if job.run.tissue is None:
         raise ValueError("tissue was not looked for")
-    tissue = make_tissue(
-        job.config.tissue, job.run.tissue, job.run.named, dwi, fit.brain, from_model
-    )
-    details = {**tissue.record, "warnings": [*tissue.record.get("warnings", []), *_frames(job)]}
+    with findings.stage() as found:
+        tissue = make_tissue(
+            job.config.tissue, job.run.tissue, job.run.named, dwi, fit.brain, from_model
+        )
+        for warning in (*tissue.warnings, *_frames(job)):
+            findings.warn(warning)
+        findings.measure_all(tissue.figures)
+    details = {**tissue.record, **found.record}
     maps = {name: getattr(tissue, name) for name in TISSUES}
     for name, data in maps.items():
         record = Record(fingerprint=fingerprints[name], details=details)
@@ -181,5 +200,4 @@ def _frames(job: Job) -> list[str]:
         f"tissue of {paths[0].name} (space {space or 'not said'}) is taken to be aligned with the "
         f"DWI (space {own or 'not said'}); tissue.kind t1w would align it."
     )
-    logger.warning("%s: %s", job.name, warning)
     return [warning]

@@ -8,6 +8,7 @@ and no later step has to ask.
 from __future__ import annotations
 
 import gzip
+import os
 import zlib
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,6 +30,10 @@ from bids_tractography.errors import DataError, GridError, NoInputError
 
 # Scanner software rounds direction cosines to about 1e-4; real shears are far larger.
 _SHEAR_TOLERANCE = 0.01
+# NIfTI's codes of spatial units: unknown counts as mm, as everywhere.
+_MM_PER_UNIT = {0: 1.0, 1: 1e3, 2: 1.0, 3: 1e-3}
+_UNIT_WORDS = {1: "metres", 3: "micrometres"}
+_VOXEL_RANGE_MM = (1e-3, 100.0)
 _GRID_TOLERANCE_MM = 1e-2
 
 
@@ -133,15 +138,43 @@ class Image:
     Parameters
     ----------
     data : ndarray, shape (X, Y, Z) or (X, Y, Z, V)
+        Zero where the file has no finite value.
     grid : Grid
+    missing : ndarray of bool, shape (X, Y, Z), or None
+        Voxels with a value that is NaN or infinite; None if there are none.
     """
 
     data: NDArray[np.float32]
     grid: Grid
+    missing: NDArray[np.bool_] | None = None
+
+    def require_finite(self, where: NDArray[np.bool_], path: Path) -> None:
+        """Check that all values in some voxels are finite; NaN elsewhere does not matter.
+
+        Parameters
+        ----------
+        where : ndarray of bool, shape (X, Y, Z)
+        path : Path
+            File of the image, for the message.
+
+        Raises
+        ------
+        DataError
+        """
+        n_bad = 0 if self.missing is None else int(np.count_nonzero(self.missing & where))
+        if n_bad:
+            raise DataError(
+                f"{path}: {n_bad} voxels of the brain are NaN or infinite.",
+                "Find out where they come from; exclude them from the brain mask if they do not "
+                "matter.",
+            )
 
 
 def read_image(path: Path, *, ndim: int) -> Image:
     """Read a NIfTI image as float32.
+
+    Values that are not finite become zero and are marked as missing: most programs write NaN
+    outside the brain.
 
     Parameters
     ----------
@@ -155,13 +188,11 @@ def read_image(path: Path, *, ndim: int) -> Image:
     NoInputError
         If the file is not there (as with a dangling DataLad link).
     DataError
-        If it cannot be read whole, has other dimensions, or has values that are not finite.
+        If it cannot be read whole, has other dimensions, or has no finite value.
     GridError
         If its affine is not a usable one.
     """
-    if not path.exists():
-        link = " (a link to nowhere: 'datalad get' it first)" if path.is_symlink() else ""
-        raise NoInputError(f"{path} does not exist{link}.")
+    check_readable(path)
     try:
         image = nib.load(path)
         shape = _shape(image, ndim)
@@ -175,21 +206,34 @@ def read_image(path: Path, *, ndim: int) -> Image:
         raise DataError(
             f"{path} cannot be read: {error}.", "It may be truncated; fetch or make it again."
         ) from None
-    bad = int(data.size - np.isfinite(data).sum())
-    if bad:
-        raise DataError(
-            f"{path} has {bad} values that are NaN or infinite.",
-            "Find out where they come from; set them to 0 if they are outside the head.",
-        )
-    return Image(np.ascontiguousarray(grid.from_stored(data), dtype=np.float32), grid)
+    missing = None
+    finite = np.isfinite(data)
+    if not finite.all():
+        if not finite.any():
+            raise DataError(f"{path} has no finite value: all are NaN or infinite.")
+        data = np.where(finite, data, np.float32(0))
+        bad: NDArray[np.bool_] = ~finite if ndim == 3 else ~np.asarray(finite.all(axis=3))
+        missing = np.ascontiguousarray(grid.from_stored(bad), dtype=np.bool_)
+    ordered = np.ascontiguousarray(grid.from_stored(data), dtype=np.float32)
+    return Image(ordered, grid, missing)
 
 
 def _grid(path: Path, image: nib.Nifti1Image) -> Grid:
-    affine = np.asarray(image.affine, dtype=np.float64)
+    affine = _affine(image)
     linear = affine[:3, :3]
-    if not np.isfinite(affine).all() or abs(np.linalg.det(linear)) < 1e-9:
+    if _is_singular(affine):
         raise GridError(f"{path}: its affine is singular: {affine.tolist()}.")
-    unit = linear / np.sqrt((linear**2).sum(axis=0))
+    sizes_mm = np.sqrt((linear**2).sum(axis=0))
+    low, high = _VOXEL_RANGE_MM
+    if not (sizes_mm.min() > low and sizes_mm.max() < high):
+        words = "x".join(f"{size:.3g}" for size in sizes_mm)
+        unit_word = _UNIT_WORDS.get(_unit_code(image), "millimetres")
+        raise GridError(
+            f"{path}: voxels of {words} mm are not possible; the header states {unit_word} as "
+            "its unit (xyzt_units).",
+            "Correct the unit or the affine of the header.",
+        )
+    unit = linear / sizes_mm
     shear = np.abs(unit.T @ unit - np.eye(3)).max()
     if shear > _SHEAR_TOLERANCE:
         raise GridError(
@@ -198,6 +242,81 @@ def _grid(path: Path, image: nib.Nifti1Image) -> Grid:
         )
     stored_shape = (*image.shape, 1, 1, 1)[:3]
     return Grid((int(stored_shape[0]), int(stored_shape[1]), int(stored_shape[2])), affine)
+
+
+def _unit_code(image: nib.Nifti1Image) -> int:
+    return int(image.header["xyzt_units"]) & 7 if "xyzt_units" in image.header else 0
+
+
+def _affine(image: nib.Nifti1Image) -> NDArray[np.float64]:
+    """Return voxel indices to RAS+ mm: the sform, or the qform where only that one is sound."""
+    affine = np.array(image.affine, dtype=np.float64)
+    if _is_singular(affine):
+        qform = _qform(image)
+        affine = affine if qform is None or _is_singular(qform) else qform
+    affine[:3] *= _MM_PER_UNIT.get(_unit_code(image), 1.0)
+    return affine
+
+
+def _qform(image: nib.Nifti1Image) -> NDArray[np.float64] | None:
+    """Return the affine of the qform; None where it is not set or malformed."""
+    try:
+        affine = image.get_qform(coded=True)[0]
+    except (AttributeError, ValueError, HeaderDataError):
+        return None
+    return None if affine is None else np.array(affine, dtype=np.float64)
+
+
+def _is_singular(affine: NDArray[np.float64]) -> bool:
+    """Tell whether the axes do not span a volume, whatever the unit."""
+    sizes = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
+    if not np.isfinite(affine).all() or not (sizes > 0).all():
+        return True
+    return bool(abs(np.linalg.det(affine[:3, :3] / sizes)) < 1e-3)
+
+
+def header_warnings(path: Path) -> list[str]:
+    """Return what is contradictory or unusual in the header of an image.
+
+    Raises
+    ------
+    DataError, GridError
+        If it is not a usable image.
+    """
+    image, _ = _read_header(path)
+    warnings = []
+    unit = _UNIT_WORDS.get(_unit_code(image))
+    if unit:
+        warnings.append(f"{path.name}: the header is in {unit}; converted to mm.")
+    if _unit_code(image) not in _MM_PER_UNIT:
+        warnings.append(f"{path.name}: the header has an unknown unit of length; taken as mm.")
+    sform, qform = np.asarray(image.affine, dtype=np.float64), _qform(image)
+    if qform is None or _is_singular(qform):
+        return warnings
+    if _is_singular(sform):
+        warnings.append(f"{path.name}: the sform is singular; the qform is used.")
+    elif np.linalg.det(sform[:3, :3]) * np.linalg.det(qform[:3, :3]) < 0:
+        warnings.append(
+            f"{path.name}: sform and qform disagree in handedness: one of them swaps left and "
+            "right. The sform is used; check on which side a known landmark lies."
+        )
+    return warnings
+
+
+def check_readable(path: Path) -> None:
+    """Check that a path is a file that can be read.
+
+    Raises
+    ------
+    NoInputError
+    """
+    if not path.exists():
+        link = " (a broken link; if this is a DataLad dataset, 'datalad get' it first)"
+        raise NoInputError(f"{path} does not exist{link if path.is_symlink() else ''}.")
+    if not path.is_file():
+        raise NoInputError(f"{path} is not a regular file.")
+    if not os.access(path, os.R_OK):
+        raise NoInputError(f"{path} cannot be read (permission denied).", "Check its permissions.")
 
 
 def write_image(path: Path, data: NDArray[np.generic], grid: Grid) -> None:

@@ -12,8 +12,10 @@ from typing import Any
 from pydantic_core import to_jsonable_python
 
 from bids_tractography.config import Config
+from bids_tractography.config.checks import SubjectKind
 from bids_tractography.config.model import PrecomputedModel
 from bids_tractography.config.tracking import ActStop, CmcStop, ImportTract
+from bids_tractography.gradients import FSL, Frame
 from bids_tractography.inputs import DwiRun
 from bids_tractography.outputs import RunOutputs, read_record, sidecar_path, why_stale
 from bids_tractography.provenance import (
@@ -28,7 +30,7 @@ from bids_tractography.tracking import choose_engine
 
 TENSOR_MAPS = ("fa", "md", "ad", "rd")
 TISSUES = ("wm", "gm", "csf")
-_DWI = ("dwi", "bval", "bvec", "brain_mask")
+_DWI = ("dwi", "bval", "bvec", "b", "brain_mask")
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,12 @@ class Job:
     n_threads : int
     tissue : (str, tuple of Path) or None
         Kind of source of the tissue fractions, and its files; None where nothing needs them.
+    frame : Frame
+        Axes of the b-vectors.
+    subject : str
+        Kind of subject, whose ranges of plausible figures hold.
+    warnings : tuple of str
+        What was doubtful when the run was planned.
     fresh : bool
         Do everything again, whatever is there.
     container : dict or None
@@ -87,6 +95,9 @@ class Job:
     work: Path
     n_threads: int
     tissue: tuple[str, tuple[Path, ...]] | None = None
+    frame: Frame = FSL
+    subject: SubjectKind = "adult"
+    warnings: tuple[str, ...] = ()
     fresh: bool = False
     container: dict[str, str] | None = None
 
@@ -109,7 +120,9 @@ class Job:
     def products(self) -> dict[str, Product]:
         """All that is made, by what it is, in the order of making."""
         config, path = self.config, self.outputs.path
-        brain = _Of(_DWI, (config.gradients,))
+        # The check of the gradients stops a run or lets it pass; it changes no file.
+        gradients = config.gradients.model_dump(mode="json", exclude={"check"})
+        brain = _Of(_DWI, (gradients, self.frame.kind))
         maps = brain.and_of((), config.tensor.max_b_s_mm2)
         fod = maps.and_of(("model",), config.model)
         tissue = (fod if config.model.kind == "msmt_csd" else brain).and_of(
@@ -144,7 +157,7 @@ class Job:
                     key = f"tracking.{name}.{place}"
                     of = masks.and_of((key,), region)
                     make(key, of, "mask", desc=f"{name}{place + 1}")
-        everything = _Of(("",), (config_hash(config),))
+        everything = _Of(("",), (config_hash(config), self.frame.kind))
         made["tdi"] = Product(
             (path("dwimap", **self._tract, param="tdi"),), everything.reads, everything.says
         )

@@ -17,7 +17,7 @@ from bids_tractography.config.files import File
 from bids_tractography.config.section import Section, sections_in
 from bids_tractography.errors import DataError, EmptyMaskError
 from bids_tractography.images import Grid, read_image, read_shape
-from bids_tractography.resample import resample
+from bids_tractography.resample import read_on_grid
 
 TISSUE_WORDS = {"wm": "white matter", "gm": "grey matter", "csf": "cerebrospinal fluid"}
 
@@ -35,12 +35,15 @@ class Mask:
         Definition with resolved values, JSON values.
     parents : tuple of str
         What it was made from: maps by name, files by the key that names them.
+    warnings : tuple of str
+        What is doubtful about it.
     """
 
     data: NDArray[np.bool_]
     description: str
     record: dict[str, Any]
     parents: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def n_voxels(self) -> int:
@@ -73,12 +76,12 @@ class Sources:
         """Return a map on the DWI's grid, its name, and what it is made from."""
         if isinstance(source, str):
             return self.maps[source], source.upper(), source
-        image = read_image(self.files[key], ndim=3)
-        return resample(image, self.grid, nearest=False), self.files[key].name, key
+        path = self.files[key]
+        return read_on_grid(path, self.grid, self.brain, nearest=False), path.name, key
 
     def labels(self, key: str) -> NDArray[np.float32]:
         """Return a file's values on the DWI's grid, those of the nearest voxels."""
-        return resample(read_image(self.files[key], ndim=3), self.grid, nearest=True)
+        return read_on_grid(self.files[key], self.grid, self.brain, nearest=True)
 
 
 def make_mask(config: define.Mask, sources: Sources, key: str) -> Mask:
@@ -107,13 +110,16 @@ def _make(config: define.Mask, sources: Sources, key: str) -> Mask:
         case define.BrainMask():
             return Mask(sources.brain, "the brain", record, ("brain",))
         case define.FileMask():
-            data, name = sources.labels(key) > 0, sources.files[key].name
-            return Mask(data, f"voxels above 0 of {name}", record, (key,))
+            data, warnings = positive(sources.labels(key), sources.files[key].name)
+            text = f"voxels above 0 of {sources.files[key].name}"
+            return Mask(data, text, record, (key,), warnings)
         case define.RoiMask(files=files):
             keys = tuple(f"{key}.files.{place}" for place in range(len(files)))
-            data = np.any([sources.labels(one) > 0 for one in keys], axis=0)
+            parts = [positive(sources.labels(one), sources.files[one].name) for one in keys]
             names = ", ".join(sources.files[one].name for one in keys)
-            return Mask(data, f"voxels above 0 of any of {names}", record, keys)
+            text = f"voxels above 0 of any of {names}"
+            warnings = tuple(warning for _, several in parts for warning in several)
+            return Mask(np.any([part for part, _ in parts], axis=0), text, record, keys, warnings)
         case define.LabelsMask():
             return _labels(config, sources, key)
         case define.ThresholdMask():
@@ -129,7 +135,9 @@ def _make(config: define.Mask, sources: Sources, key: str) -> Mask:
         case define.NotMask(of=inner):
             mask = _make(inner, sources, f"{key}.of")
             text = f"all but ({mask.description})"
-            return Mask(~mask.data, text, {**record, "of": mask.record}, mask.parents)
+            return Mask(
+                ~mask.data, text, {**record, "of": mask.record}, mask.parents, mask.warnings
+            )
         case define.AnyMask(of=several) | define.AllMask(of=several):
             return _combine(
                 config.kind,
@@ -144,7 +152,38 @@ def _combine(kind: str, masks: list[Mask]) -> Mask:
     text = f" {word} ".join(f"({mask.description})" for mask in masks)
     parents = dict.fromkeys(parent for mask in masks for parent in mask.parents)
     record = {"kind": kind, "of": [mask.record for mask in masks]}
-    return Mask(np.asarray(data), text, record, tuple(parents))
+    warnings = dict.fromkeys(warning for mask in masks for warning in mask.warnings)
+    return Mask(np.asarray(data), text, record, tuple(parents), tuple(warnings))
+
+
+def two_valued(data: NDArray[np.float32], name: str) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
+    """Read values as a yes or no for every voxel: above half the maximum, or not.
+
+    Interpolation and compression leave values between and around the two of a mask.
+
+    Returns
+    -------
+    mask : ndarray of bool, shape of `data`
+    warnings : tuple of str
+        One if there are more than two values.
+    """
+    largest = np.float32(max(float(data.max()), 0.0))
+    n_other = int(np.count_nonzero((data != 0) & (data != largest)))
+    mask = np.asarray(data > largest / 2)
+    if not n_other:
+        return mask, ()
+    warning = (
+        f"{name} is not two-valued ({n_other} voxels are neither 0 nor {largest:g}): voxels above "
+        f"half its maximum are taken."
+    )
+    return mask, (warning,)
+
+
+def positive(data: NDArray[np.float32], name: str) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
+    """Read labels as a mask: every label above zero; values that are no labels as `two_valued`."""
+    if np.array_equal(data, np.round(data)):
+        return np.asarray(data > 0), ()
+    return two_valued(data, name)
 
 
 def _labels(config: define.LabelsMask, sources: Sources, key: str) -> Mask:

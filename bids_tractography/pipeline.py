@@ -8,9 +8,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from bids_tractography.checks import Findings
 from bids_tractography.config.tracking import GivenSeeds
 from bids_tractography.dwi import read_dwi
 from bids_tractography.fitting import Fit, fit_or_read, tissue_or_read
+from bids_tractography.inspection import report_dwi, report_inputs
 from bids_tractography.job import Job
 from bids_tractography.masks import Mask, Sources, check_files
 from bids_tractography.outputs import exclusive, read_record, sidecar_path
@@ -35,10 +37,13 @@ class Done:
     tractogram : Path
     reused : bool
         Everything was there and up to date; nothing was computed.
+    warnings : tuple of str
+        What is doubtful about the result.
     """
 
     tractogram: Path
     reused: bool
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,12 @@ class Progress:
     seeds_per_second: float
 
 
-def process_dwi(job: Job, report: Callable[[Progress], None], track: Tracker = track_here) -> Done:
+def process_dwi(
+    job: Job,
+    report: Callable[[Progress], None],
+    track: Tracker = track_here,
+    findings: Findings | None = None,
+) -> Done:
     """Turn a DWI run into maps, masks, a tractogram and their sidecars.
 
     Parameters
@@ -74,6 +84,8 @@ def process_dwi(job: Job, report: Callable[[Progress], None], track: Tracker = t
         Told of every finished batch.
     track : Tracker
         Who tracks the batches; it changes nothing of what comes out.
+    findings : Findings, optional
+        Receives figures and warnings.
 
     Raises
     ------
@@ -81,6 +93,7 @@ def process_dwi(job: Job, report: Callable[[Progress], None], track: Tracker = t
         For anything wrong with inputs, configuration or output.
     """
     watch = Stopwatch()
+    findings = findings or Findings(job.name, job.config.checks, job.subject)
     with exclusive(job.outputs.root, job.name):
         job.outputs.remove_leftovers()
         with watch.stage("hashing"):
@@ -90,34 +103,43 @@ def process_dwi(job: Job, report: Callable[[Progress], None], track: Tracker = t
         if not stale:
             BatchStore(job.work, 0).discard()  # of a run that was stopped at its very end
             logger.info("%s: everything is up to date; nothing to compute.", job.name)
-            return Done(job.paths["tractogram"], reused=True)
+            warnings = read_record(job.paths["tractogram"])["warnings"]
+            return Done(job.paths["tractogram"], reused=True, warnings=tuple(warnings))
         check_files(job.config, job.run.named)
+        report_inputs(job, findings)
         _invalidate(job, stale)
         if job.config.import_tract is not None:
-            import_tractogram(job, hashes, fingerprints, watch)
-            return Done(job.paths["tractogram"], reused=False)
+            import_tractogram(job, hashes, fingerprints, watch, findings)
+            return _done(job, findings)
         with watch.stage("reading"):
-            dwi = read_dwi(job.run.image, *job.run.gradients, job.config.gradients)
+            dwi = read_dwi(job.run.image, job.run.gradients, job.config.gradients, job.frame)
+            report_dwi(job, dwi, findings)
         with watch.stage("fitting"):
-            fit = fit_or_read(job, dwi, stale, fingerprints)
+            fit = fit_or_read(job, dwi, stale, fingerprints, findings)
         with watch.stage("tissue"):
-            tissue = tissue_or_read(job, dwi, fit, stale, fingerprints)
+            tissue = tissue_or_read(job, dwi, fit, stale, fingerprints, findings)
         del dwi  # the largest array of all; tracking does not need it
         with watch.stage("masks"):
             sources = Sources(fit.grid, {**fit.maps, **tissue}, fit.brain, job.run.named)
-            regions = RegionMaker(job, sources, fingerprints)
+            regions = RegionMaker(job, sources, fingerprints, findings)
             seed_mask = regions.seed_mask()
             stopping = regions.stopping_rule()
             acceptance = regions.acceptance()
         if not {"tractogram", "tdi"} & set(stale):
-            return Done(job.paths["tractogram"], reused=False)
+            return _done(job, findings)
         with _batch_store(job, stale, fingerprints["tractogram"]) as store:
             seeds = _seed_list(job, fit, seed_mask, store.rng_seed)
             problem = TrackingProblem(fit.fodf, stopping, job.config.tracking, store.rng_seed)
             _track(job, problem, acceptance, seeds, store, report, track)
-            write_tractogram(job, fit, seeds, store, hashes, fingerprints["tractogram"], watch)
+            fingerprint = fingerprints["tractogram"]
+            write_tractogram(job, fit, seeds, store, hashes, fingerprint, watch, findings)
             store.discard()
-    return Done(job.paths["tractogram"], reused=False)
+    return _done(job, findings)
+
+
+def _done(job: Job, findings: Findings) -> Done:
+    warnings = tuple(findings.all.warnings)
+    return Done(job.paths["tractogram"], reused=False, warnings=warnings)
 
 
 def _invalidate(job: Job, stale: Mapping[str, str]) -> None:

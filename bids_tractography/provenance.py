@@ -20,7 +20,7 @@ from bids_tractography import __version__
 from bids_tractography.config import Config
 
 RECORD_KEY = "BidsTractography"
-RECORD_VERSION = 2
+RECORD_VERSION = 3
 
 # Versions that decide what comes out.
 _DECISIVE = ("dipy", "nibabel", "numba", "numpy", "scipy")
@@ -44,7 +44,12 @@ def config_hash(config: Config) -> str:
 
     What changes nothing of the tractogram is left out; the engine is named with its version.
     """
-    nothing = {"tracking": {"batch_size", "engine", "ngpus"}, "tensor": {"v1"}}
+    nothing: dict[str, Any] = {
+        "tracking": {"batch_size", "engine", "ngpus"},
+        "tensor": {"v1"},
+        "gradients": {"check"},
+        "checks": ...,
+    }
     return sha256_of_json(config.model_dump(mode="json", exclude=nothing))
 
 
@@ -121,6 +126,8 @@ class _Made(Record):
     length_quantiles_mm: dict[str, float]
     content_sha256: str
     warnings: list[str]
+    checks: dict[str, JsonValue]
+    """Figures that were held against their usual ranges, by name."""
     seconds: dict[str, float]
     cpu_seconds: dict[str, float]
     peak_memory_mib: float
@@ -144,6 +151,8 @@ class TractogramRecord(_Made):
     """Our record in the sidecar of a tractogram: enough to make the file again."""
 
     model: dict[str, JsonValue]
+    gradients: dict[str, JsonValue]
+    """File and frame of the b-vectors, and why that frame."""
     engine: str
     engine_version: str
     engine_differences: list[str]

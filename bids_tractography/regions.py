@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bids_tractography.checks import Findings
 from bids_tractography.config.tracking import ActStop, BinaryStop, CmcStop, ThresholdStop
 from bids_tractography.errors import EmptyMaskError
 from bids_tractography.job import Job
@@ -36,10 +37,19 @@ class RegionMaker:
     sources : Sources
     fingerprints : mapping
         By role, see `Job.fingerprints`.
+    findings : Findings
+        Receives warnings.
     """
 
-    def __init__(self, job: Job, sources: Sources, fingerprints: Mapping[str, Fingerprint]) -> None:
+    def __init__(
+        self,
+        job: Job,
+        sources: Sources,
+        fingerprints: Mapping[str, Fingerprint],
+        findings: Findings,
+    ) -> None:
         self._job = job
+        self._findings = findings
         self._sources = sources
         self._fingerprints = fingerprints
 
@@ -111,6 +121,8 @@ class RegionMaker:
         return rule, Mask(extent(rule), text, {"kind": config.kind}, parents)
 
     def _write(self, role: str, mask: Mask, what: str) -> None:
+        for warning in mask.warnings:
+            self._findings.warn(warning)
         sidecar = Sidecar(f"{what}: {mask.description}.", self._paths(mask.parents))
         details = {**mask.record, "voxels": mask.n_voxels}
         self._write_map(role, mask.data.astype(np.uint8), sidecar, details)

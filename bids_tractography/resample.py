@@ -3,14 +3,44 @@
 from __future__ import annotations
 
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from bids_tractography.images import Grid, Image
+from bids_tractography.images import Grid, Image, read_image
 
 _MOST_SAMPLES_PER_AXIS = 4
+
+
+def read_on_grid(
+    path: Path, grid: Grid, brain: NDArray[np.bool_], *, nearest: bool, ndim: int = 3
+) -> NDArray[np.float32]:
+    """Read an image and take its values on another grid.
+
+    Parameters
+    ----------
+    path : Path
+    grid : Grid
+    brain : ndarray of bool, shape of `grid`
+        Voxels in which every value has to be finite.
+    nearest : bool
+        See `resample`.
+    ndim : int
+        Dimensions of the image.
+
+    Raises
+    ------
+    DataError
+        If the image is unusable, or a value in the brain is NaN or infinite.
+    """
+    image = read_image(path, ndim=ndim)
+    if image.missing is not None:
+        marks = Image(image.missing.astype(np.float32), image.grid)
+        missing = resample(marks, grid, nearest=True) > 0
+        Image(image.data, image.grid, missing).require_finite(brain, path)
+    return resample(image, grid, nearest=nearest)
 
 
 def resample(

@@ -12,11 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bids_tractography.checks import MIN_COUNT, Findings
+from bids_tractography.config import Config
+from bids_tractography.config.tracking import GivenSeeds, Tracking
 from bids_tractography.errors import NoStreamlinesError
 from bids_tractography.fitting import Fit
 from bids_tractography.images import Grid, read_grid
 from bids_tractography.job import Job
-from bids_tractography.outputs import read_record, sidecar_path
+from bids_tractography.outputs import sidecar_path
 from bids_tractography.provenance import (
     Fingerprint,
     ImportRecord,
@@ -30,6 +33,7 @@ from bids_tractography.provenance import (
 )
 from bids_tractography.seeding import SeedList
 from bids_tractography.sidecars import density_sidecar, import_sidecar, tractogram_sidecar
+from bids_tractography.streamlines import Counts
 from bids_tractography.tracking import choose_engine
 from bids_tractography.tractogram import linearise
 from bids_tractography.tractogram.base import Streamlines, Writer
@@ -40,6 +44,8 @@ from bids_tractography.tractogram.summary import content_hash, density, length_q
 
 logger = logging.getLogger(__name__)
 
+_OF_RUN = ("warnings", "checks", "gradients")  # parts of the record that are about the whole run
+
 
 def write_tractogram(
     job: Job,
@@ -49,6 +55,7 @@ def write_tractogram(
     hashes: Mapping[str, str],
     fingerprint: Fingerprint,
     watch: Stopwatch,
+    findings: Findings,
 ) -> None:
     """Assemble the tractogram and its density map; the tractogram's sidecar comes last."""
     if store.n_streamlines == 0:
@@ -60,6 +67,7 @@ def write_tractogram(
             f"{counts.seeds_without_direction}; ends: {_listed(counts.stops)}).",
             "Look at the fODF and the stop mask; loosen stopping or tracking.min_length_mm.",
         )
+    findings.measure_all(tracking_figures(job.config, store.counts))
     products, output = job.products["tractogram"], job.config.output
     with watch.stage("writing"):
         _write_density(job, density(store, fit.grid), fit.grid, fingerprint)
@@ -74,6 +82,7 @@ def write_tractogram(
         fingerprint=fingerprint,
         **_common(job, hashes),
         **_resolved(job, fit),
+        **_found(findings),
         **_account(job, seeds, store),
         linearised=linearised,
         content_sha256=content,
@@ -91,6 +100,7 @@ def import_tractogram(
     hashes: Mapping[str, str],
     fingerprints: Mapping[str, Fingerprint],
     watch: Stopwatch,
+    findings: Findings,
 ) -> None:
     """Check a tractogram made elsewhere and bring it in, with its density map and sidecar."""
     config = job.config.import_tract
@@ -103,7 +113,7 @@ def import_tractogram(
         _write_density(job, density(tractogram, grid), grid, fingerprints["tdi"])
         bring(source, job.paths["tractogram"], config.place)
     for warning in tractogram.warnings:
-        logger.warning("%s: %s", source.name, warning)
+        findings.warn(f"{source.name}: {warning}")
     record = ImportRecord(
         fingerprint=fingerprints["tractogram"],
         **_common(job, hashes),
@@ -116,7 +126,7 @@ def import_tractogram(
         content_sha256=tractogram.content_sha256,
         source_generated_by=_generated_by(source),
         source_sidecar=_read_json(sidecar_path(source)),
-        warnings=list(tractogram.warnings),
+        **_found(findings),
         seconds=watch.seconds,
         cpu_seconds=watch.cpu_seconds,
         peak_memory_mib=peak_memory_mib(),
@@ -183,20 +193,34 @@ def _resolved(job: Job, fit: Fit) -> dict[str, Any]:
     """Say what tracked, and on what."""
     kind = choose_engine(job.config)
     return {
-        "model": {key: value for key, value in fit.details.items() if key != "warnings"},
+        "model": {k: v for k, v in fit.details.items() if k not in _OF_RUN},
+        "gradients": fit.details["gradients"],
         "engine": kind.name,
         "engine_version": version(kind.library),
         "engine_differences": list(kind.differences),
         "threads": job.n_threads,
-        "warnings": [*fit.details["warnings"], *_of_tissue(job)],
     }
 
 
-def _of_tissue(job: Job) -> list[str]:
-    if "wm" not in job.paths:
-        return []
-    warnings: list[str] = read_record(job.paths["wm"])["details"].get("warnings", [])
-    return warnings
+def _found(findings: Findings) -> dict[str, Any]:
+    """Say what the checks of the whole run found."""
+    return {"warnings": findings.all.warnings, "checks": findings.all.figures}
+
+
+def tracking_figures(config: Config, counts: Counts) -> dict[str, float]:
+    """Measure what became of the seeds, to be held against what is plausible.
+
+    Regions and bounds that the user chose may leave as few streamlines as they like.
+    """
+    figures = {}
+    if counts.seeds >= MIN_COUNT:
+        figures["seeds_without_direction"] = counts.seeds_without_direction / counts.seeds
+    tracking = config.tracking
+    chosen = tracking.include or tracking.exclude or isinstance(config.seeding.seeds, GivenSeeds)
+    strict = tracking.min_length_mm > Tracking().min_length_mm
+    if counts.generated >= MIN_COUNT and not chosen and not strict:
+        figures["streamlines_kept"] = counts.kept / counts.generated
+    return figures
 
 
 def _account(job: Job, seeds: SeedList, store: BatchStore) -> dict[str, Any]:

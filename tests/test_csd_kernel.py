@@ -23,9 +23,9 @@ from scipy.special import eval_legendre
 from threadpoolctl import threadpool_limits
 
 import bids_tractography
-from bids_tractography.config.model import CsdModel
-from bids_tractography.config.model import Gradients as GradientsConfig
+from bids_tractography.config.model import CsdModel, GradientsConfig
 from bids_tractography.dwi import read_dwi
+from bids_tractography.gradients import GradientFiles
 from bids_tractography.reconst.csd import Response, _problem, deconvolve
 from bids_tractography.reconst.fodf import n_coefficients, sh_basis
 
@@ -136,10 +136,8 @@ def test_fodfs_of_a_head_are_those_of_dipys_model() -> None:
     image = stem.with_name(stem.name + ".nii.gz")
     if not image.exists():
         pytest.skip("the icbm data are not there")
-    dwi = read_dwi(
-        image, image.with_name(stem.name + ".bval"), image.with_name(stem.name + ".bvec"),
-        GradientsConfig(),
-    )  # fmt: skip
+    bval, bvec = (image.with_name(stem.name + end) for end in (".bval", ".bvec"))
+    dwi = read_dwi(image, GradientFiles(bval, bvec), GradientsConfig())
     shell = dwi.gradients.shells[-1]
     anatomy = image.parents[1] / "anat" / "sub-icbm_space-ACPC_label-WM_probseg.nii.gz"
     white = dwi.grid.from_stored(np.asarray(nib.load(anatomy).dataobj)) > 0.8

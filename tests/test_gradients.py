@@ -13,14 +13,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from bids_tractography.errors import GradientError, NoInputError
-from bids_tractography.gradients import Gradients, read_gradients
+from bids_tractography.config.model import GradientsConfig
+from bids_tractography.errors import ConfigError, GradientError, NoInputError
+from bids_tractography.gradients import (
+    FSL,
+    Frame,
+    GradientFiles,
+    Gradients,
+    choose_frame,
+    permutation_matrix,
+    permutation_names,
+    read_gradients,
+)
 from bids_tractography.images import Grid
 
 LAS = np.diag([-2.0, 2.0, 2.0, 1.0])
 RAS = np.diag([2.0, 2.0, 2.0, 1.0])
 FOUR_BVALS = "0 1000 1000 1000\n"
 FOUR_BVECS = "0 1 0 0\n0 0 1 0\n0 0 0 1\n"
+
+
+def fsl_files(folder: Path) -> GradientFiles:
+    return GradientFiles(folder / "dwi.bval", folder / "dwi.bvec")
 
 
 def read(
@@ -34,14 +48,8 @@ def read(
 ) -> Gradients:
     for name, content in (("dwi.bval", bvals), ("dwi.bvec", bvecs)):
         (folder / name).write_bytes(content.encode() if isinstance(content, str) else content)
-    return read_gradients(
-        folder / "dwi.bval",
-        folder / "dwi.bvec",
-        Grid((5, 6, 7), affine),
-        n_volumes,
-        b0_threshold_s_mm2=b0_threshold_s_mm2,
-        shell_gap_s_mm2=shell_gap_s_mm2,
-    )
+    config = GradientsConfig(b0_threshold_s_mm2=b0_threshold_s_mm2, shell_gap_s_mm2=shell_gap_s_mm2)
+    return read_gradients(fsl_files(folder), Grid((5, 6, 7), affine), n_volumes, config)
 
 
 def text_of(rows: NDArray[np.floating] | Sequence[Sequence[float]], digits: int = 12) -> str:
@@ -267,14 +275,7 @@ def test_a_file_that_is_not_there_is_no_input(tmp_path: Path, name: str, how: st
     if how == "dangling link":
         (tmp_path / name).symlink_to("nowhere")
     with pytest.raises(NoInputError) as error:
-        read_gradients(
-            tmp_path / "dwi.bval",
-            tmp_path / "dwi.bvec",
-            Grid((5, 6, 7), LAS),
-            4,
-            b0_threshold_s_mm2=50,
-            shell_gap_s_mm2="auto",
-        )
+        read_gradients(fsl_files(tmp_path), Grid((5, 6, 7), LAS), 4, GradientsConfig())
     assert str(tmp_path / name) in str(error.value)
     assert error.value.exit_code == 66
 
@@ -363,3 +364,198 @@ def test_garbage_is_told_with_the_name_of_the_file(
 
 def test_b_values_in_several_rows_and_columns_are_refused(tmp_path: Path) -> None:
     assert "dwi.bval" in refused(tmp_path, bvals="0 1000\n1000 1000\n")
+
+
+# Frames
+
+RNG = np.random.default_rng(3)
+VECTORS = RNG.normal(size=(12, 3))
+VECTORS /= np.linalg.norm(VECTORS, axis=1, keepdims=True)
+BVALS = [0.0] + [1000.0] * 12
+GENERATED = ("QSIPrep", "qsiprep", "PennLINC/qsiprep")
+
+affines = st.builds(
+    lambda order, signs, zooms, angles: _affine(order, signs, zooms, angles),
+    st.permutations([0, 1, 2]),
+    st.tuples(*[st.sampled_from([-1, 1])] * 3),
+    st.tuples(*[st.floats(0.5, 5)] * 3),
+    st.tuples(*[st.floats(-60, 60)] * 3),
+)
+
+
+def _affine(
+    order: Sequence[int],
+    signs: Sequence[int],
+    zooms: Sequence[float],
+    angles: Sequence[float],
+) -> NDArray[np.float64]:
+    affine = np.eye(4)
+    affine[:3, :3] = 0
+    for k in range(3):
+        affine[order[k], k] = signs[k] * zooms[k]
+    turn = axis_rotation(0, angles[0]) @ axis_rotation(1, angles[1]) @ axis_rotation(2, angles[2])
+    affine[:3, :3] = turn @ affine[:3, :3]
+    return affine
+
+
+def on_disk(kind: str, grid: Grid) -> NDArray[np.float64]:
+    """The same directions in mm, as a file of this frame has them: shape (13, 3)."""
+    return np.vstack([np.zeros(3), VECTORS @ np.linalg.inv(Frame(kind, "").axes(grid)).T])
+
+
+def write_gradients(
+    folder: Path, grid: Grid, bvec_frame: str | None, *, table: bool
+) -> GradientFiles:
+    bval = bvec = b = None
+    if bvec_frame:
+        bval, bvec = folder / "dwi.bval", folder / "dwi.bvec"
+        bval.write_text(text_of([BVALS], 0))
+        bvec.write_text(text_of(on_disk(bvec_frame, grid).T, 7))
+    if table:
+        b = folder / "dwi.b"
+        b.write_text("# exported\n" + text_of(np.c_[on_disk("scanner", grid), BVALS], 8))
+    return GradientFiles(bval, bvec, b)
+
+
+@settings(max_examples=60, deadline=None)
+@given(affine=affines, frame=st.sampled_from(["fsl", "image", "scanner"]))
+def test_one_scheme_is_read_alike_in_every_frame(
+    tmp_path_factory: pytest.TempPathFactory, affine: NDArray[np.float64], frame: str
+) -> None:
+    grid = Grid((5, 6, 7), affine)
+    files = write_gradients(tmp_path_factory.getbasetemp(), grid, frame, table=False)
+    config = GradientsConfig(frame=frame)
+    chosen = choose_frame(config.frame, files, ())
+    found = read_gradients(files, grid, 13, config, chosen)
+    assert np.allclose(found.directions[1:], VECTORS, atol=1e-5)
+    assert found.record["frame"] == frame
+    assert np.allclose(on_disk(frame, grid)[1:] @ found.axes.T, VECTORS)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    affine=affines,
+    frame=st.sampled_from([None, "fsl", "image", "scanner"]),
+    generated_by=st.sampled_from([(), ("other",), *((name,) for name in GENERATED)]),
+)
+def test_a_gradient_table_decides_whatever_lies_next_to_it(
+    tmp_path_factory: pytest.TempPathFactory,
+    affine: NDArray[np.float64],
+    frame: str | None,
+    generated_by: tuple[str, ...],
+) -> None:
+    grid = Grid((5, 6, 7), affine)
+    files = write_gradients(tmp_path_factory.getbasetemp(), grid, frame, table=True)
+    chosen = choose_frame("auto", files, generated_by)
+    found = read_gradients(files, grid, 13, GradientsConfig(), chosen)
+    assert chosen.kind == "scanner"
+    assert "dwi.b " in chosen.reason
+    assert np.allclose(found.directions[1:], VECTORS, atol=1e-5)
+    assert found.bvals.tolist() == BVALS
+    if frame:
+        assert frame in found.record["bvec_agrees_as"]
+
+
+@pytest.mark.parametrize("name", GENERATED)
+def test_datasets_of_qsiprep_have_vectors_along_the_image_axes(tmp_path: Path, name: str) -> None:
+    files = GradientFiles(tmp_path / "a.bval", tmp_path / "a.bvec")
+    frame = choose_frame("auto", files, ("someone", name))
+    assert frame.kind == "image"
+    assert name in frame.reason
+    assert choose_frame("fsl", files, (name,)).kind == "fsl"
+    assert choose_frame("auto", files, ("fMRIPrep",)) == FSL
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    affine=affines,
+    roll=st.sampled_from([1, 2]),
+    explicit=st.sampled_from(["auto", "fsl", "image", "scanner"]),
+)
+def test_files_that_agree_in_no_frame_are_refused_unless_the_user_decides(
+    tmp_path_factory: pytest.TempPathFactory,
+    affine: NDArray[np.float64],
+    roll: int,
+    explicit: str,
+) -> None:
+    grid, folder = Grid((5, 6, 7), affine), tmp_path_factory.getbasetemp()
+    files = write_gradients(folder, grid, "fsl", table=True)
+    other = RNG.normal(size=(3, 13))
+    other /= np.linalg.norm(other, axis=0)
+    (folder / "dwi.bvec").write_text(text_of(np.roll(other, roll, axis=0), 7))
+    config = GradientsConfig(frame=explicit)
+    frame = choose_frame(config.frame, files, ())
+    if explicit == "auto":
+        with pytest.raises(GradientError, match=r"dwi\.b .*dwi\.bvec") as error:
+            read_gradients(files, grid, 13, config, frame)
+        assert error.value.exit_code == 65
+    else:
+        found = read_gradients(files, grid, 13, config, frame)
+        assert found.record["file"] == "dwi.bvec"
+
+
+def test_b_values_that_differ_between_the_files_are_refused(tmp_path: Path) -> None:
+    grid = Grid((5, 6, 7), LAS)
+    files = write_gradients(tmp_path, grid, "fsl", table=True)
+    (tmp_path / "dwi.bval").write_text(text_of([[0.0] + [2000.0] * 12], 0))
+    with pytest.raises(GradientError, match="different b-values"):
+        read_gradients(files, grid, 13, GradientsConfig(), Frame("scanner", ""))
+
+
+def test_a_table_of_another_number_of_columns_or_rows_is_refused(tmp_path: Path) -> None:
+    grid = Grid((5, 6, 7), LAS)
+    files = write_gradients(tmp_path, grid, None, table=True)
+    with pytest.raises(GradientError, match="13 rows, but the image has 14 volumes"):
+        read_gradients(files, grid, 14, GradientsConfig(), Frame("scanner", ""))
+    (tmp_path / "dwi.b").write_text(text_of(on_disk("scanner", grid)))
+    with pytest.raises(GradientError, match="3 columns"):
+        read_gradients(files, grid, 13, GradientsConfig(), Frame("scanner", ""))
+
+
+def test_a_frame_other_than_that_of_the_only_table_is_a_contradiction(tmp_path: Path) -> None:
+    files = GradientFiles(table=tmp_path / "dwi.b")
+    assert choose_frame("scanner", files, ()).kind == "scanner"
+    with pytest.raises(ConfigError, match=r"gradients\.frame is fsl"):
+        choose_frame("fsl", files, ())
+
+
+def test_gradients_that_are_not_there_are_no_input(tmp_path: Path) -> None:
+    with pytest.raises(NoInputError, match=r"no \.bvec file"):
+        choose_frame("auto", GradientFiles(bval=tmp_path / "a.bval"), ())
+
+
+@settings(max_examples=50, deadline=None)
+@given(order=st.permutations("xyz"), signs=st.tuples(*[st.booleans()] * 3), affine=affines)
+def test_a_permutation_takes_components_of_the_file(
+    tmp_path_factory: pytest.TempPathFactory,
+    order: list[str],
+    signs: tuple[bool, bool, bool],
+    affine: NDArray[np.float64],
+) -> None:
+    names = tuple(f"{'-' * sign}{name}" for name, sign in zip(order, signs, strict=True))
+    matrix = permutation_matrix(names)
+    assert permutation_names(matrix) == names
+    grid, folder = Grid((5, 6, 7), affine), tmp_path_factory.getbasetemp()
+    files = write_gradients(folder, grid, "fsl", table=False)
+    config = GradientsConfig(permute=names)
+    found = read_gradients(files, grid, 13, config)
+    components = on_disk("fsl", grid).T
+    right = np.array(
+        [(-1 if n.startswith("-") else 1) * components["xyz".index(n[-1])] for n in names]
+    )
+    (folder / "dwi.bvec").write_text(text_of(right, 7))
+    assert np.allclose(
+        found.directions, read_gradients(files, grid, 13, GradientsConfig()).directions, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    ("factor", "largest"), [(1e-3, "1"), (1e-6, "0.001"), (1e6, "1e+09"), (1e3, "1e+06")]
+)
+def test_b_values_in_other_units_are_refused_with_the_right_one(
+    tmp_path: Path, factor: float, largest: str
+) -> None:
+    bvals = " ".join(f"{value * factor:g}" for value in (0, 1000, 1000, 1000))
+    message = refused(tmp_path, bvals=bvals + "\n")
+    assert "s/mm²: 1000" in message
+    assert f"is {largest}" in message

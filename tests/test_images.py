@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from bids_tractography.errors import DataError, GridError, NoInputError, TractographyError
-from bids_tractography.images import Grid, read_image, write_image
+from bids_tractography.images import Grid, header_warnings, read_image, write_image
 
 SHAPE = (4, 5, 6)
 ORDERS = list(itertools.permutations(range(3)))
@@ -385,11 +385,29 @@ def test_folders_are_no_image(tmp_path: Path) -> None:
         read_image(tmp_path / "a.nii.gz", ndim=3)
 
 
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("trailing", [(), (3,)])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_values_that_are_not_finite_are_counted(tmp_path: Path, value: float) -> None:
-    data = head()
-    data[1, 2, 3] = data[0, 0, 0] = value
-    assert "2 values" in refused(save(tmp_path / "a.nii.gz", data, affine_of()))
+def test_values_that_are_not_finite_matter_where_they_are_needed(
+    tmp_path: Path, order: tuple[int, int, int], trailing: tuple[int, ...], value: float
+) -> None:
+    data, affine = head(*trailing), affine_of()
+    data[(1, 2, 3, *(0 for _ in trailing))] = value
+    data[0, 0, 0] = value
+    path = save(tmp_path / "a.nii.gz", *stored(data, affine, order, (True, False, True)))
+    image = read_image(path, ndim=3 + len(trailing))
+    assert image.missing is not None
+    assert np.argwhere(image.missing).tolist() == [[0, 0, 0], [1, 2, 3]]
+    assert np.array_equal(image.data, np.where(np.isfinite(data), data, 0))
+    brain = np.ones(SHAPE, bool)
+    with pytest.raises(DataError, match="2 voxels of the brain"):
+        image.require_finite(brain, path)
+    image.require_finite(brain & ~image.missing, path)
+
+
+def test_an_image_without_a_finite_value_is_refused(tmp_path: Path) -> None:
+    data = np.full(SHAPE, np.nan)
+    assert "no finite value" in refused(save(tmp_path / "a.nii.gz", data, affine_of()))
 
 
 def test_values_too_large_for_float32_are_not_finite(tmp_path: Path) -> None:
@@ -397,7 +415,93 @@ def test_values_too_large_for_float32_are_not_finite(tmp_path: Path) -> None:
     data[0, 0, 0] = 1e200
     path = save(tmp_path / "a.nii.gz", data, affine_of(), np.float64)
     with np.errstate(over="ignore"):
-        assert "1 values" in refused(path)
+        image = read_image(path, ndim=3)
+    assert image.missing is not None
+    assert image.missing.sum() == 1
+
+
+# Units, sform and qform
+
+
+def header_of(path: Path, **fields: Any) -> Path:
+    """Rewrite fields of a header byte by byte: nibabel would refuse some."""
+    places = {"xyzt_units": (123, "u1"), "srow": (280, "<f4"), "sform_code": (254, "<i2")}
+    content = bytearray(path.read_bytes())
+    for name, value in fields.items():
+        start, dtype = places[name]
+        raw = np.asarray(value).astype(dtype).tobytes()
+        content[start : start + len(raw)] = raw
+    path.write_bytes(content)
+    return path
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    unit=st.sampled_from([(0, 1.0), (1, 1e-3), (2, 1.0), (3, 1e3)]),
+    time=st.sampled_from([0, 8, 16, 24]),
+    size=st.floats(0.2, 6),
+    degrees=st.floats(-40, 40),
+)
+def test_the_unit_of_the_header_changes_nothing_in_mm(
+    tmp_path_factory: pytest.TempPathFactory,
+    unit: tuple[int, float],
+    time: int,
+    size: float,
+    degrees: float,
+) -> None:
+    code, factor = unit
+    affine = np.eye(4)
+    affine[:3, :3] = turned((degrees, 5, -3)) * size
+    affine[:3, 3] = [10, -20, 30]
+    scaled = affine.copy()
+    scaled[:3] *= factor
+    folder = tmp_path_factory.getbasetemp()
+    path = header_of(save(folder / "unit.nii", head(), scaled), xyzt_units=code + time)
+    image = read_image(path, ndim=3)
+    assert np.allclose(image.grid.stored_affine, affine, rtol=1e-5, atol=1e-4)
+    said = " ".join(header_warnings(path))
+    assert ("converted to mm" in said) == (factor != 1)
+
+
+@pytest.mark.parametrize(("code", "size"), [(1, 2.5), (3, 2.5e-4), (2, 2.5e-4), (2, 2500.0)])
+def test_voxels_of_an_impossible_size_name_the_unit(tmp_path: Path, code: int, size: float) -> None:
+    path = save(tmp_path / "a.nii", head(), np.diag([size, size, size, 1]))
+    message = refused(header_of(path, xyzt_units=code), error=GridError)
+    assert "unit" in message
+    assert ("metres" in message) == (code != 0)
+
+
+def test_an_unknown_unit_counts_as_mm_and_is_reported(tmp_path: Path) -> None:
+    path = header_of(save(tmp_path / "a.nii", head(), affine_of()), xyzt_units=5)
+    assert np.allclose(read_image(path, ndim=3).grid.affine, affine_of(), atol=1e-5)
+    assert "unknown unit" in header_warnings(path)[0]
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_forms_that_disagree_in_handedness_are_reported(tmp_path: Path, axis: int) -> None:
+    mirrored = affine_of()
+    mirrored[axis] *= -1
+    image = nib.Nifti1Image(head(), affine_of())
+    image.set_qform(affine_of(), code=1)
+    image.set_sform(mirrored, code=2)
+    nib.save(image, tmp_path / "a.nii")
+    (warning,) = header_warnings(tmp_path / "a.nii")
+    assert "sform and qform" in warning
+    assert np.allclose(read_image(tmp_path / "a.nii", ndim=3).grid.stored_affine, mirrored)
+    image.set_sform(affine_of(), code=2)
+    nib.save(image, tmp_path / "a.nii")
+    assert header_warnings(tmp_path / "a.nii") == []
+
+
+@pytest.mark.parametrize("rows", [np.zeros((3, 4)), np.full((3, 4), np.nan), np.ones((3, 4))])
+def test_a_singular_sform_leaves_a_sound_qform(tmp_path: Path, rows: NDArray[np.float64]) -> None:
+    image = nib.Nifti1Image(head(), affine_of())
+    image.set_qform(affine_of(), code=1)
+    nib.save(image, tmp_path / "a.nii")
+    path = header_of(tmp_path / "a.nii", srow=rows, sform_code=1)
+    assert np.allclose(read_image(path, ndim=3).grid.affine, affine_of(), atol=1e-4)
+    (warning,) = header_warnings(path)
+    assert "the qform is used" in warning
 
 
 def with_sform(path: Path, affine: NDArray[np.float64]) -> Path:

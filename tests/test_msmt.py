@@ -25,9 +25,11 @@ from test_reconst import (
     whole,
 )
 
-from bids_tractography.config.model import Gradients, MsmtCsdModel, TensorMaps
+from bids_tractography.checks import QUANTITIES
+from bids_tractography.config.model import GradientsConfig, MsmtCsdModel, TensorMaps
 from bids_tractography.dwi import Dwi, read_dwi
 from bids_tractography.errors import DataError, GradientError
+from bids_tractography.gradients import GradientFiles
 from bids_tractography.images import read_image
 from bids_tractography.reconst import fit_model
 from bids_tractography.reconst.base import ModelFit
@@ -195,7 +197,10 @@ def test_responses_of_a_phantom_are_recovered(tmp_path: Path, noise: float) -> N
             np.array(record[tissue]), expected, atol=0.03 * np.abs(expected).max()
         )
         assert record["voxels"][tissue] >= 3
-    assert fitted.record["warnings"] == []
+    assert fitted.warnings == ()
+    for name in ("response_axial_mm2_s", "response_ratio", "response_csf_mm2_s"):
+        low, high = QUANTITIES[name].range_of("adult").usual
+        assert low < fitted.figures[name] < high
     assert fitted.fractions is not None
     assert fitted.fractions["csf"][7, 7, 7] > 0.95
     assert fitted.fractions["wm"][4, 4, 4] > 0.95
@@ -267,7 +272,9 @@ def test_three_tissues_need_a_file_of_grey_matter(tmp_path: Path) -> None:
 def test_it_is_that_of_mrtrix3_on_a_real_crop() -> None:
     if not PEER.is_dir():
         pytest.skip(f"{PEER} is not here")
-    dwi = read_dwi(PEER / "dwi.nii.gz", PEER / "dwi.bval", PEER / "dwi.bvec", Gradients())
+    dwi = read_dwi(
+        PEER / "dwi.nii.gz", GradientFiles(PEER / "dwi.bval", PEER / "dwi.bvec"), GradientsConfig()
+    )
     mask = read_image(PEER / "mask.nii.gz", ndim=3).data > 0
     mask[:, :, ::2] = False
     files = {f"response.{name}": PEER / f"{name}.txt" for name in ("wm", "gm", "csf")}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 import subprocess
 from pathlib import Path
@@ -19,11 +18,11 @@ from numpy.polynomial.legendre import leggauss
 from scipy.spatial.transform import Rotation
 from scipy.special import eval_legendre
 
-from bids_tractography.config.model import CsdModel, TensorMaps, TensorModel
-from bids_tractography.config.model import Gradients as GradientsConfig
+from bids_tractography.checks import QUANTITIES
+from bids_tractography.config.model import CsdModel, GradientsConfig, TensorMaps, TensorModel
 from bids_tractography.dwi import Dwi, read_dwi
 from bids_tractography.errors import DataError, GradientError
-from bids_tractography.gradients import Gradients, Shell
+from bids_tractography.gradients import GradientFiles, Gradients, Shell
 from bids_tractography.images import Grid
 from bids_tractography.reconst import fit_model
 from bids_tractography.reconst.fodf import n_coefficients, sh_basis, sh_order_of
@@ -351,13 +350,16 @@ def brain_with_a_bundle(gradients: Gradients, noise: float, axial: float, radial
 @pytest.mark.parametrize("noise", [0, 8])
 def test_the_response_of_a_bundle_inside_the_brain_is_recovered(noise: float) -> None:
     dwi = brain_with_a_bundle(scheme((1000, 60)), noise, AXIAL, RADIAL)
-    record = csd(dwi, sh_order=4, response={"kind": "auto", "voxels": 400, "erode_mm": 5}).record
+    fit = csd(dwi, sh_order=4, response={"kind": "auto", "voxels": 400, "erode_mm": 5})
+    record = fit.record
     first, second, third = record["response"]["eigenvalues_mm2_s"]
     assert first == pytest.approx(AXIAL, rel=0.05)
     assert second == third == pytest.approx(RADIAL, rel=0.05)
     assert record["response"]["s0"] == pytest.approx(400, rel=0.05)
     assert record["response"]["voxels"] == 400
-    assert record["warnings"] == []
+    assert fit.warnings == ()
+    assert fit.figures["response_axial_mm2_s"] == first
+    assert fit.figures["response_ratio"] == first / second
 
 
 def test_a_brain_too_thin_to_erode_has_a_response_all_the_same() -> None:
@@ -369,20 +371,26 @@ def test_a_brain_too_thin_to_erode_has_a_response_all_the_same() -> None:
 
 
 @pytest.mark.parametrize(
-    ("axial", "radial", "words"),
-    [(1.2e-3, 0.8e-3, "blunt"), (4.0e-3, 0.5e-3, "axial"), (0.6e-3, 0.1e-3, "axial")],
+    ("axial", "radial", "unusual"),
+    [
+        (1.2e-3, 0.8e-3, "response_ratio"),
+        (3.9e-3, 0.5e-3, "response_axial_mm2_s"),
+        (0.6e-3, 0.1e-3, "response_axial_mm2_s"),
+    ],
 )
-def test_an_implausible_response_warns(
-    axial: float, radial: float, words: str, caplog: pytest.LogCaptureFixture
+def test_an_unusual_response_has_an_unusual_figure(
+    axial: float, radial: float, unusual: str
 ) -> None:
     dwi = brain_with_a_bundle(scheme((1000, 60)), 0, axial, radial)
-    with caplog.at_level(logging.WARNING):
-        record = csd(
-            dwi, sh_order=4, response={"kind": "auto", "voxels": 100, "erode_mm": 5}
-        ).record
-    (warning,) = record["warnings"]
-    assert words in warning
-    assert warning in caplog.text
+    fit = csd(dwi, sh_order=4, response={"kind": "auto", "voxels": 100, "erode_mm": 5})
+    outside = [
+        name
+        for name, value in fit.figures.items()
+        if not QUANTITIES[name].range_of("adult").usual[0]
+        <= value
+        <= QUANTITIES[name].range_of("adult").usual[1]
+    ]
+    assert outside == [unusual]
 
 
 def test_no_voxel_to_estimate_a_response_from_is_an_error() -> None:
@@ -396,21 +404,22 @@ def test_isotropic_tissue_alone_gives_no_response_without_a_warning_or_an_error(
     tensors = np.broadcast_to(0.8e-3 * np.eye(3), (8, 8, 8, 3, 3))
     dwi = dwi_of(rician(signal(gradients, tensors), 20), gradients)
     try:
-        record = csd(dwi).record
+        fit = csd(dwi)
     except DataError:
         return
-    assert any("blunt" in warning for warning in record["warnings"])
+    assert fit.figures["response_ratio"] < QUANTITIES["response_ratio"].range_of("adult").usual[0]
 
 
 def test_a_given_response_is_used_as_it_is() -> None:
     dwi = brain_with_a_bundle(scheme((1000, 60)), 0, 1.5e-3, 0.4e-3)
-    record = csd(dwi, sh_order=4, response=RESPONSE).record
+    fit = csd(dwi, sh_order=4, response=RESPONSE)
+    record = fit.record
     assert record["response"] == {
         "eigenvalues_mm2_s": [AXIAL, RADIAL, RADIAL],
         "s0": 1000,
         "voxels": None,
     }
-    assert record["warnings"] == []
+    assert fit.warnings == ()
     assert record["shell_s_mm2"] == 1000
     assert record["directions"] == 60
 
@@ -524,7 +533,7 @@ def test_the_tensor_is_that_of_mrtrix3_on_an_oblique_las_image(
     run(dwi2tensor, image, tmp_path / "dt.nii", "-fslgrad", bvec, bval, "-ols")
     run(tensor2metric, tmp_path / "dt.nii", "-fa", tmp_path / "fa.nii", "-adc",
         tmp_path / "md.nii", "-vector", tmp_path / "v1.nii", "-modulate", "none")  # fmt: skip
-    dwi = read_dwi(image, bval, bvec, GradientsConfig())
+    dwi = read_dwi(image, GradientFiles(bval, bvec), GradientsConfig())
     fit = tensor_fit(dwi)
     fa, md, v1 = (
         dwi.grid.from_stored(np.asarray(nib.load(tmp_path / f"{name}.nii").dataobj))
@@ -538,7 +547,8 @@ def test_the_tensor_is_that_of_mrtrix3_on_an_oblique_las_image(
 
 
 def test_the_tensor_is_chungs_weighted_fit_worked_out_by_hand(tmp_path: Path) -> None:
-    dwi = read_dwi(*write_oblique_las_dwi(tmp_path), GradientsConfig())
+    image, bval, bvec = write_oblique_las_dwi(tmp_path)
+    dwi = read_dwi(image, GradientFiles(bval, bvec), GradientsConfig())
     fit = tensor_fit(dwi)
     g, b = dwi.gradients.directions, dwi.gradients.bvals
     pairs = [(0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2)]
@@ -566,7 +576,7 @@ def test_csd_agrees_with_mrtrix3_on_the_directions_of_single_bundles(tmp_path: P
     run(dwi2fod, "csd", image, tmp_path / "response.txt", tmp_path / "fod.nii", "-lmax", 6,
         "-fslgrad", bvec, bval)  # fmt: skip
     run(sh2peaks, tmp_path / "fod.nii", tmp_path / "peaks.nii", "-num", 1)
-    dwi = read_dwi(image, bval, bvec, GradientsConfig())
+    dwi = read_dwi(image, GradientFiles(bval, bvec), GradientsConfig())
     peaks = dwi.grid.from_stored(np.asarray(nib.load(tmp_path / "peaks.nii").dataobj))
     peaks = peaks / np.linalg.norm(peaks, axis=-1, keepdims=True)
     fod = dwi.grid.from_stored(np.asarray(nib.load(tmp_path / "fod.nii").dataobj))

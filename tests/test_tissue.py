@@ -9,7 +9,8 @@ from conftest import SHARED_DATA
 from scipy.spatial.transform import Rotation
 
 from bids_tractography.brain import brain_mask
-from bids_tractography.config.model import Gradients
+from bids_tractography.checks import QUANTITIES
+from bids_tractography.config.model import GradientsConfig
 from bids_tractography.config.tissue import (
     AutoTissue,
     DsegTissue,
@@ -18,8 +19,9 @@ from bids_tractography.config.tissue import (
     ProbsegTissue,
     T1wTissue,
 )
-from bids_tractography.dwi import read_dwi
+from bids_tractography.dwi import Dwi, read_dwi
 from bids_tractography.errors import DataError, GridError, NoInputError
+from bids_tractography.gradients import GradientFiles
 from bids_tractography.images import read_image
 from bids_tractography.masks import interface
 from bids_tractography.phantom import ScanGrid, write_dwi, write_t1w, write_tissue
@@ -37,6 +39,11 @@ DWI_GRID = ScanGrid("LAS", (3.0, 3.0, 3.0))
 TURN, SHIFT_MM = Rotation.from_euler("xyz", [4, -6, 8], degrees=True).as_matrix(), (5.0, -3.0, 4.0)
 
 
+def dwi_at(stem: Path) -> Dwi:
+    files = GradientFiles(Path(f"{stem}.bval"), Path(f"{stem}.bvec"))
+    return read_dwi(Path(f"{stem}.nii.gz"), files, GradientsConfig())
+
+
 class Head:
     """A phantom's DWI, its truth, and more images of it."""
 
@@ -46,8 +53,7 @@ class Head:
         write_tissue(root / "coarse", phantom, DWI_GRID)
         write_tissue(root / "fine", phantom, ScanGrid("PIR", (2.0, 2.0, 2.0)))
         write_t1w(root / "t1w", phantom, ScanGrid("RAS", (2.0, 2.0, 2.0)))
-        stems = [root / f"dwi.{end}" for end in ("nii.gz", "bval", "bvec")]
-        self.dwi = read_dwi(*stems, Gradients())
+        self.dwi = dwi_at(root / "dwi")
         self.brain = read_image(root / "coarse_desc-brain_mask.nii.gz", ndim=3).data > 0
         self.truth = {t: read_image(p, ndim=3).data for t, p in self.probseg("coarse").items()}
 
@@ -83,7 +89,7 @@ def test_fractions_on_the_grid_pass_as_they_are(head):
         assert np.array_equal(getattr(tissue, name), head.truth[name])
     assert tissue.source == "probseg"
     assert tissue.record["resampled"] is False
-    assert tissue.record["share_in_brain"] > 0.9
+    assert tissue.figures["tissue_in_brain"] > 0.9
     assert tissue.sources == tuple(head.probseg("coarse").values())
 
 
@@ -155,8 +161,9 @@ def test_percentages_other_spaces_and_odd_labels_are_refused(head):
         head.make(ProbsegTissue(), TissueFiles(probseg=percent))
     assert "100" in error.value.remedy
     away = {t: head.save(f"away_{t}.nii.gz", np.roll(d, 26, axis=2)) for t, d in fine.items()}
-    with pytest.raises(GridError, match="brain mask"):
-        head.make(ProbsegTissue(), TissueFiles(probseg=away))
+    figures = head.make(ProbsegTissue(), TissueFiles(probseg=away)).figures
+    bound = QUANTITIES["tissue_in_brain"].range_of("adult").possible[0]
+    assert figures["tissue_in_brain"] < bound
     odd = head.save("odd.nii.gz", np.where(fine["wm"] > 0.5, 77, 0))
     with pytest.raises(DataError, match="neither FreeSurfer"):
         head.make(DsegTissue(), TissueFiles(dseg=odd))
@@ -223,7 +230,7 @@ def test_a_displaced_t1w_is_brought_back_and_segmented(head, phantom):
     assert found["wm"] > 0.93
     assert found["gm"] > 0.9
     assert found["csf"] > 0.4  # the thin rim of fluid is outside the brain that is found
-    assert tissue.record["warnings"]
+    assert tissue.warnings
 
 
 def test_another_head_is_refused(head):
@@ -238,13 +245,13 @@ def test_another_head_is_refused(head):
 def test_fractions_of_a_simulated_head():
     root = SHARED_DATA / "icbm" / "sub-icbm"
     stem = root / "dwi" / "sub-icbm_space-ACPC_desc-preproc_dwi"
-    dwi = read_dwi(*(Path(f"{stem}.{end}") for end in ("nii.gz", "bval", "bvec")), Gradients())
+    dwi = dwi_at(stem)
     brain = read_image(root / "dwi" / "sub-icbm_space-ACPC_desc-brain_mask.nii.gz", ndim=3).data > 0
     paths = {
         t: root / "anat" / f"sub-icbm_space-ACPC_label-{t.upper()}_probseg.nii.gz" for t in TISSUES
     }
     tissue = make_tissue(AutoTissue(), TissueFiles(probseg=paths), {}, dwi, brain)
-    assert tissue.record["share_in_brain"] > 0.9
+    assert tissue.figures["tissue_in_brain"] > 0.9
     assert (tissue.wm + tissue.gm + tissue.csf).max() <= 1.001
 
 
@@ -253,7 +260,7 @@ def test_fractions_of_a_simulated_head():
 def test_a_real_t1w():
     root = SHARED_DATA / "scans" / "sub-xa30"
     stem = root / "dwi" / "sub-xa30_dir-AP_dwi"
-    dwi = read_dwi(*(Path(f"{stem}.{end}") for end in ("nii.gz", "bval", "bvec")), Gradients())
+    dwi = dwi_at(stem)
     files = TissueFiles(t1w=root / "anat" / "sub-xa30_run-1_T1w.nii.gz")
     brain = brain_mask(dwi, None).data
     tissue = make_tissue(T1wTissue(), files, {}, dwi, brain)

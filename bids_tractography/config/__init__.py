@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from pydantic import model_validator
 
 from bids_tractography.config.algorithm import ParticleFiltering
+from bids_tractography.config.checks import ChecksConfig
 from bids_tractography.config.files import File
 from bids_tractography.config.masks import InterfaceMask, TissueMask
 from bids_tractography.config.model import (
     CsdModel,
-    Gradients,
+    GradientsConfig,
     Model,
     MsmtCsdModel,
     TensorMaps,
@@ -35,8 +36,10 @@ __all__ = ["Config"]
 class Config(Section):
     """Whole-brain tractography of one DWI run."""
 
-    gradients: Gradients = Gradients()
-    """Reading of b-values."""
+    gradients: GradientsConfig = GradientsConfig()
+    """How b-values and b-vectors are read and checked."""
+    checks: ChecksConfig = ChecksConfig()
+    """Checks of the data against what is possible."""
     tensor: TensorMaps = TensorMaps()
     """Scalar maps."""
     tissue: Tissue = AutoTissue()

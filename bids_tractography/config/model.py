@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
@@ -13,14 +13,36 @@ ShBasis = Literal["auto", "tournier07", "tournier07_legacy", "descoteaux07", "de
 ShOrder = Annotated[int, Field(ge=2, le=16, multiple_of=2)]
 
 
-class Gradients(Section):
-    """How b-values are read."""
+FrameName = Literal["fsl", "image", "scanner"]
+Axis = Literal["x", "y", "z", "-x", "-y", "-z"]
 
+
+class GradientsConfig(Section):
+    """How b-values and b-vectors are read and checked."""
+
+    frame: FrameName | Literal["auto"] = "auto"
+    """Axes of the b-vectors: ``fsl`` (along the image axes, x negated where the determinant of
+    the affine is positive), ``image`` (along the image axes as they are), ``scanner`` (RAS+).
+    ``auto``: a ``.b`` table next to the image is in scanner axes and decides; else ``image`` for
+    datasets that QSIPrep generated, ``fsl`` for all others."""
+    permute: tuple[Axis, Axis, Axis] | None = None
+    """For each component of the right vectors, the component of the file's vectors with its sign,
+    e.g. ``[-x, y, z]``; null leaves them as they are."""
+    check: Literal["error", "warn", "off"] = "error"
+    """What to do if the principal directions of neighbouring voxels fit another permutation of
+    the b-vectors better beyond doubt."""
     b0_threshold_s_mm2: Annotated[float, Field(ge=0)] = 50
     """Volumes at or below this b-value count as b=0 (scanners write 1.25 or 5)."""
     shell_gap_s_mm2: Annotated[float, Field(gt=0)] | Literal["auto"] = "auto"
     """Sorted b-values further apart than this belong to different shells; ``auto``: 100, or a
     tenth of the b-value where that is more."""
+
+    @field_validator("permute")
+    @classmethod
+    def _each_axis_once(cls, value: tuple[Axis, Axis, Axis] | None) -> Any:
+        if value is not None and {name[-1] for name in value} != {"x", "y", "z"}:
+            raise ValueError("name each of x, y and z once, with its sign, e.g. [-x, y, z]")
+        return value
 
 
 class TensorMaps(Section):

@@ -52,6 +52,10 @@ class ModelFit:
         Resolved parameters for the sidecar, JSON values.
     maps : mapping of str to ndarray of float32, shape (X, Y, Z)
         Further scalar maps.
+    figures : mapping of str to float
+        Measurements to be held against what is plausible, see `checks.QUANTITIES`.
+    warnings : tuple of str
+        What is doubtful about the fit.
     fractions : mapping of str to ndarray of float32, shape (X, Y, Z), or None
         Volume fractions ``wm``, ``gm`` (of three tissues) and ``csf``, which sum to one; None if
         the model has none.
@@ -60,4 +64,6 @@ class ModelFit:
     coefficients: NDArray[np.float32]
     record: dict[str, Any]
     maps: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    figures: Mapping[str, float] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
     fractions: Mapping[str, NDArray[np.float32]] | None = None

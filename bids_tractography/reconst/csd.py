@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -24,13 +23,10 @@ from bids_tractography.reconst.shells import choose_order, choose_shell
 from bids_tractography.reconst.tensor import TensorFit, tensor_fitter
 from bids_tractography.reconst.voxels import map_voxels
 
-logger = logging.getLogger(__name__)
-
 _MAX_ITERATIONS = 50
 _QUADRATURE_POINTS = 200
-# A single-fibre voxel of a brain in vivo has λ1 near 1.7e-3 mm²/s and λ1/λ2 near 4 to 6.
-_PLAUSIBLE_L1_MM2_S = (0.8e-3, 3e-3)
-_PLAUSIBLE_RATIO = 2.0
+# What order 4 needs; a distribution of order 2 has one peak, as a tensor has.
+_MIN_DIRECTIONS = n_coefficients(4)
 
 
 @dataclass(frozen=True)
@@ -45,14 +41,17 @@ class Response:
         Signal without diffusion weighting.
     voxels : int or None
         How many voxels it was estimated from.
-    warnings : tuple of str
-        What is implausible about it.
     """
 
     eigenvalues_mm2_s: tuple[float, float, float]
     s0: float
     voxels: int | None
-    warnings: tuple[str, ...] = ()
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """Measurements to be held against what is plausible."""
+        first, radial, _ = self.eigenvalues_mm2_s
+        return {"response_axial_mm2_s": first, "response_ratio": first / radial}
 
 
 def fit_csd(given: FitInput, config: CsdModel) -> ModelFit:
@@ -73,8 +72,6 @@ def fit_csd(given: FitInput, config: CsdModel) -> ModelFit:
         if isinstance(config.response, GivenResponse)
         else estimate_response(dwi, given.mask, given.tensor, shell, config.response)
     )
-    for warning in response.warnings:
-        logger.warning(warning)
     problem = _problem(
         dwi.gradients.directions[shell.volumes], shell.b_s_mm2, response, order, config
     )
@@ -93,9 +90,23 @@ def fit_csd(given: FitInput, config: CsdModel) -> ModelFit:
         },
         "positivity_weight": config.positivity_weight,
         "positivity_threshold": config.positivity_threshold,
-        "warnings": list(response.warnings),
     }
-    return ModelFit(map_voxels(fit, dwi.data, given.mask, given.n_threads), record)
+    coefficients = map_voxels(fit, dwi.data, given.mask, given.n_threads)
+    return ModelFit(
+        coefficients, record, figures=response.figures, warnings=tuple(_doubts(shell, order))
+    )
+
+
+def _doubts(shell: Shell, order: int) -> list[str]:
+    """Warn of a shell whose directions do not determine more than a tensor does."""
+    if shell.n_directions >= _MIN_DIRECTIONS and order > 2:
+        return []
+    return [
+        f"the shell at b = {shell.b_s_mm2:.0f} s/mm² has {shell.n_directions} directions and the "
+        f"fODF is of order {order}: constrained spherical deconvolution needs "
+        f"{_MIN_DIRECTIONS} directions (order 4) to resolve crossings; with fewer, model: tensor "
+        "shows as much."
+    ]
 
 
 def _given(config: GivenResponse) -> Response:
@@ -135,30 +146,13 @@ def estimate_response(
     response = Response(
         (float(first), radial, radial), float(signal[chosen].mean(dtype=np.float64)), len(best)
     )
-    return _with_warnings(response, float(tensor.fa[chosen].mean()))
-
-
-def _with_warnings(response: Response, mean_fa: float) -> Response:
-    first, radial, _ = response.eigenvalues_mm2_s
     if not (first > radial > 0 and np.isfinite(response.s0)):
         raise DataError(
-            f"the estimated response is no single bundle: eigenvalues {first:.2e}, {radial:.2e} "
-            "mm²/s.",
-            "Check the image and its gradients, or give model.response.",
+            f"the estimated response is not that of a single bundle: its eigenvalues are "
+            f"{first:.2e} and {radial:.2e} mm²/s.",
+            "Check the image, its gradients and the brain mask, or give model.response.",
         )
-    warnings = []
-    low, high = _PLAUSIBLE_L1_MM2_S
-    if not low < first < high:
-        warnings.append(
-            f"the response's axial diffusivity is {first:.2e} mm²/s; a brain in vivo has about "
-            "1.7e-03."
-        )
-    if first / radial < _PLAUSIBLE_RATIO:
-        warnings.append(
-            f"the response is blunt (axial/radial diffusivity {first / radial:.1f}, mean FA "
-            f"{mean_fa:.2f}): fODFs will be too sharp for it, or wrong."
-        )
-    return Response(response.eigenvalues_mm2_s, response.s0, response.voxels, tuple(warnings))
+    return response
 
 
 _Matrix = NDArray[np.float64]

@@ -17,7 +17,6 @@ from bids_tractography.reconst.fodf import AXES, from_axes
 from bids_tractography.reconst.voxels import map_voxels
 
 _LEAST_DIRECTIONS = 15
-_LEAST_SIGNAL = 1e-4
 _LEAST_DIFFUSIVITY_UM2_MS = 0.01
 
 # Independent elements of the symmetric tensors of rank 2 and 4; the latter in DIPY's order.
@@ -56,7 +55,9 @@ def fit_kurtosis(given: FitInput, config: KurtosisModel) -> ModelFit:
     to_sh = from_axes(config.sh_order)
 
     def fit(signals: Array) -> Array:
-        eigenvalues, eigenvectors, kurtosis = _tensors(signals[:, volumes], design)
+        eigenvalues, eigenvectors, kurtosis = _tensors(
+            signals[:, volumes], design, given.dwi.least_signal
+        )
         odf = _odf(eigenvalues, eigenvectors, kurtosis, config.alpha)
         flat = np.concatenate([eigenvalues, eigenvectors.reshape(-1, 9), kurtosis], axis=1)
         maps = [function(flat) for function in (mean_kurtosis, axial_kurtosis, radial_kurtosis)]
@@ -119,9 +120,9 @@ def _design(gradients: Gradients, volumes: NDArray[np.intp]) -> Array:
     )
 
 
-def _tensors(signals: Array, design: Array) -> tuple[Array, Array, Array]:
+def _tensors(signals: Array, design: Array, least_signal: float) -> tuple[Array, Array, Array]:
     """Return eigenvalues (n, 3) in µm²/ms, eigenvectors (n, 3, 3), kurtosis (n, 15)."""
-    logs = np.log(np.maximum(signals, _LEAST_SIGNAL))
+    logs = np.log(np.maximum(signals, least_signal))
     predicted = logs @ np.linalg.pinv(design).T @ design.T
     weights = np.exp(2 * (predicted - predicted.max(axis=1, keepdims=True)))
     n_terms = design.shape[1]

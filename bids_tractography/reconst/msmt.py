@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import numpy as np
@@ -28,8 +27,6 @@ from bids_tractography.reconst.responses import (
 from bids_tractography.reconst.shells import choose_order
 from bids_tractography.reconst.voxels import map_voxels
 
-logger = logging.getLogger(__name__)
-
 Array = NDArray[np.float64]
 
 
@@ -48,8 +45,6 @@ def fit_msmt_csd(given: FitInput, config: MsmtCsdModel) -> ModelFit:
     """
     gradients = given.dwi.gradients
     responses = _responses(given, config)
-    for warning in responses.warnings:
-        logger.warning(warning)
     n_directions = count_axes(
         gradients.directions[np.concatenate([shell.volumes for shell in gradients.shells])]
     )
@@ -72,9 +67,14 @@ def fit_msmt_csd(given: FitInput, config: MsmtCsdModel) -> ModelFit:
         "sh_order": order,
         "tissues": list(tissues),
         "responses": responses.record,
-        "warnings": list(responses.warnings),
     }
-    return ModelFit(np.ascontiguousarray(values[..., :n_wm]), record, fractions=fractions)
+    return ModelFit(
+        np.ascontiguousarray(values[..., :n_wm]),
+        record,
+        figures=responses.figures([shell.b_s_mm2 for shell in gradients.shells]),
+        warnings=responses.warnings,
+        fractions=fractions,
+    )
 
 
 def _responses(given: FitInput, config: MsmtCsdModel) -> TissueResponses:

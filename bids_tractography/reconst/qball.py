@@ -23,7 +23,6 @@ from bids_tractography.reconst.voxels import map_voxels
 
 # Attenuations outside these bounds are noise, and their logarithms have no double logarithm.
 _ATTENUATION = (1e-3, 1 - 1e-3)
-_LEAST_SIGNAL = 1e-5
 
 Signals = NDArray[np.float64]
 
@@ -91,7 +90,7 @@ def _fit(
     b0_volumes = dwi.gradients.b0_volumes
 
     def fit(signals: Signals) -> Signals:
-        positive = np.maximum(signals, _LEAST_SIGNAL)
+        positive = np.maximum(signals, dwi.least_signal)
         attenuation = positive[:, shell.volumes] / positive[:, b0_volumes].mean(
             axis=1, keepdims=True
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,33 @@ class TissueResponses:
             **{tissue: amounts.tolist() for tissue, amounts in self.isotropic.items()},
             "voxels": dict(self.voxels) or None,
         }
+
+    def figures(self, shells_s_mm2: Sequence[float]) -> dict[str, float]:
+        """Return measurements to be held against what is plausible.
+
+        Diffusivities are those at the innermost shell: of fluid, and of white matter along and
+        across the bundle.
+
+        Parameters
+        ----------
+        shells_s_mm2 : sequence of float
+            b-values, innermost first.
+        """
+        b_s_mm2, found = shells_s_mm2[0], {}
+        csf = self.isotropic["csf"]
+        if min(csf[:2]) > 0:
+            found["response_csf_mm2_s"] = float(np.log(csf[0] / csf[1])) / b_s_mm2
+        degrees = 2 * np.arange(self.wm.shape[1])
+        norms = np.sqrt((2 * degrees + 1) / (4 * np.pi))
+        signal = float(self.wm[0, 0] * norms[0])
+        along, across = (
+            float(self.wm[1] @ (norms * eval_legendre(degrees, cosine))) for cosine in (1.0, 0.0)
+        )
+        if 0 < along < across < signal:
+            axial, radial = (np.log(signal / value) / b_s_mm2 for value in (along, across))
+            found["response_axial_mm2_s"] = float(axial)
+            found["response_ratio"] = float(axial / radial)
+        return found
 
 
 def read_responses(files: Mapping[str, Path], n_shells: int) -> TissueResponses:

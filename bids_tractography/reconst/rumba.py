@@ -33,14 +33,15 @@ def fit_rumba(given: FitInput, config: RumbaModel) -> ModelFit:
         If no response can be estimated.
     """
     gradients = given.dwi.gradients
-    eigenvalues, warnings = _white_matter(given, config)
+    eigenvalues, figures = _white_matter(given, config)
     weighted = np.flatnonzero(gradients.bvals > gradients.b0_threshold_s_mm2)
     kernel = _kernel(gradients, weighted, eigenvalues, config)
     # Weights on axes to a density on the sphere, of which each axis has an equal share.
     to_sh = from_axes(config.sh_order) * len(AXES) / (4 * np.pi)
 
     def fit(signals: Array) -> Array:
-        shares = _deconvolve(_attenuation(signals, gradients, weighted), kernel, config)
+        attenuation = _attenuation(signals, gradients, weighted, given.dwi.least_signal)
+        shares = _deconvolve(attenuation, kernel, config)
         return shares[:, : len(AXES)] @ to_sh
 
     record = {
@@ -50,21 +51,21 @@ def fit_rumba(given: FitInput, config: RumbaModel) -> ModelFit:
         "iterations": config.iterations,
         "coils": config.coils,
         "shells_s_mm2": [shell.b_s_mm2 for shell in gradients.shells],
-        "warnings": list(warnings),
     }
-    return ModelFit(map_voxels(fit, given.dwi.data, given.mask, given.n_threads), record)
+    coefficients = map_voxels(fit, given.dwi.data, given.mask, given.n_threads)
+    return ModelFit(coefficients, record, figures=figures)
 
 
 def _white_matter(
     given: FitInput, config: RumbaModel
-) -> tuple[tuple[float, float, float], tuple[str, ...]]:
+) -> tuple[tuple[float, float, float], dict[str, float]]:
     if config.wm_eigenvalues_mm2_s != "auto":
-        return config.wm_eigenvalues_mm2_s, ()
+        return config.wm_eigenvalues_mm2_s, {}
     # A tensor describes the signal of inner shells best, and here has to serve for all.
     shells = given.dwi.gradients.shells
     inner = next((s for s in shells if s.n_directions >= n_coefficients(4)), choose_shell(shells))
     response = estimate_response(given.dwi, given.mask, given.tensor, inner, AutoResponse())
-    return response.eigenvalues_mm2_s, response.warnings
+    return response.eigenvalues_mm2_s, response.figures
 
 
 def _kernel(
@@ -90,9 +91,11 @@ def _kernel(
     return np.vstack([np.ones((1, signals.shape[1])), signals])
 
 
-def _attenuation(signals: Array, gradients: Gradients, weighted: NDArray[np.intp]) -> Array:
+def _attenuation(
+    signals: Array, gradients: Gradients, weighted: NDArray[np.intp], least_signal: float
+) -> Array:
     """Signals over those without weighting, at most 1, with a 1 for b=0; shape (n, 1 + V)."""
-    positive = np.maximum(signals, _EPSILON)
+    positive = np.maximum(signals, least_signal)
     b0 = positive[:, gradients.b0_volumes].mean(axis=1, keepdims=True)
     return np.hstack([np.ones_like(b0), np.minimum(positive[:, weighted] / b0, 1)])
 

@@ -20,7 +20,6 @@ from bids_tractography.reconst.kernels_tensor import weighted_tensors
 from bids_tractography.reconst.voxels import map_voxels
 
 _LEAST_DIRECTIONS = 6
-_LEAST_SIGNAL = 1e-4
 _LEAST_DECAY = 1e-6  # b D: less cannot be told from none
 
 
@@ -134,7 +133,7 @@ def tensor_fitter(
 
     def fit(signals: NDArray[np.float64]) -> NDArray[np.float64]:
         fitted: NDArray[np.float64] = weighted_tensors(
-            np.ascontiguousarray(signals), volumes, rows, to_tensor, _LEAST_SIGNAL,
+            np.ascontiguousarray(signals), volumes, rows, to_tensor, dwi.least_signal,
             _LEAST_DECAY / scale,
         )  # fmt: skip
         return fitted

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,21 +19,18 @@ from bids_tractography.config.tissue import (
     Tissue as TissueConfig,
 )
 from bids_tractography.dwi import Dwi
-from bids_tractography.errors import DataError, GridError, NoInputError
-from bids_tractography.images import Grid, Image, read_image
-from bids_tractography.resample import resample
+from bids_tractography.errors import DataError, NoInputError
+from bids_tractography.images import Grid, Image, read_grid, read_image
+from bids_tractography.resample import read_on_grid, resample
 from bids_tractography.tissue.labels import TISSUES, find_table, tissues_of_labels
 from bids_tractography.tissue.t1w import fractions_of_t1w
 from bids_tractography.tissue_files import TissueFiles
-
-logger = logging.getLogger(__name__)
 
 Fractions = Mapping[str, NDArray[np.float32]]
 
 # Rounding of files that store fractions in 8 or 16 bits; interpolation by splines.
 _RANGE_TOLERANCE = 0.01
 _SUM_TOLERANCE = 1e-3
-_LEAST_OVERLAP = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +47,10 @@ class Tissue:
         How they were made, JSON values.
     sources : tuple of Path
         Files they were made from.
+    figures : mapping of str to float
+        Measurements to be held against what is plausible, see `checks.QUANTITIES`.
+    warnings : tuple of str
+        What is doubtful about them.
     """
 
     wm: NDArray[np.float32]
@@ -59,6 +59,8 @@ class Tissue:
     source: str
     record: dict[str, Any]
     sources: tuple[Path, ...] = ()
+    figures: Mapping[str, float] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +70,7 @@ class _Made:
     fractions: Fractions
     record: dict[str, Any]
     sources: tuple[Path, ...]
+    warnings: tuple[str, ...] = ()
 
 
 def choose_source(
@@ -171,8 +174,7 @@ def make_tissue(
     DataError
         If values are no fractions.
     GridError
-        If less than half of the white and grey matter lies in the DWI's brain mask, if they fill
-        less than half of it, or if a T1w cannot be aligned.
+        If a T1w cannot be aligned.
     """
     kind, paths = choose_source(
         config, files, config_files, from_model=fractions_from_model is not None
@@ -181,28 +183,30 @@ def make_tissue(
     if kind == "dwi":
         made = _Made(dict(fractions_from_model or {}), {}, ())
     elif kind == "t1w":
-        fractions, record = fractions_of_t1w(paths, dwi, brain, least)
-        made = _Made(fractions, record, paths)
+        fractions, record, warnings = fractions_of_t1w(paths, dwi, brain, least)
+        made = _Made(fractions, record, paths, warnings)
     else:
-        made = _READERS[kind](paths, dwi.grid)
+        made = _READERS[kind](paths, dwi.grid, brain)
     fractions = _checked(made)
-    overlap = _overlap(fractions, brain, made.sources)
-    record = {"kind": kind, **made.record, **overlap}
-    for warning in record.get("warnings", ()):
-        logger.warning("Tissue: %s", warning)
-    return Tissue(**fractions, source=kind, record=record, sources=made.sources)
+    return Tissue(
+        **fractions,
+        source=kind,
+        record={"kind": kind, **made.record},
+        sources=made.sources,
+        figures=_overlap(fractions, brain),
+        warnings=made.warnings,
+    )
 
 
-def _from_maps(paths: tuple[Path, ...], grid: Grid) -> _Made:
-    images = [read_image(path, ndim=3) for path in paths]
-    for path, image in zip(paths, images, strict=True):
-        _check_range(image.data, str(path))
-    maps = [resample(image, grid, nearest=False) for image in images]
-    resampled = not all(image.grid.matches(grid) for image in images)
+def _from_maps(paths: tuple[Path, ...], grid: Grid, brain: NDArray[np.bool_]) -> _Made:
+    for path in paths:
+        _check_range(read_image(path, ndim=3).data, str(path))
+    maps = [read_on_grid(path, grid, brain, nearest=False) for path in paths]
+    resampled = not all(read_grid(path).matches(grid) for path in paths)
     return _Made(dict(zip(TISSUES, maps, strict=True)), {"resampled": resampled}, paths)
 
 
-def _from_labels(paths: tuple[Path, ...], grid: Grid) -> _Made:
+def _from_labels(paths: tuple[Path, ...], grid: Grid, _brain: NDArray[np.bool_]) -> _Made:
     image = read_image(paths[0], ndim=3)
     masks, scheme, _ = tissues_of_labels(image, paths[0])
     fractions = {
@@ -213,7 +217,7 @@ def _from_labels(paths: tuple[Path, ...], grid: Grid) -> _Made:
     return _Made(fractions, record, paths)
 
 
-def _from_5tt(paths: tuple[Path, ...], grid: Grid) -> _Made:
+def _from_5tt(paths: tuple[Path, ...], grid: Grid, brain: NDArray[np.bool_]) -> _Made:
     image = read_image(paths[0], ndim=4)
     if image.data.shape[3] != 5:
         raise DataError(
@@ -223,14 +227,14 @@ def _from_5tt(paths: tuple[Path, ...], grid: Grid) -> _Made:
         )
     _check_range(image.data, str(paths[0]))
     cortical, deep, white, fluid, pathological = np.moveaxis(
-        resample(image, grid, nearest=False), 3, 0
+        read_on_grid(paths[0], grid, brain, nearest=False, ndim=4), 3, 0
     )
     fractions = {"wm": white + pathological, "gm": cortical + deep, "csf": fluid}
     record = {"resampled": not image.grid.matches(grid), "pathological_as": "wm"}
     return _Made(fractions, record, paths)
 
 
-_READERS: dict[str, Callable[[tuple[Path, ...], Grid], _Made]] = {
+_READERS: dict[str, Callable[[tuple[Path, ...], Grid, NDArray[np.bool_]], _Made]] = {
     "probseg": _from_maps,
     "files": _from_maps,
     "dseg": _from_labels,
@@ -255,24 +259,14 @@ def _checked(made: _Made) -> dict[str, NDArray[np.float32]]:
     return {t: np.asarray(fraction / scale, np.float32) for t, fraction in fractions.items()}
 
 
-def _overlap(
-    fractions: Fractions, brain: NDArray[np.bool_], sources: tuple[Path, ...]
-) -> dict[str, float]:
+def _overlap(fractions: Fractions, brain: NDArray[np.bool_]) -> dict[str, float]:
     """Return the share of white and grey matter in the brain, and of the brain that has tissue."""
     matter = fractions["wm"].astype(np.float64) + fractions["gm"]
     filled = (matter + fractions["csf"])[brain].sum() / max(np.count_nonzero(brain), 1)
-    shares = {
-        "share_in_brain": round(float(matter[brain].sum() / max(matter.sum(), 1e-9)), 4),
-        "share_of_brain": round(float(filled), 4),
+    return {
+        "tissue_in_brain": float(matter[brain].sum() / max(matter.sum(), 1e-9)),
+        "brain_with_tissue": float(filled),
     }
-    if min(shares.values()) < _LEAST_OVERLAP:
-        names = ", ".join(path.name for path in sources) or "the model"
-        raise GridError(
-            f"tissue of {names}: {shares['share_in_brain']:.0%} of its white and grey matter lies "
-            f"in the DWI's brain mask, and it fills {shares['share_of_brain']:.0%} of the mask.",
-            "It seems to be in another space than the DWI; give files in the DWI's space.",
-        )
-    return shares
 
 
 def include_exclude(

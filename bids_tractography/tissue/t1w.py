@@ -45,7 +45,7 @@ _DISTORTION = (
 
 def fractions_of_t1w(
     paths: tuple[Path, ...], dwi: Dwi, brain: Mask, least_overlap: float
-) -> tuple[dict[str, Volume], dict[str, Any]]:
+) -> tuple[dict[str, Volume], dict[str, Any], tuple[str, ...]]:
     """Align a T1-weighted image with the DWI and segment it.
 
     Parameters
@@ -63,6 +63,7 @@ def fractions_of_t1w(
     fractions : dict of str to ndarray of float32, shape (X, Y, Z)
         ``wm``, ``gm`` and ``csf`` on the grid of the DWI.
     record : dict
+    warnings : tuple of str
 
     Raises
     ------
@@ -96,9 +97,8 @@ def fractions_of_t1w(
         "brain": "file" if len(paths) > 1 else "found",
         "t1w_to_dwi_mm": to_dwi.round(6).tolist(),
         "dice": round(overlap, 4),
-        "warnings": [_DISTORTION],
     }
-    return fractions, record
+    return fractions, record, (_DISTORTION,)
 
 
 def _even(t1w: Image) -> Volume:
@@ -149,7 +149,9 @@ def align(t1w: Image, mask: Mask, dwi: Dwi, brain: Mask) -> tuple[NDArray[np.flo
     """
     # The attenuation has no coil field, and fluid stands out in it as in a T1w. (In the b=0 image
     # the field outweighs the tissues, and a head is laid millimetres too high.)
-    attenuation = np.log(np.maximum(dwi.mean_b0, 1e-6) / np.maximum(dwi.mean_weighted, 1e-6))
+    attenuation = np.log(
+        np.maximum(dwi.mean_b0, dwi.least_signal) / np.maximum(dwi.mean_weighted, dwi.least_signal)
+    )
     static, static_affine = _cropped(np.clip(attenuation, 0, _MOST_ATTENUATION), brain, dwi.grid)
     moving, moving_affine = _cropped(t1w.data, mask, t1w.grid)
     centres = [_centre_mm(brain, dwi.grid), _centre_mm(mask, t1w.grid)]

@@ -1,0 +1,351 @@
+"""Measurements held against what is usual and what is possible, and the warnings of a run.
+
+Every figure is recorded. One outside its usual range is a warning; one that the subject cannot
+have is an error, unless the configuration says otherwise.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from bids_tractography.config.checks import ChecksConfig, SubjectKind
+from bids_tractography.errors import ImplausibleError
+
+logger = logging.getLogger(__name__)
+
+_INF = float("inf")
+
+
+@dataclass(frozen=True)
+class Range:
+    """Where a figure lies.
+
+    Parameters
+    ----------
+    usual : tuple of float
+        Lowest and highest value that needs no comment.
+    possible : tuple of float
+        Lowest and highest value that is accepted.
+    """
+
+    usual: tuple[float, float]
+    possible: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """Something that is measured in every run.
+
+    Parameters
+    ----------
+    description : str
+        Begins a sentence: "The axial diffusivity of the response".
+    unit : str
+        Empty for ratios.
+    cause : str
+        What an impossible figure most often comes from.
+    ranges : mapping of str to Range
+        By kind of subject; the ranges of ``adult`` hold for kinds that are not named, and there
+        are no bounds for ``any`` unless it is named.
+    """
+
+    description: str
+    unit: str
+    cause: str
+    ranges: Mapping[str, Range]
+
+    def range_of(self, subject: SubjectKind) -> Range:
+        """Return the range for a kind of subject."""
+        if subject == "any" and "any" not in self.ranges:
+            return Range((-_INF, _INF), (-_INF, _INF))
+        return self.ranges.get(subject, self.ranges["adult"])
+
+
+_SCALE = "The intensities, the b-values or the gradient directions may be wrong."
+_MASK = "The brain mask may not show the brain."
+
+# In vivo: Pierpaoli 1996, Le Bihan 2001; free water at 37 °C has 3.0e-3 mm²/s (Holz 2000), and
+# nothing in a head diffuses faster. A high b-value lowers the apparent diffusivity, and fixation
+# lowers all of them to a half or a third (D'Arceuil 2007). Brain volumes: Bethlehem 2022.
+QUANTITIES: Mapping[str, Quantity] = {
+    "smallest_voxel_edge_mm": Quantity(
+        "The smallest voxel edge",
+        "mm",
+        "The affine or the unit of length in the header may be wrong.",
+        {
+            "adult": Range((0.5, 5), (0.02, 20)),
+            "animal": Range((0.02, 2), (0.002, 20)),
+            "ex_vivo": Range((0.02, 3), (0.002, 20)),
+            "phantom": Range((0.1, 10), (0.002, 50)),
+        },
+    ),
+    "largest_b_s_mm2": Quantity(
+        "The largest b-value",
+        "s/mm²",
+        "The b-values may be in another unit.",
+        {
+            "adult": Range((500, 12_000), (100, 50_000)),
+            "ex_vivo": Range((1000, 50_000), (100, 100_000)),
+            "phantom": Range((300, 50_000), (100, 100_000)),
+        },
+    ),
+    "brain_volume_ml": Quantity(
+        "The volume of the brain mask",
+        "ml",
+        _MASK,
+        {
+            "adult": Range((600, 2200), (30, 4000)),
+            "infant": Range((150, 1600), (30, 3000)),
+            "animal": Range((0.1, 1200), (0.005, 12_000)),
+            "ex_vivo": Range((0.1, 2200), (0.005, 12_000)),
+            "phantom": Range((1, 5000), (0.001, 50_000)),
+        },
+    ),
+    "negative_share": Quantity(
+        "The share of negative values in the brain",
+        "",
+        "An integer overflow may have wrapped the intensities when the file was written.",
+        {"adult": Range((0, 0.02), (0, 0.2))},
+    ),
+    "zero_share": Quantity(
+        "The share of zeros in the brain",
+        "",
+        "The brain mask may be larger than what was scanned, or volumes may be missing.",
+        {"adult": Range((0, 0.02), (0, 0.3))},
+    ),
+    "mean_diffusivity_mm2_s": Quantity(
+        "The median mean diffusivity in the brain",
+        "mm²/s",
+        _SCALE,
+        {
+            "adult": Range((0.4e-3, 1.6e-3), (0.1e-3, 3.2e-3)),
+            "infant": Range((0.6e-3, 2.2e-3), (0.1e-3, 3.2e-3)),
+            "ex_vivo": Range((0.03e-3, 1.0e-3), (0.005e-3, 3.2e-3)),
+            "phantom": Range((0.1e-3, 3.0e-3), (0.005e-3, 5e-3)),
+            "any": Range((-_INF, _INF), (0.001e-3, 6e-3)),
+        },
+    ),
+    "response_axial_mm2_s": Quantity(
+        "The axial diffusivity of the response",
+        "mm²/s",
+        _SCALE,
+        {
+            "adult": Range((0.8e-3, 3.0e-3), (0.25e-3, 4.0e-3)),
+            "ex_vivo": Range((0.05e-3, 2.0e-3), (0.01e-3, 4.0e-3)),
+            "phantom": Range((0.1e-3, 3.0e-3), (0.01e-3, 5e-3)),
+            "any": Range((-_INF, _INF), (0.001e-3, 6e-3)),
+        },
+    ),
+    "response_ratio": Quantity(
+        "The ratio of axial to radial diffusivity of the response",
+        "",
+        "The voxels of highest anisotropy may not be white matter: look at the FA map and the "
+        "brain mask.",
+        {
+            "adult": Range((2.0, 60), (1.15, _INF)),
+            "phantom": Range((1.3, _INF), (1.02, _INF)),
+        },
+    ),
+    "response_csf_mm2_s": Quantity(
+        "The diffusivity of the response of cerebrospinal fluid at the innermost shell",
+        "mm²/s",
+        _SCALE,
+        {
+            "adult": Range((1.5e-3, 3.5e-3), (0.4e-3, 4.5e-3)),
+            "ex_vivo": Range((0.3e-3, 3.5e-3), (0.05e-3, 4.5e-3)),
+            "phantom": Range((0.3e-3, 3.5e-3), (0.05e-3, 5e-3)),
+        },
+    ),
+    "tissue_in_brain": Quantity(
+        "The share of white and grey matter that lies in the brain mask",
+        "",
+        "The tissue may be in another space than the DWI.",
+        {"adult": Range((0.85, 1), (0.5, 1))},
+    ),
+    "brain_with_tissue": Quantity(
+        "The share of the brain mask that the tissue fills",
+        "",
+        "The tissue may be in another space than the DWI.",
+        {"adult": Range((0.8, 1), (0.5, 1))},
+    ),
+    "seeds_without_direction": Quantity(
+        "The share of seeds without a direction",
+        "",
+        "The fODF is flat or zero where streamlines start: look at the fODF and the seed mask.",
+        {"adult": Range((0, 0.35), (0, 0.9))},
+    ),
+    "streamlines_kept": Quantity(
+        "The share of streamlines kept",
+        "",
+        "Streamlines end at once: look at the stop mask, the tissue and the fODF.",
+        {"adult": Range((0.1, 1), (0.01, 1))},
+    ),
+}
+# Shares of fewer than this are chance.
+MIN_COUNT = 200
+
+
+@dataclass
+class Found:
+    """Warnings and figures of one stage of a run.
+
+    Parameters
+    ----------
+    warnings : list of str
+    figures : dict
+        By name of the quantity, JSON values.
+    """
+
+    warnings: list[str] = field(default_factory=list)
+    figures: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What the sidecars say, JSON values."""
+        return {"warnings": list(self.warnings), "checks": dict(self.figures)}
+
+
+class Findings:
+    """All that the checks of one run find.
+
+    Parameters
+    ----------
+    run : str
+        Name of the run; begins every line of the log.
+    config : ChecksConfig
+    subject : str
+        Kind of subject, resolved.
+    """
+
+    def __init__(self, run: str, config: ChecksConfig, subject: SubjectKind = "adult") -> None:
+        self._run = run
+        self._config = config
+        self._subject = subject
+        self._all = Found()
+        self._stages: list[Found] = []
+
+    @property
+    def all(self) -> Found:
+        """Everything that was found so far."""
+        return self._all
+
+    @contextmanager
+    def stage(self) -> Iterator[Found]:
+        """Collect what is found inside the block."""
+        found = Found()
+        self._stages.append(found)
+        try:
+            yield found
+        finally:
+            self._stages.remove(found)
+
+    def warn(self, text: str) -> None:
+        """Log a warning with the name of the run, and keep it, once."""
+        for found in self._stages:
+            if text not in found.warnings:
+                found.warnings.append(text)
+        if text not in self._all.warnings:
+            self._all.warnings.append(text)
+            logger.warning("%s: %s", self._run, text)
+
+    def record(self, name: str, figures: Mapping[str, Any]) -> None:
+        """Keep the figures of a check that judges for itself."""
+        for found in (self._all, *self._stages):
+            found.figures[name] = dict(figures)
+
+    def measure(self, name: str, value: float, *, at_least: bool = True) -> None:
+        """Hold a figure against its range.
+
+        Parameters
+        ----------
+        name : str
+            Of a quantity, see `QUANTITIES`.
+        value : float
+        at_least : bool
+            Whether the lower bounds hold.
+
+        Raises
+        ------
+        ImplausibleError
+            If the subject cannot have it and the configuration does not let it pass.
+        """
+        if self._config.plausibility == "off":
+            return
+        quantity = QUANTITIES[name]
+        bounds = quantity.range_of(self._subject)
+        verdict = "usual"
+        if not _inside(value, bounds.usual, at_least=at_least):
+            verdict = "unusual"
+        if not _inside(value, bounds.possible, at_least=at_least):
+            verdict = "impossible"
+        self.record(
+            name,
+            {
+                "value": _finite(float(f"{value:.4g}")),
+                "unit": quantity.unit or "1",
+                "usual": [_finite(bounds.usual[0]) if at_least else None, _finite(bounds.usual[1])],
+                "verdict": verdict,
+            },
+        )
+        if verdict == "usual":
+            return
+        words = "is unusual" if verdict == "unusual" else f"is not possible ({self._subject})"
+        text = (
+            f"{quantity.description}, {_with_unit(value, quantity.unit)}, {words}: the usual range "
+            f"is {_range(bounds.usual, quantity.unit)}. {quantity.cause}"
+        )
+        if verdict == "impossible" and self._config.plausibility == "error":
+            raise ImplausibleError(
+                text,
+                "If the data are right, set checks.subject to what was scanned, or "
+                "checks.plausibility=warn to go on all the same.",
+            )
+        self.warn(text)
+
+    def measure_all(self, figures: Mapping[str, float]) -> None:
+        """Hold several figures against their ranges, see `measure`."""
+        for name, value in figures.items():
+            self.measure(name, value)
+
+    def repeat(self, record: Mapping[str, Any]) -> None:
+        """Report again what was found when a file that is reused was made.
+
+        Parameters
+        ----------
+        record : mapping
+            ``details`` of the record of the file.
+        """
+        for text in record.get("warnings", ()):
+            self.warn(text)
+        for name, figures in record.get("checks", {}).items():
+            value = figures.get("value")
+            if name in QUANTITIES and value is not None:
+                self.measure(name, value, at_least=figures["usual"][0] is not None)
+            else:
+                self.record(name, figures)
+
+
+def _inside(value: float, bounds: tuple[float, float], *, at_least: bool) -> bool:
+    return (value >= bounds[0] or not at_least) and value <= bounds[1]
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _with_unit(value: float, unit: str) -> str:
+    return f"{value:.3g} {unit}".strip()
+
+
+def _range(bounds: tuple[float, float], unit: str) -> str:
+    low, high = bounds
+    if math.isinf(high):
+        return f"{_with_unit(low, unit)} or more"
+    if math.isinf(low):
+        return f"{_with_unit(high, unit)} or less"
+    return f"{low:.3g} to {_with_unit(high, unit)}"

@@ -1,0 +1,135 @@
+"""What a run is given, held against what can be: files, grid, gradients, brain, model."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bids_tractography.brain import brain_figures, brain_mask, is_cut
+from bids_tractography.checks import Findings
+from bids_tractography.config.model import GradientsConfig
+from bids_tractography.dwi import Dwi
+from bids_tractography.errors import GradientError
+from bids_tractography.gradients import Frame, permutation_matrix, permutation_names
+from bids_tractography.images import Image, header_warnings
+from bids_tractography.job import Job
+from bids_tractography.masks import Mask
+from bids_tractography.reconst import ModelFit
+from bids_tractography.reconst.coherence import GradientCheck, check_gradients
+from bids_tractography.reconst.tensor import TensorFit
+
+logger = logging.getLogger(__name__)
+
+
+def report_inputs(job: Job, findings: Findings) -> None:
+    """Report what was doubtful in planning, and what is contradictory in headers of images."""
+    for warning in job.warnings:
+        findings.warn(warning)
+    for path in job.inputs.values():
+        if path.name.endswith((".nii", ".nii.gz")):
+            for warning in header_warnings(path):
+                findings.warn(warning)
+
+
+def report_dwi(job: Job, dwi: Dwi, findings: Findings) -> None:
+    """Report the frame of the gradients, and hold grid and b-values against what is plausible."""
+    logger.info(
+        "%s: %s is read with b-vectors in the frame '%s': %s.",
+        job.name, dwi.gradients.record["file"], job.frame.kind, job.frame.reason,
+    )  # fmt: skip
+    findings.measure_all(dwi.figures)
+    step_mm, edge_mm = job.config.tracking.algorithm.step_size_mm, dwi.grid.voxel_size_mm.min()
+    if step_mm > edge_mm:
+        findings.warn(
+            f"tracking.algorithm.step_size_mm is {step_mm:g}, more than the smallest voxel edge of "
+            f"{edge_mm:.3g} mm: streamlines step over voxels."
+        )
+
+
+def find_brain(dwi: Dwi, image: Path, mask: Path | None, findings: Findings) -> Mask:
+    """Read or make the brain mask, and hold the signal in it against what is plausible.
+
+    Raises
+    ------
+    DataError
+        If the mask is unusable, or the signal in it is not that of a brain.
+    """
+    brain = brain_mask(dwi, mask)
+    for warning in brain.warnings:
+        findings.warn(warning)
+    Image(dwi.data, dwi.grid, dwi.missing).require_finite(brain.data, image)
+    for name, value in brain_figures(dwi, brain.data).items():
+        # A part of the brain may have any volume.
+        whole = name != "brain_volume_ml" or not is_cut(brain.data)
+        findings.measure(name, value, at_least=whole)
+    return brain
+
+
+def report_model(model: ModelFit, findings: Findings) -> None:
+    """Hold the figures of a fitted model against what is plausible, and report its warnings."""
+    for warning in model.warnings:
+        findings.warn(warning)
+    findings.measure_all(model.figures)
+
+
+def guard(
+    tensor: TensorFit,
+    brain: NDArray[np.bool_],
+    dwi: Dwi,
+    config: GradientsConfig,
+    findings: Findings,
+) -> None:
+    """Check whether neighbouring principal directions fit another table of gradients better.
+
+    Raises
+    ------
+    GradientError
+        If another table is better beyond doubt, and the configuration does not let it pass.
+    """
+    if config.check == "off":
+        return
+    check = check_gradients(tensor, brain, dwi.grid, dwi.gradients.axes)
+    findings.record("gradient_table", check.record)
+    if check.verdict == "agrees":
+        return
+    if check.verdict == "undecided":
+        findings.warn(
+            f"the data cannot confirm the gradient table: {_undecided(check)} Compare the "
+            "principal directions (tensor.v1) with the anatomy."
+        )
+        return
+    remedies = [_permute_line(names, config) for names in check.best]
+    text = (
+        f"the b-vectors of {dwi.gradients.record['file']} (read in the frame "
+        f"'{dwi.gradients.record['frame']}') do not fit the image: with {' or '.join(remedies)} "
+        f"the principal directions of neighbouring voxels agree better beyond doubt."
+    )
+    text += _as_frame(check, dwi, config)
+    if config.check == "error":
+        raise GradientError(
+            text, f"Set {remedies[0]}, or gradients.check=warn to go on with the table as it is."
+        )
+    findings.warn(text)
+
+
+def _permute_line(names: tuple[str, ...], config: GradientsConfig) -> str:
+    """Return the line of a configuration that mends the table as it is read now."""
+    matrix = permutation_matrix(names)
+    if config.permute is not None:
+        matrix = matrix @ permutation_matrix(config.permute)
+    return f"gradients.permute=[{', '.join(permutation_names(matrix))}]"
+
+
+def _as_frame(check: GradientCheck, dwi: Dwi, config: GradientsConfig) -> str:
+    """Say which frame the better table is, if it is one."""
+    if config.permute is not None:
+        return ""
+    better = dwi.gradients.axes @ permutation_matrix(check.best[0])
+    for kind in ("fsl", "image", "scanner"):
+        axes = Frame(kind, "").axes(dwi.grid)
+        if min(np.abs(better - axes).max(), np.abs(better + axes).max()) < 1e-6:
+            return f" This is how gradients.frame={kind} would read them."
+    return ""

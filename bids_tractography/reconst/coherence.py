@@ -1,0 +1,9 @@
+"""Stand-in."""
+
+from typing import Any
+
+
+class GradientCheck: ...
+
+
+def check_gradients(*a: Any) -> Any: ...
