@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from bids_tractography.config.checks import ChecksConfig, SubjectKind
 from bids_tractography.errors import ImplausibleError
@@ -19,6 +19,40 @@ from bids_tractography.errors import ImplausibleError
 logger = logging.getLogger(__name__)
 
 _INF = float("inf")
+
+
+_ADULT_YEARS = 3.0
+
+
+def choose_subject(
+    wanted: SubjectKind | Literal["auto"],
+    participant: Mapping[str, str],
+    names: Iterable[str],
+) -> SubjectKind:
+    """Decide whose ranges hold, from what the dataset says of the subject.
+
+    Parameters
+    ----------
+    wanted : str
+        ``checks.subject`` of the configuration.
+    participant : mapping of str to str
+        Row of ``participants.tsv``.
+    names : iterable of str
+        Names that may say that it is a phantom: of the dataset, of the participant, of the part of
+        the body.
+    """
+    if wanted != "auto":
+        return wanted
+    if any("phantom" in name.lower() for name in names):
+        return "phantom"
+    species = participant.get("species", "").strip().lower()
+    if species not in ("", "n/a", "homo sapiens", "human"):
+        return "animal"
+    try:
+        age_years = float(participant.get("age", ""))
+    except ValueError:
+        return "adult"
+    return "infant" if age_years < _ADULT_YEARS else "adult"
 
 
 @dataclass(frozen=True)
@@ -278,6 +312,7 @@ class Findings:
             return
         quantity = QUANTITIES[name]
         bounds = quantity.range_of(self._subject)
+        value = float(f"{value:.4g}")  # as it is recorded, so that it is judged alike when reused
         verdict = "usual"
         if not _inside(value, bounds.usual, at_least=at_least):
             verdict = "unusual"
@@ -286,7 +321,7 @@ class Findings:
         self.record(
             name,
             {
-                "value": _finite(float(f"{value:.4g}")),
+                "value": _finite(value),
                 "unit": quantity.unit or "1",
                 "usual": [_finite(bounds.usual[0]) if at_least else None, _finite(bounds.usual[1])],
                 "verdict": verdict,
@@ -339,7 +374,7 @@ def _finite(value: float) -> float | None:
 
 
 def _with_unit(value: float, unit: str) -> str:
-    return f"{value:.3g} {unit}".strip()
+    return f"{_short(value)} {unit}".strip()
 
 
 def _range(bounds: tuple[float, float], unit: str) -> str:
@@ -348,4 +383,8 @@ def _range(bounds: tuple[float, float], unit: str) -> str:
         return f"{_with_unit(low, unit)} or more"
     if math.isinf(low):
         return f"{_with_unit(high, unit)} or less"
-    return f"{low:.3g} to {_with_unit(high, unit)}"
+    return f"{_short(low)} to {_with_unit(high, unit)}"
+
+
+def _short(value: float) -> str:
+    return f"{value:.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"

@@ -35,6 +35,7 @@ _BIAS_DEGREE, _BIAS_ROUNDS, _FIT_VOXELS = 4, 3, 50_000
 _DARK_PERCENTILE = 12
 _FIRST_PERCENTILES = (5, 50, 88)
 _BRIGHTEST_PERCENTILE = 98
+_USUAL_BRIGHTNESS = 1000.0
 _KMEANS_ROUNDS, _EM_ROUNDS = 20, 12
 _LEAST_SPREAD = 0.01  # of a class, relative to the brightest mean
 _SMOOTHNESS = 0.3
@@ -72,7 +73,7 @@ def fractions_of_t1w(
     GridError
         If the brains overlap by less than `least_overlap`.
     """
-    t1w = read_image(paths[0], ndim=3)
+    t1w = _in_usual_units(read_image(paths[0], ndim=3))
     with threadpool_limits(1):
         even = _even(t1w)
         if len(paths) > 1:
@@ -99,6 +100,15 @@ def fractions_of_t1w(
         "dice": round(overlap, 4),
     }
     return fractions, record, (_DISTORTION,)
+
+
+def _in_usual_units(t1w: Image) -> Image:
+    """Scale intensities to those of scanners, so that no later constant depends on their unit."""
+    positive = t1w.data[t1w.data > 0]
+    if not positive.size:
+        return t1w
+    unit = np.percentile(positive, _BRIGHTEST_PERCENTILE) / _USUAL_BRIGHTNESS
+    return Image(np.asarray(t1w.data / unit, np.float32), t1w.grid)
 
 
 def _even(t1w: Image) -> Volume:
