@@ -17,13 +17,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 from dipy.core.gradients import GradientTable, gradient_table
 from numpy.typing import NDArray
 
-from bids_tractography.config.model import Axis, FrameName, GradientsConfig
+from bids_tractography.config.model import FrameName, GradientsConfig
 from bids_tractography.errors import ConfigError, GradientError, NoInputError
 from bids_tractography.images import Grid, nearest_rotation
 from bids_tractography.tables import read_table
@@ -413,33 +413,3 @@ def _check_values(
             "Zero vectors mark trace images, which have to be removed; others are a scale gone "
             "wrong.",
         )
-
-
-def permutation_matrix(names: Sequence[str]) -> NDArray[np.float64]:
-    """Return the matrix that a permutation such as ``("-x", "z", "y")`` stands for.
-
-    Parameters
-    ----------
-    names : sequence of str
-        For each component of the right vectors, the component of the file's vectors, with its
-        sign.
-
-    Returns
-    -------
-    ndarray, shape (3, 3)
-    """
-    matrix = np.zeros((3, 3))
-    for row, name in enumerate(names):
-        matrix[row, "xyz".index(name[-1])] = -1.0 if name.startswith("-") else 1.0
-    return matrix
-
-
-def permutation_names(matrix: NDArray[np.float64]) -> tuple[Axis, Axis, Axis]:
-    """Return the name of a signed permutation matrix, the reverse of `permutation_matrix`."""
-    columns = np.abs(matrix).argmax(axis=1)
-    names = [
-        f"{'-' if row[column] < 0 else ''}{'xyz'[column]}"
-        for row, column in zip(matrix, columns, strict=True)
-    ]
-    first, second, third = (cast(Axis, name) for name in names)
-    return first, second, third
