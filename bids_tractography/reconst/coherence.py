@@ -53,7 +53,6 @@ _NEGLIGIBLE = 1e-3
 _STEP_EDGES = 1.75
 _MAX_HALVINGS, _MIN_HALVINGS = 7, 4
 _MIN_VOXELS_PER_BLOCK, _MAX_VOXELS_PER_BLOCK = 8, 16
-_CORNERS = np.array(list(itertools.product((0, 1), repeat=3)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,10 +147,8 @@ def check_gradients(tensor: TensorFit, mask: Mask, grid: Grid, frame: Floats) ->
     scores, inside = _walk(v1, weights, mask, grid, seeds, steps)
     if not inside.any():
         return GradientCheck("undecided", "no voxel has neighbours inside the mask.")
-    comparison = _compare(_without_bias(scores, inside, steps), inside)
-    counted = np.maximum(inside.sum(axis=(0, 1, 3)), 1)
-    means = np.where(inside, scores, 0.0).sum(axis=(0, 1, 3)) / counted
-    return _judge(comparison, means, seeds)
+    means = scores.sum(axis=(0, 1)) / np.maximum(inside.sum(axis=(0, 1)), 1)
+    return _judge(_compare(_without_bias(scores, inside, steps), inside), means, seeds)
 
 
 def _choose_voxels(
@@ -217,7 +214,7 @@ def _walk(
     seeds: NDArray[np.intp],
     steps: Floats,
 ) -> tuple[Floats, Mask]:
-    """Score a step along each direction, and along its opposite.
+    """Score steps along each direction and its opposite.
 
     Parameters
     ----------
@@ -233,35 +230,41 @@ def _walk(
 
     Returns
     -------
-    scores : ndarray, shape (blocks, n, 24, 2)
-    inside : ndarray of bool, shape (blocks, n, 24, 2)
-        Whether the step ends inside the mask.
+    scores : ndarray, shape (blocks, n, 24)
+        Mean of the steps that end inside the mask; zero if neither does.
+    inside : ndarray of bool, shape (blocks, n, 24)
+        Whether one of them does.
     """
     shape, flat_mask = np.array(mask.shape), mask.ravel()
     strides = np.array([shape[1] * shape[2], shape[2], 1])
     edge_mm = np.prod(grid.voxel_size_mm) ** (1 / 3)
     length_mm = max(_STEP_EDGES * edge_mm, grid.voxel_size_mm.max())
-    to_voxels = np.linalg.inv(grid.affine[:3, :3])
-    moves = length_mm * np.einsum("ij,...j->...i", to_voxels, steps)
-    start = np.stack(np.unravel_index(seeds, mask.shape), axis=-1)[:, :, None, None]
-    ends = start + np.stack([moves, -moves], axis=3)
-    nearest = np.rint(ends).astype(np.intp)
-    inside = ((nearest >= 0) & (nearest < shape)).all(axis=-1)
-    inside &= flat_mask[np.clip(nearest, 0, shape - 1) @ strides]
-    ends = np.clip(ends, 0, shape - 1)  # voxels extend half an edge beyond their centres
-    first = np.minimum(ends.astype(np.intp), np.maximum(shape - 2, 0))
-    beyond = ends - first
-    own, direction = seeds[:, :, None, None], v1[seeds][:, :, None, None]
+    moves = length_mm * np.einsum("ij,...j->i...", np.linalg.inv(grid.affine[:3, :3]), steps)
+    start = np.stack(np.unravel_index(seeds, mask.shape))[..., None, None]
+    inside = np.ones((*moves.shape[1:], 2), bool)
+    nearest = np.zeros(inside.shape, np.intp)
+    voxels, shares = [], []  # of both neighbours along each axis
+    for axis, n in enumerate(mask.shape):
+        end = start[axis] + np.stack([moves[axis], -moves[axis]], axis=-1)
+        inside &= (end > -0.5) & (end < n - 0.5)
+        end = np.clip(end, 0, n - 1)  # voxels extend half an edge beyond their centres
+        nearest += np.rint(end).astype(np.intp) * strides[axis]
+        first = np.minimum(end.astype(np.intp), max(n - 2, 0))
+        voxels.append([first * strides[axis], np.minimum(first + 1, n - 1) * strides[axis]])
+        shares.append([1 - (end - first), end - first])
+    inside &= flat_mask[nearest]
+    own, direction = seeds[..., None, None], v1[seeds]
     scores, total = np.zeros(inside.shape), np.zeros(inside.shape)
-    for corner in _CORNERS:
-        voxel = np.minimum(first + corner, shape - 1) @ strides
-        share = np.where(corner, beyond, 1 - beyond).prod(axis=-1)
-        share *= flat_mask[voxel] & (voxel != own)
-        cosines = (v1[voxel] * direction).sum(axis=-1)
+    for i, j, k in itertools.product((0, 1), repeat=3):
+        voxel = voxels[0][i] + voxels[1][j] + voxels[2][k]
+        share = shares[0][i] * shares[1][j] * shares[2][k] * (flat_mask[voxel] & (voxel != own))
+        cosines = np.einsum("bntsi,bni->bnts", v1[voxel], direction)
         scores += share * weights[voxel] * cosines**2
         total += share
     inside &= total > 0
-    return np.divide(scores, total, out=np.zeros_like(scores), where=inside), inside
+    scores = np.divide(scores, total, out=np.zeros_like(scores), where=inside)
+    n_inside = inside.sum(axis=-1)
+    return scores.sum(axis=-1) / np.maximum(n_inside, 1), n_inside > 0
 
 
 def _without_bias(scores: Floats, inside: Mask, steps: Floats) -> Floats:
@@ -271,8 +274,8 @@ def _without_bias(scores: Floats, inside: Mask, steps: Floats) -> Floats:
     the direction, fitted to all steps by least squares.
     """
     counted = np.maximum(inside.sum(axis=2, keepdims=True), 1)
-    typical = np.where(inside, scores, 0.0).sum(axis=2, keepdims=True) / counted
-    x, y, z = np.moveaxis(steps, -1, 0)[..., None]
+    typical = scores.sum(axis=2, keepdims=True) / counted
+    x, y, z = np.moveaxis(steps, -1, 0)
     terms = [term * typical * inside for term in (x * x, y * y, z * z, x * y, x * z, y * z)]
     # Sums without BLAS, which may round them differently with the number of threads.
     products = np.array([[(a * b).sum() for a in terms] for b in terms])
@@ -308,12 +311,10 @@ class _Comparison:
 
 def _compare(scores: Floats, inside: Mask) -> _Comparison:
     """Compare all pairs of permutations, each where both end inside the mask."""
-    n_blocks, n_tables = scores.shape[0], scores.shape[2]
-    values = np.moveaxis(scores, 2, 1).reshape(n_blocks, n_tables, -1)
-    valid = np.moveaxis(inside, 2, 1).reshape(n_blocks, n_tables, -1).astype(np.float64)
-    sums = np.einsum("bin,bjn->bij", values, valid)
+    valid = inside.astype(np.float64)
+    sums = np.einsum("bni,bnj->bij", scores, valid)
     blocks = sums - sums.swapaxes(1, 2)
-    overlap = np.einsum("bin,bjn->ij", valid, valid)
+    overlap = np.einsum("bni,bnj->ij", valid, valid)
     occupied = np.maximum((blocks != 0).sum(axis=0), 1)
     difference = blocks.sum(axis=0)
     mean = difference / occupied
