@@ -413,3 +413,65 @@ def _check_values(
             "Zero vectors mark trace images, which have to be removed; others are a scale gone "
             "wrong.",
         )
+
+
+def permutation_matrix(names: tuple[str, str, str]) -> NDArray[np.float64]:
+    """Return the matrix of a signed permutation of the components of b-vectors.
+
+    Parameters
+    ----------
+    names : tuple of str
+        For each component of the result, the component it is taken from: ``("-x", "z", "y")``
+        negates x and swaps y and z.
+
+    Returns
+    -------
+    ndarray, shape (3, 3)
+        Multiplied by a column vector as it is in the file, it gives the permuted vector.
+
+    Raises
+    ------
+    ValueError
+        If `names` is not a permutation of x, y and z with optional minus signs.
+    """
+    if sorted(name.removeprefix("-") for name in names) != ["x", "y", "z"]:
+        raise ValueError(f"{names} is not a permutation of x, y and z with optional minus signs.")
+    matrix = np.zeros((3, 3))
+    for row, name in enumerate(names):
+        matrix[row, "xyz".index(name[-1])] = -1.0 if name.startswith("-") else 1.0
+    return matrix
+
+
+def permutation_names(matrix: NDArray[np.floating]) -> tuple[str, str, str]:
+    """Return the names of a signed permutation, the inverse of `permutation_matrix`.
+
+    Raises
+    ------
+    ValueError
+        If `matrix` is not a signed permutation matrix of shape (3, 3).
+    """
+    axes = np.abs(matrix).argmax(axis=1)
+    signs = np.sign(matrix[np.arange(3), axes])
+    x, y, z = (f"{'-' if s < 0 else ''}{'xyz'[a]}" for s, a in zip(signs, axes, strict=True))
+    if sorted(axes) != [0, 1, 2] or not np.array_equal(permutation_matrix((x, y, z)), matrix):
+        raise ValueError(f"{matrix.tolist()} is not a signed permutation matrix.")
+    return x, y, z
+
+
+def canonical_permutation(names: tuple[str, str, str]) -> tuple[str, str, str]:
+    """Return the equivalent permutation with the fewest minus signs, which are at most one.
+
+    Diffusion weighting along g and along -g is the same, so that negating a whole table changes
+    nothing, and each of the 48 signed permutations is equivalent to one other.
+    """
+    matrix = permutation_matrix(names)
+    return permutation_names(-matrix if (matrix < 0).sum() > 1 else matrix)
+
+
+def compose_permutations(
+    first: tuple[str, str, str], second: tuple[str, str, str]
+) -> tuple[str, str, str]:
+    """Return the canonical permutation equivalent to `first` followed by `second`."""
+    return canonical_permutation(
+        permutation_names(permutation_matrix(second) @ permutation_matrix(first))
+    )

@@ -1,0 +1,379 @@
+"""Check a gradient table by the coherence of neighbouring principal directions.
+
+Where the table is right, the principal direction of a voxel of white matter points to voxels
+whose own principal direction is similar. Where components of the b-vectors are swapped or have
+the wrong sign, the directions of most voxels still resemble those of their neighbours, but point
+to the wrong neighbours (Jeurissen, Med Image Anal 2014; Schilling, Magn Reson Imaging 2019).
+
+The coherence is measured for the 24 permutations and signs of the components that differ by more
+than the sign of the whole vector. Permuting the components permutes the fitted tensor alike, so
+nothing is fitted again. How large a difference has to be is estimated from its variation over the
+image, not set: see `check_gradients`.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+from scipy.special import stdtr
+
+from bids_tractography.gradients import permutation_matrix
+from bids_tractography.images import Grid
+from bids_tractography.reconst.tensor import TensorFit
+
+Permutation = tuple[str, str, str]
+Verdict = Literal["agrees", "undecided", "contradicts"]
+Floats = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+# Canonical representatives, at most one minus sign; the identity comes first.
+PERMUTATIONS: tuple[Permutation, ...] = tuple(
+    (
+        f"{'-' * (negated == 0)}{axes[0]}",
+        f"{'-' * (negated == 1)}{axes[1]}",
+        f"{'-' * (negated == 2)}{axes[2]}",
+    )
+    for axes in itertools.permutations("xyz")
+    for negated in (None, 0, 1, 2)
+)
+
+# A difference is beyond doubt if chance exceeds it less often than this. It is an error rate and
+# holds for every dataset; the size of the difference that it takes is estimated from the data.
+_DOUBT = 1e-4
+# Equal numbers, apart from rounding, are not evidence however small their variation is.
+_NEGLIGIBLE = 1e-3
+# Distance to the voxels that are compared, in edges of a cubic voxel of the same volume: none of
+# the eight voxels that are interpolated there is the voxel itself, as 1.75 exceeds sqrt(3).
+_STEP_EDGES = 1.75
+_MAX_HALVINGS, _MIN_HALVINGS = 7, 4
+_MIN_VOXELS_PER_BLOCK, _MAX_VOXELS_PER_BLOCK = 8, 16
+
+
+@dataclass(frozen=True, eq=False)
+class GradientCheck:
+    """How well a gradient table fits its image, compared with its permutations.
+
+    Parameters
+    ----------
+    verdict : {"agrees", "undecided", "contradicts"}
+        "agrees": better than every other permutation beyond doubt. "contradicts": another one is
+        better beyond doubt. "undecided": neither.
+    reason : str
+        Why it is undecided; empty otherwise.
+    scores : dict of tuple of str to float
+        Coherence of every permutation, 0 to 1; empty if it could not be measured.
+    best : tuple of tuple of str
+        Permutations that the data cannot tell apart, best first. They are to be applied to the
+        b-vectors as they are in the file. With "undecided" they include the identity.
+    margin : float
+        Difference between the given table and its closest competitor, in standard errors;
+        negative if the competitor is better.
+    probability : float
+        Bound of the probability that chance alone makes this difference.
+    n_voxels, n_blocks : int
+        Voxels that were compared with their neighbours, and groups of neighbouring voxels from
+        which the standard errors were estimated.
+    """
+
+    verdict: Verdict
+    reason: str = ""
+    scores: dict[Permutation, float] = field(default_factory=dict)
+    best: tuple[Permutation, ...] = PERMUTATIONS
+    margin: float = 0.0
+    probability: float = 1.0
+    n_voxels: int = 0
+    n_blocks: int = 0
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """JSON values for the sidecars."""
+        return {
+            "verdict": self.verdict,
+            "reason": self.reason or None,
+            "best": [" ".join(names) for names in self.best],
+            "margin_standard_errors": round(self.margin, 2),
+            "probability": float(f"{self.probability:.2g}"),
+            "scores": {" ".join(names): round(score, 4) for names, score in self.scores.items()},
+            "n_voxels": self.n_voxels,
+            "n_blocks": self.n_blocks,
+        }
+
+
+def check_gradients(tensor: TensorFit, mask: Mask, grid: Grid, frame: Floats) -> GradientCheck:
+    """Compare a gradient table with its 23 axis permutations and sign changes.
+
+    From voxels of high anisotropy a step of 1.75 voxel edges is made along the principal
+    direction, forwards and backwards. The score is the squared cosine between the principal
+    direction of the voxel and those interpolated there, times their anisotropy relative to that
+    of white matter, at most 1. A permutation changes where the step leads to, not the cosines.
+
+    What a score owes to the direction of its step alone is subtracted: voxels may be anisotropic,
+    images smoothed more along one axis than along another, and heads are longer than wide. It is
+    estimated from the steps of all permutations as a quadratic form of the direction.
+
+    Two permutations are compared at voxels from which neither leads out of the mask. Differences
+    are summed over blocks of neighbouring voxels, whose variation gives the standard error of the
+    mean difference (a delete-one-block jackknife). Where merged blocks vary more than independent
+    ones would, the standard error is increased and the number of blocks decreased accordingly.
+
+    Parameters
+    ----------
+    tensor : TensorFit
+        Fitted with the table to check.
+    mask : ndarray of bool, shape (X, Y, Z)
+        Brain.
+    grid : Grid
+    frame : ndarray, shape (3, 3)
+        Orthogonal matrix that takes a b-vector as it is in its file to RAS+ scanner axes; it may
+        be a reflection.
+
+    Returns
+    -------
+    GradientCheck
+        Always the same for the same input.
+    """
+    weights, seeds = _choose_voxels(tensor.fa, mask, grid)
+    if seeds.shape[0] == 0:
+        return GradientCheck("undecided", "the mask has too few voxels with anisotropic diffusion.")
+    turns = np.array([frame @ permutation_matrix(names) @ frame.T for names in PERMUTATIONS])
+    v1 = tensor.v1.reshape(-1, 3)
+    steps = np.einsum("kij,...j->...ki", turns, v1[seeds].astype(np.float64))
+    scores, inside = _walk(v1, weights, mask, grid, seeds, steps)
+    if not inside.any():
+        return GradientCheck("undecided", "no voxel has neighbours inside the mask.")
+    means = scores.sum(axis=(0, 1)) / np.maximum(inside.sum(axis=(0, 1)), 1)
+    return _judge(_compare(_without_bias(scores, inside, steps), inside), means, seeds)
+
+
+def _choose_voxels(
+    fa: NDArray[np.float32], mask: Mask, grid: Grid
+) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
+    """Return weights, shape (X * Y * Z,), and flat indices of voxels, shape (blocks, n).
+
+    Consecutive blocks are neighbours, as are consecutive pairs of blocks, and so on.
+    """
+    flat = np.where(mask, fa, np.float32(0)).ravel()
+    inner = ndimage.binary_erosion(mask, border_value=1).ravel()
+    candidates = np.flatnonzero(inner & (flat > 0))
+    if candidates.size == 0:
+        return flat, np.empty((0, 0), np.intp)
+    white = _otsu(flat[candidates])
+    candidates = candidates[flat[candidates] >= white]
+    enough = candidates.size // _MIN_VOXELS_PER_BLOCK
+    if enough < 2**_MIN_HALVINGS:
+        return flat, np.empty((0, 0), np.intp)
+    halvings = min(_MAX_HALVINGS, enough.bit_length() - 1)
+    per_block = min(candidates.size >> halvings, _MAX_VOXELS_PER_BLOCK)
+    n_voxels = per_block << halvings
+    seeds = candidates[np.arange(n_voxels) * candidates.size // n_voxels]
+    points_mm = grid.to_mm(np.stack(np.unravel_index(seeds, mask.shape), axis=1))
+    weights = np.minimum(flat / np.float32(white), np.float32(1))
+    return weights, seeds[_blocks(points_mm, halvings)]
+
+
+def _otsu(values: NDArray[np.float32]) -> float:
+    """Return the threshold that best separates values into two classes (Otsu 1979)."""
+    counts, edges = np.histogram(values, bins=256)
+    if edges[0] == edges[-1] or np.count_nonzero(counts) < 2:
+        return float(values.min())
+    centres = (edges[1:] + edges[:-1]) / 2
+    below = np.cumsum(counts)[:-1]
+    sums = np.cumsum(counts * centres)
+    above = values.size - below
+    apart = sums[:-1] / np.maximum(below, 1) - (sums[-1] - sums[:-1]) / np.maximum(above, 1)
+    return float(edges[1:][int(np.argmax(below * above * apart**2))])
+
+
+def _blocks(points_mm: Floats, halvings: int) -> NDArray[np.intp]:
+    """Divide points (N, 3) into compact blocks of equal size: their indices, (blocks, n).
+
+    Each block is halved repeatedly across its longest side; N is a multiple of the number of
+    blocks.
+    """
+    order = np.arange(len(points_mm))[None]
+    for _ in range(halvings):
+        cells = points_mm[order]
+        longest = np.ptp(cells, axis=1).argmax(axis=1)
+        along = np.take_along_axis(cells, longest[:, None, None], axis=2)[..., 0]
+        ranks = np.argsort(along, axis=1, kind="stable")
+        order = np.take_along_axis(order, ranks, axis=1).reshape(2 * len(order), -1)
+    return order
+
+
+def _walk(
+    v1: NDArray[np.float32],
+    weights: NDArray[np.float32],
+    mask: Mask,
+    grid: Grid,
+    seeds: NDArray[np.intp],
+    steps: Floats,
+) -> tuple[Floats, Mask]:
+    """Score steps along each direction and its opposite.
+
+    Parameters
+    ----------
+    v1 : ndarray, shape (X * Y * Z, 3)
+    weights : ndarray, shape (X * Y * Z,)
+        0 to 1.
+    mask : ndarray of bool, shape (X, Y, Z)
+    grid : Grid
+    seeds : ndarray of int, shape (blocks, n)
+        Flat indices of the voxels to start from.
+    steps : ndarray, shape (blocks, n, 24, 3)
+        Unit vectors, RAS+.
+
+    Returns
+    -------
+    scores : ndarray, shape (blocks, n, 24)
+        Mean of the steps that end inside the mask; zero if neither does.
+    inside : ndarray of bool, shape (blocks, n, 24)
+        Whether one of them does.
+    """
+    shape, flat_mask = np.array(mask.shape), mask.ravel()
+    strides = np.array([shape[1] * shape[2], shape[2], 1])
+    edge_mm = np.prod(grid.voxel_size_mm) ** (1 / 3)
+    length_mm = max(_STEP_EDGES * edge_mm, grid.voxel_size_mm.max())
+    moves = length_mm * np.einsum("ij,...j->i...", np.linalg.inv(grid.affine[:3, :3]), steps)
+    start = np.stack(np.unravel_index(seeds, mask.shape))[..., None, None]
+    inside = np.ones((*moves.shape[1:], 2), bool)
+    nearest = np.zeros(inside.shape, np.intp)
+    voxels, shares = [], []  # of both neighbours along each axis
+    for axis, n in enumerate(mask.shape):
+        end = start[axis] + np.stack([moves[axis], -moves[axis]], axis=-1)
+        inside &= (end > -0.5) & (end < n - 0.5)
+        end = np.clip(end, 0, n - 1)  # voxels extend half an edge beyond their centres
+        nearest += np.rint(end).astype(np.intp) * strides[axis]
+        first = np.minimum(end.astype(np.intp), max(n - 2, 0))
+        voxels.append([first * strides[axis], np.minimum(first + 1, n - 1) * strides[axis]])
+        shares.append([1 - (end - first), end - first])
+    inside &= flat_mask[nearest]
+    own, direction = seeds[..., None, None], v1[seeds]
+    scores, total = np.zeros(inside.shape), np.zeros(inside.shape)
+    for i, j, k in itertools.product((0, 1), repeat=3):
+        voxel = voxels[0][i] + voxels[1][j] + voxels[2][k]
+        share = shares[0][i] * shares[1][j] * shares[2][k] * (flat_mask[voxel] & (voxel != own))
+        cosines = np.einsum("bntsi,bni->bnts", v1[voxel], direction)
+        scores += share * weights[voxel] * cosines**2
+        total += share
+    inside &= total > 0
+    scores = np.divide(scores, total, out=np.zeros_like(scores), where=inside)
+    n_inside = inside.sum(axis=-1)
+    return scores.sum(axis=-1) / np.maximum(n_inside, 1), n_inside > 0
+
+
+def _without_bias(scores: Floats, inside: Mask, steps: Floats) -> Floats:
+    """Subtract what the direction of the step alone explains of the scores.
+
+    The explanation is each voxel's mean score over all permutations times one quadratic form of
+    the direction, fitted to all steps by least squares.
+    """
+    counted = np.maximum(inside.sum(axis=2, keepdims=True), 1)
+    typical = scores.sum(axis=2, keepdims=True) / counted
+    x, y, z = np.moveaxis(steps, -1, 0)
+    terms = [term * typical * inside for term in (x * x, y * y, z * z, x * y, x * z, y * z)]
+    # Sums without BLAS, which may round them differently with the number of threads.
+    products = np.array([[(a * b).sum() for a in terms] for b in terms])
+    projections = np.array([(term * scores).sum() for term in terms])
+    coefficients = np.linalg.lstsq(products, projections, rcond=1e-9)[0]
+    explained = sum(c * term for c, term in zip(coefficients, terms, strict=True))
+    return np.asarray(np.where(inside, scores - explained, 0.0))
+
+
+@dataclass(frozen=True, eq=False)
+class _Comparison:
+    """Differences between permutations; element (i, j) is positive where i is better than j.
+
+    Parameters
+    ----------
+    difference : ndarray, shape (24, 24)
+        Sum over all voxels.
+    margin : ndarray, shape (24, 24)
+        The same in standard errors.
+    probability : ndarray, shape (24, 24)
+        Bound of the probability that chance makes i this much better than j.
+    """
+
+    difference: Floats
+    margin: Floats
+    probability: Floats
+
+    @cached_property
+    def beyond_doubt(self) -> Mask:
+        """Whether i is better than j beyond doubt, for a single comparison."""
+        return np.asarray(self.probability < _DOUBT)
+
+
+def _compare(scores: Floats, inside: Mask) -> _Comparison:
+    """Compare all pairs of permutations, each where both end inside the mask."""
+    valid = inside.astype(np.float64)
+    sums = np.einsum("bni,bnj->bij", scores, valid)
+    blocks = sums - sums.swapaxes(1, 2)
+    overlap = np.einsum("bni,bnj->ij", valid, valid)
+    occupied = np.maximum((blocks != 0).sum(axis=0), 1)
+    difference = blocks.sum(axis=0)
+    mean = difference / occupied
+    excess = np.where(blocks != 0, blocks - mean, 0.0)
+    variance = (excess**2).sum(axis=0)
+    inflation = np.ones_like(variance)
+    merged = excess
+    for _ in range(2):
+        merged = merged[0::2] + merged[1::2]
+        ratio = np.divide(
+            (merged**2).sum(axis=0), variance, out=np.ones_like(variance), where=variance > 0
+        )
+        inflation = np.maximum(inflation, ratio)
+    independent = np.maximum(occupied / inflation, 1.0)
+    error = np.sqrt(variance * inflation * occupied / np.maximum(occupied - 1, 1))
+    negligible = np.abs(difference) <= _NEGLIGIBLE * overlap
+    margin = np.divide(difference, error, out=np.zeros_like(difference), where=error > 0)
+    margin[negligible] = 0.0
+    chance = stdtr(np.maximum(independent - 1, 1), -margin)
+    # With n independent blocks all of one sign, chance is never below this.
+    probability = np.maximum(chance, 0.5**independent)
+    return _Comparison(difference, margin, probability)
+
+
+def _judge(comparison: _Comparison, means: Floats, seeds: NDArray[np.intp]) -> GradientCheck:
+    """Turn comparisons of all pairs into a verdict on the first permutation."""
+    # The best one does worst in no comparison; equals keep their order, the identity first.
+    ranking = np.argsort(-comparison.margin.min(axis=1), kind="stable")
+    rivals = len(PERMUTATIONS) - 1
+    # One of many rivals may be better by chance, which the factor accounts for. To be better
+    # than all of them by chance is less probable than to be better than any one.
+    better = rivals * comparison.probability[:, 0] < _DOUBT
+    better[0] = False
+    worse = comparison.beyond_doubt[0]
+    measured = {
+        "scores": dict(zip(PERMUTATIONS, means.tolist(), strict=True)),
+        "n_voxels": seeds.size,
+        "n_blocks": len(seeds),
+    }
+    if better.any():
+        first = next(int(i) for i in ranking if better[i])
+        equal = [i for i in ranking if i not in (0, first) and not comparison.beyond_doubt[first, i]]
+        return GradientCheck(
+            "contradicts",
+            best=tuple(PERMUTATIONS[i] for i in (first, *equal)),
+            margin=-float(comparison.margin[first, 0]),
+            probability=float(rivals * comparison.probability[first, 0]),
+            **measured,
+        )
+    left = [i for i in ranking if i == 0 or not worse[i]]
+    closest = 1 + int(comparison.margin[0, 1:].argmin())
+    margin = float(comparison.margin[0, closest])
+    verdict: Verdict = "agrees" if len(left) == 1 else "undecided"
+    tied = len(left) - 1
+    return GradientCheck(
+        verdict,
+        reason=f"{tied} other permutation(s) cannot be told apart from it." if tied else "",
+        best=tuple(PERMUTATIONS[i] for i in left),
+        margin=margin,
+        probability=float(comparison.probability[(0, closest) if margin >= 0 else (closest, 0)]),
+        **measured,
+    )
