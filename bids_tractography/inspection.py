@@ -13,7 +13,7 @@ from bids_tractography.checks import Findings
 from bids_tractography.config.model import GradientsConfig
 from bids_tractography.dwi import Dwi
 from bids_tractography.errors import GradientError
-from bids_tractography.gradients import Frame, permutation_matrix, permutation_names
+from bids_tractography.gradients import Frame, compose_permutations, permutation_matrix
 from bids_tractography.images import Image, header_warnings
 from bids_tractography.job import Job
 from bids_tractography.masks import Mask
@@ -97,8 +97,8 @@ def guard(
         return
     if check.verdict == "undecided":
         findings.warn(
-            f"the data cannot confirm the gradient table: {_undecided(check)} Compare the "
-            "principal directions (tensor.v1) with the anatomy."
+            f"the coherence of principal directions cannot confirm the gradient table: "
+            f"{check.reason} Compare the principal directions (tensor.v1) with the anatomy."
         )
         return
     remedies = [_permute_line(names, config) for names in check.best]
@@ -115,12 +115,11 @@ def guard(
     findings.warn(text)
 
 
-def _permute_line(names: tuple[str, ...], config: GradientsConfig) -> str:
+def _permute_line(names: tuple[str, str, str], config: GradientsConfig) -> str:
     """Return the line of a configuration that mends the table as it is read now."""
-    matrix = permutation_matrix(names)
     if config.permute is not None:
-        matrix = matrix @ permutation_matrix(config.permute)
-    return f"gradients.permute=[{', '.join(permutation_names(matrix))}]"
+        names = compose_permutations(config.permute, names)
+    return f"gradients.permute=[{', '.join(names)}]"
 
 
 def _as_frame(check: GradientCheck, dwi: Dwi, config: GradientsConfig) -> str:

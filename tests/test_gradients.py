@@ -532,7 +532,8 @@ def test_a_permutation_takes_components_of_the_file(
     signs: tuple[bool, bool, bool],
     affine: NDArray[np.float64],
 ) -> None:
-    names = tuple(f"{'-' * sign}{name}" for name, sign in zip(order, signs, strict=True))
+    x, y, z = (f"{'-' * sign}{name}" for name, sign in zip(order, signs, strict=True))
+    names = (x, y, z)
     matrix = permutation_matrix(names)
     assert permutation_names(matrix) == names
     grid, folder = Grid((5, 6, 7), affine), tmp_path_factory.getbasetemp()
