@@ -16,7 +16,7 @@ from bids_tractography.dwi import Dwi
 from bids_tractography.errors import DataError
 from bids_tractography.images import Grid, read_image
 from bids_tractography.job import TENSOR_MAPS, TISSUES, Job
-from bids_tractography.outputs import Sidecar, entities_of, read_record
+from bids_tractography.outputs import Sidecar, read_record
 from bids_tractography.provenance import Fingerprint, Record
 from bids_tractography.reconst import MODELS, ModelFit, fit_model
 from bids_tractography.reconst.fodf import Fodf, gfa
@@ -158,7 +158,7 @@ def tissue_or_read(
     tissue = make_tissue(
         job.config.tissue, job.run.tissue, job.run.named, dwi, fit.brain, from_model
     )
-    details = {**tissue.record, "warnings": [*tissue.record.get("warnings", []), *_frames(job)]}
+    details = {**tissue.record, "warnings": [*tissue.record.get("warnings", []), *_assumed(job)]}
     maps = {name: getattr(tissue, name) for name in TISSUES}
     for name, data in maps.items():
         record = Record(fingerprint=fingerprints[name], details=details)
@@ -167,19 +167,11 @@ def tissue_or_read(
     return maps
 
 
-def _frames(job: Job) -> list[str]:
-    """Warn of tissue that nothing says to be aligned with the DWI."""
-    kind, paths = job.tissue or ("", ())
-    if kind not in ("probseg", "dseg", "5tt"):
-        return []  # aligned here, or of the DWI itself, or named by the user
-    own = job.outputs.entities.get("space")
-    space = entities_of(paths[0].name).get("space")
-    beside = paths[0].parent.name == "dwi"
-    if beside or (space == own and own is not None):
-        return []
-    warning = (
-        f"tissue of {paths[0].name} (space {space or 'not said'}) is taken to be aligned with the "
-        f"DWI (space {own or 'not said'}); tissue.kind t1w would align it."
-    )
-    logger.warning("%s: %s", job.name, warning)
-    return [warning]
+def _assumed(job: Job) -> list[str]:
+    """Warn of tissue that is only assumed to be aligned with the DWI."""
+    _, paths = job.tissue or ("", ())
+    assumed = job.run.tissue.assumed if job.run.tissue else {}
+    warnings = [assumed[path] for path in paths[:1] if path in assumed]
+    for warning in warnings:
+        logger.warning("%s: %s", job.name, warning)
+    return warnings

@@ -28,7 +28,7 @@ from bids_tractography.tracking import choose_engine
 
 TENSOR_MAPS = ("fa", "md", "ad", "rd")
 TISSUES = ("wm", "gm", "csf")
-_DWI = ("dwi", "bval", "bvec", "brain_mask")
+_DWI = ("dwi", "bval", "bvec", "b", "brain_mask")
 
 
 @dataclass(frozen=True)

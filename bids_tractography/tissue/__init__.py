@@ -22,10 +22,10 @@ from bids_tractography.config.tissue import (
 from bids_tractography.dwi import Dwi
 from bids_tractography.errors import DataError, GridError, NoInputError
 from bids_tractography.images import Grid, Image, read_image
+from bids_tractography.inputs import TissueFiles
 from bids_tractography.resample import resample
 from bids_tractography.tissue.labels import TISSUES, find_table, tissues_of_labels
 from bids_tractography.tissue.t1w import fractions_of_t1w
-from bids_tractography.tissue_files import TissueFiles
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +101,7 @@ def choose_source(
     NoInputError
         If the kind asked for is not there, or nothing at all is.
     NoMatchError
-        If there are several of it.
+        If there are several of it, or none that is known to be aligned with the DWI.
     """
     there = dict(files.by_kind)
     if from_model:
@@ -115,6 +115,8 @@ def choose_source(
             return config.kind, (given, files.t1w_mask)
         return config.kind, _with_table(config.kind, (given,))
     if isinstance(config, AutoTissue):
+        if not there and files.refused:
+            raise next(iter(files.refused.values()))
         if not there:
             raise NoInputError(
                 "tissue: the datasets have no probseg, dseg, 5TT or T1w image of this DWI run, "
@@ -124,9 +126,13 @@ def choose_source(
         kind = next(iter(there))
     elif config.kind in there:
         kind = config.kind
+    elif config.kind in files.refused:
+        raise files.refused[config.kind]
     else:
+        seen = files.passed_over.get(config.kind)
         raise NoInputError(
-            f"tissue.kind {config.kind}: the datasets have no such file of this DWI run.",
+            f"tissue.kind {config.kind}: the datasets have no such file of this DWI run."
+            + (f" Not taken: {seen}." if seen else ""),
             f"There is: {', '.join(there) or 'nothing'}. Add a dataset with --derivatives, name "
             "the file, or set tissue.kind to auto.",
         )
