@@ -35,8 +35,11 @@ from bids_tractography.inputs import (
     RAW,
     Dataset,
     DwiRun,
+    FailedRun,
+    FoundRun,
     ParticipantFiles,
     Selection,
+    SkippedRun,
     find_participants,
     read_dataset,
 )
@@ -219,17 +222,21 @@ def _datasets(request: Request) -> list[Dataset]:
 
 
 def _jobs_of(
-    request: Request, study: Study, runs: list[DwiRun | tuple[str, TractographyError]]
+    request: Request, study: Study, runs: list[FoundRun]
 ) -> list[Job | tuple[str, Failure]]:
     jobs: list[Job | tuple[str, Failure]] = []
     for run in runs:
+        if isinstance(run, SkippedRun):
+            logger.warning("%s is skipped: %s.", run.name, run.reason)
+            continue
         try:
-            if not isinstance(run, DwiRun):
-                raise run[1]
+            if isinstance(run, FailedRun):
+                raise run.error
             jobs.append(_job(request, study.datasets, run))
+            for warning in run.warnings:
+                logger.warning("%s: %s", run.name, warning)
         except TractographyError as error:
-            name = run.image.name.rpartition("_")[0] if isinstance(run, DwiRun) else run[0]
-            jobs.append((name, Failure(str(error), error.exit_code)))
+            jobs.append((run.name, Failure(str(error), error.exit_code)))
     return jobs
 
 

@@ -17,7 +17,7 @@ from bids_tractography.errors import DataError
 from bids_tractography.images import Grid, read_image
 from bids_tractography.inspection import find_brain, guard, report_model
 from bids_tractography.job import TENSOR_MAPS, TISSUES, Job
-from bids_tractography.outputs import Sidecar, entities_of, read_record
+from bids_tractography.outputs import Sidecar, read_record
 from bids_tractography.provenance import Fingerprint, Record
 from bids_tractography.reconst import MODELS, ModelFit, fit_model
 from bids_tractography.reconst.fodf import Fodf, gfa
@@ -174,7 +174,7 @@ def tissue_or_read(
         tissue = make_tissue(
             job.config.tissue, job.run.tissue, job.run.named, dwi, fit.brain, from_model
         )
-        for warning in (*tissue.warnings, *_frames(job)):
+        for warning in (*tissue.warnings, *_assumed(job)):
             findings.warn(warning)
         findings.measure_all(tissue.figures)
     details = {**tissue.record, **found.record}
@@ -186,18 +186,8 @@ def tissue_or_read(
     return maps
 
 
-def _frames(job: Job) -> list[str]:
-    """Warn of tissue that nothing says to be aligned with the DWI."""
-    kind, paths = job.tissue or ("", ())
-    if kind not in ("probseg", "dseg", "5tt"):
-        return []  # aligned here, or of the DWI itself, or named by the user
-    own = job.outputs.entities.get("space")
-    space = entities_of(paths[0].name).get("space")
-    beside = paths[0].parent.name == "dwi"
-    if beside or (space == own and own is not None):
-        return []
-    warning = (
-        f"tissue of {paths[0].name} (space {space or 'not said'}) is taken to be aligned with the "
-        f"DWI (space {own or 'not said'}); tissue.kind t1w would align it."
-    )
-    return [warning]
+def _assumed(job: Job) -> list[str]:
+    """Warn of tissue that is only assumed to be aligned with the DWI."""
+    _, paths = job.tissue or ("", ())
+    assumed = job.run.tissue.assumed if job.run.tissue else {}
+    return [assumed[path] for path in paths[:1] if path in assumed]

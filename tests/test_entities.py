@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from bids_tractography.entities import identity, is_template
 from bidsschematools.schema import load_schema
 
 from bids_tractography.app import Request, open_study, plan
 from bids_tractography.config.load import load_config
-from bids_tractography.entities import identity, is_template
 from bids_tractography.job import Job
 
 OWN = ["T1w", "T2w", "ACPC", "individual", "orig", "scanner", "native", "boldref", "dwi", None]

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bids import BIDSLayoutIndexer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -24,13 +23,15 @@ from bids_tractography.errors import (
 from bids_tractography.inputs import (
     Dataset,
     DwiRun,
+    FailedRun,
     ParticipantFiles,
     Selection,
     find_participants,
     read_dataset,
     read_filters,
 )
-from bids_tractography.inputs.layout import layout_of
+from bids_tractography.inputs import layout as layouts
+from bids_tractography.inputs.index import Index
 
 DESCRIPTION = {"Name": "A dataset", "BIDSVersion": "1.10.0"}
 DERIVED = {**DESCRIPTION, "DatasetType": "derivative", "GeneratedBy": [{"Name": "qsiprep"}]}
@@ -62,9 +63,9 @@ def runs_of(
     selection = Selection(sessions, filters, database)
     found = ParticipantFiles(datasets, subject, selection).dwi_runs(load_config(None, overrides))
     for run in found:
-        if isinstance(run, tuple):
-            raise run[1]
-    return found
+        if isinstance(run, FailedRun):
+            raise run.error
+    return [run for run in found if isinstance(run, DwiRun)]
 
 
 def filters_in(folder: Path, content: Any) -> dict[str, dict[str, Any]]:
@@ -715,7 +716,7 @@ def test_no_mask_is_asked_for_by_default(tmp_path: Path) -> None:
 
 
 def indexed(root: Path) -> list[str]:
-    return sorted(layout_of(root, "0001", None).files)
+    return sorted(str(file.path) for file in Index(read_dataset("x", root), "0001", None).files)
 
 
 def test_the_number_of_participants_does_not_change_what_is_indexed(tmp_path: Path) -> None:
@@ -780,7 +781,7 @@ def test_interrupted_indexing_leaves_no_database_that_looks_whole(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(BIDSLayoutIndexer, "_index_dir", interrupt)
+        patch.setattr(layouts._Indexer, "_index_dir", interrupt)
         with pytest.raises(KeyboardInterrupt):
             runs_of(root, database=database)
     assert names(runs_of(root, database=database)) == ["sub-01"]

@@ -23,6 +23,7 @@ from bids_tractography.dwi import Dwi, read_dwi
 from bids_tractography.errors import DataError, GridError, NoInputError
 from bids_tractography.gradients import GradientFiles
 from bids_tractography.images import read_image
+from bids_tractography.inputs import TissueFiles
 from bids_tractography.masks import interface
 from bids_tractography.phantom import ScanGrid, write_dwi, write_t1w, write_tissue
 from bids_tractography.tissue import (
@@ -32,7 +33,6 @@ from bids_tractography.tissue import (
     make_tissue,
 )
 from bids_tractography.tissue.labels import freesurfer_tissue
-from bids_tractography.tissue_files import TissueFiles
 
 TISSUES = ("wm", "gm", "csf")
 DWI_GRID = ScanGrid("LAS", (3.0, 3.0, 3.0))

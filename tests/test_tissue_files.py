@@ -3,7 +3,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
 from bids_tractography.tissue_files import find_tissue
 
 SHORT = {"ses": "session", "dir": "direction", "acq": "acquisition"}

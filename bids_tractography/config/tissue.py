@@ -9,17 +9,26 @@ from pydantic import BeforeValidator, Field
 from bids_tractography.config.files import File
 from bids_tractography.config.section import Section, default_kind
 
+Space = Literal["auto", "any"]
+
 
 class AutoTissue(Section):
     """The first source there is: probseg, dseg, 5tt, t1w, dwi."""
 
     kind: Literal["auto"] = "auto"
+    space: Space = "auto"
+    """Spaces that are taken to be aligned with the DWI, see `probseg`. Files in other spaces are an
+    error, unless there are others of the DWI's own space."""
 
 
 class ProbsegTissue(Section):
     """Fractions of the datasets: ``label-WM``, ``label-GM``, ``label-CSF`` ``_probseg``."""
 
     kind: Literal["probseg"] = "probseg"
+    space: Space = "auto"
+    """Spaces that are taken to be aligned with the DWI. ``auto``: that of the DWI, and for a DWI
+    without ``space-`` native anatomy. ``any``: native anatomy (no ``space-``, ``space-T1w``, ...)
+    for every DWI. Templates are never taken."""
 
 
 class DsegTissue(Section):
@@ -28,6 +37,9 @@ class DsegTissue(Section):
     kind: Literal["dseg"] = "dseg"
     segmentation: File | None = None
     """The file; found by its name when null."""
+    space: Space = "auto"
+    """Spaces that are taken to be aligned with the DWI, see `probseg`; does not apply to a file
+    that is named."""
 
 
 class FiveTissueFile(File):
@@ -42,6 +54,9 @@ class FiveTissueTypes(Section):
     kind: Literal["5tt"] = "5tt"
     image: FiveTissueFile | None = None
     """The file; found by its name when null."""
+    space: Space = "auto"
+    """Spaces that are taken to be aligned with the DWI, see `probseg`; does not apply to a file
+    that is named."""
 
 
 class T1wTissue(Section):

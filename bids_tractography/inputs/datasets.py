@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from bids_tractography.errors import InvalidBidsError, NoInputError, NoMatchError
+from bids_tractography.inputs.access import is_utf8, printable
+from bids_tractography.inputs.tree import PARTICIPANT
 
 
 @dataclass(frozen=True)
@@ -23,11 +26,61 @@ class Dataset:
         Absolute, links resolved.
     description : mapping
         Content of its ``dataset_description.json``.
+
+    Raises
+    ------
+    NoInputError
+        If the path of the root is not valid UTF-8.
     """
 
     name: str
     root: Path
     description: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        if not is_utf8(self.root):
+            raise NoInputError(
+                f"{printable(self.root)}: the path is not valid UTF-8.", "Rename the directory."
+            )
+
+    @property
+    def generated_by(self) -> tuple[str, ...]:
+        """Names of the pipelines that generated the dataset, none if it does not state any."""
+        return _names(self.description.get("GeneratedBy")) or _names(
+            self.description.get("PipelineDescription")
+        )
+
+    @property
+    def is_derivative(self) -> bool:
+        """Whether the dataset holds derivatives; told by its generator if it has no type."""
+        declared = self.description.get("DatasetType")
+        if isinstance(declared, str) and declared.strip():
+            return declared.strip().lower() == "derivative"
+        return bool(self.generated_by)
+
+    def participant(self, label: str) -> dict[str, str] | None:
+        """Return the row of a participant in ``participants.tsv``, without missing values.
+
+        Parameters
+        ----------
+        label : str
+            Without ``sub-``.
+
+        Returns
+        -------
+        dict of str to str, or None
+            None if there is no readable table or no such row.
+        """
+        try:
+            with (self.root / "participants.tsv").open(encoding="utf-8-sig", newline="") as file:
+                rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+        except (OSError, UnicodeDecodeError, csv.Error):
+            return None
+        for row in rows:
+            if str(row.get("participant_id")).strip().removeprefix("sub-") == label:
+                given = {k.strip(): v.strip() for k, v in row.items() if isinstance(v, str) and k}
+                return {key: value for key, value in given.items() if value not in ("", "n/a")}
+        return None
 
 
 def read_dataset(name: str, root: Path) -> Dataset:
@@ -40,8 +93,8 @@ def read_dataset(name: str, root: Path) -> Dataset:
     InvalidBidsError
         If it has no usable ``dataset_description.json``.
     """
-    if not root.is_dir():
-        raise NoInputError(f"{root} is no folder.")
+    if not is_folder(root):
+        raise NoInputError(f"{printable(root)} is not a directory.")
     path = root / "dataset_description.json"
     try:
         description = json.loads(path.read_text(encoding="utf-8-sig"))
@@ -63,14 +116,25 @@ def read_dataset(name: str, root: Path) -> Dataset:
 
 
 def find_participants(root: Path, labels: Iterable[str]) -> list[str]:
-    """List participants by their folders: all, or those asked for.
+    """List participants by their folders: all, or those with the given labels.
+
+    Folders whose names only begin like a participant's (``sub-01_old``) are none.
 
     Raises
     ------
     NoMatchError
-        If one that is asked for is not there, or there is none at all.
+        If a label has no folder, or there is no participant at all.
+    NoInputError
+        If the root cannot be listed.
     """
-    there = sorted(path.name.removeprefix("sub-") for path in root.glob("sub-*") if path.is_dir())
+    try:
+        there = sorted(
+            path.name.removeprefix("sub-")
+            for path in root.iterdir()
+            if PARTICIPANT.fullmatch(path.name) and is_folder(path)
+        )
+    except OSError as error:
+        raise NoInputError(f"{printable(root)} cannot be read ({error.strerror}).") from None
     wanted = [label.removeprefix("sub-") for label in labels]
     absent = [label for label in wanted if label not in there]
     if absent:
@@ -86,3 +150,18 @@ def some(names: list[str], most: int = 20) -> str:
     """List names for a message, not too many."""
     shown = ", ".join(names[:most])
     return f"{shown} and {len(names) - most} more" if len(names) > most else shown or "none"
+
+
+def _names(declared: Any) -> tuple[str, ...]:
+    """Return the names in a list of pipelines, one pipeline, or a bare name."""
+    items = declared if isinstance(declared, list) else [declared]
+    names = [item.get("Name") if isinstance(item, dict) else item for item in items]
+    return tuple(name.strip() for name in names if isinstance(name, str) and name.strip())
+
+
+def is_folder(path: Path) -> bool:
+    """Tell whether a path is a folder; False where that cannot be found out."""
+    try:
+        return path.is_dir()
+    except OSError:  # below a folder that cannot be searched
+        return False

@@ -1,4 +1,9 @@
-"""pybids' layouts of one participant, with its known traps avoided."""
+"""pybids' layouts of one participant, with its known traps avoided.
+
+pybids answers the filters of users. It neither walks the dataset nor reads its description: an
+unreadable folder, a ``layout_config.json``, a copy of the dataset inside it or an unusual
+``GeneratedBy`` would stop it or lead it astray. The files come from `tree.list_tree`.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +12,15 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from bids import BIDSLayout, BIDSLayoutIndexer
+from bids.layout.db import ConnectionManager
 
-# Folders in which no input of ours can lie; walking them costs time.
-_IGNORED_FOLDERS = ("func", "meg", "eeg", "ieeg", "micr", "pet", "nirs", "motion", "mrs", "beh")
 # Entities of BEP016 and BEP046 that pybids does not know.
 _ENTITIES = [
     {"name": name, "pattern": rf"[_/\\]+{name}-([a-zA-Z0-9+]+)"}
@@ -24,20 +29,54 @@ _ENTITIES = [
 _LAST_IN_NAME = ("suffix", "extension", "scans")
 
 
-def layout_of(root: Path, subject: str, databases: Path | None) -> BIDSLayout:
-    """Index the files of one participant, and those above it that it may inherit."""
-    configs = _pybids_configs(root)
-    database = _database_of(root, subject, databases) if databases else None
+class _Indexer(BIDSLayoutIndexer):  # type: ignore[misc]
+    """Index the given files instead of walking the dataset."""
+
+    def __init__(self, paths: Iterable[Path]) -> None:
+        super().__init__(validate=False, index_metadata=False)
+        self._paths = paths
+
+    def _index_dir(self, path: Any, config: Any, force: Any = None) -> Any:
+        entities: dict[str, Any] = {}
+        for one in config:
+            entities.update(one.entities)
+        indexed = [self._index_file(file, entities) for file in self._paths]
+        return [file for file, _ in indexed], [tag for _, tags in indexed for tag in tags]
+
+
+class _Layout(BIDSLayout):  # type: ignore[misc]
+    """A layout that takes the description of the dataset from nowhere."""
+
+    def __init__(self, root: Path, paths: Iterable[Path], database: Path | None) -> None:
+        self._root = root
+        self.description = self.sources = self.source_pipeline = None
+        self.derivatives: dict[str, Any] = {}
+        self.is_derivative = self.regex_search = False
+        if database:
+            self.connection_manager = ConnectionManager(database)
+            return
+        configs = _pybids_configs(root)
+        about = {"root": self._root, "derivatives": None, "config": configs}
+        self.connection_manager = ConnectionManager(None, False, configs, about)
+        _Indexer(paths)(self)
+
+
+def layout_of(root: Path, paths: Sequence[Path], databases: Path | None) -> BIDSLayout:
+    """Index the files of one participant in one dataset.
+
+    Parameters
+    ----------
+    root : Path
+        Root of the dataset.
+    paths : sequence of Path
+        Its files, see `tree.list_tree`.
+    databases : Path or None
+        Folder to keep the index in.
+    """
+    database = databases / _database_name(root, paths) if databases else None
     if database and database.is_dir():
-        return BIDSLayout(root, validate=False, config=configs, database_path=database)
-    ignore = [
-        re.compile(r"^/(derivatives|sourcedata|code)(?:/|$)"),
-        re.compile(rf"/sub-(?!{re.escape(subject)}(?:/|_|$))"),
-        re.compile(rf"/({'|'.join(_IGNORED_FOLDERS)})(?:/|$)"),
-        re.compile(r"/(figures|log|logs|\.[^/]+)(?:/|$)"),
-    ]
-    indexer = BIDSLayoutIndexer(validate=False, ignore=ignore, index_metadata=False)
-    layout = BIDSLayout(root, validate=False, config=configs, indexer=indexer)
+        return _Layout(root, (), database)
+    layout = _Layout(root, paths, None)
     if database:
         # pybids would trust an index that was interrupted, so it is saved when it is whole.
         database.parent.mkdir(parents=True, exist_ok=True)
@@ -77,13 +116,10 @@ def known_entities() -> set[str]:
     return {e["name"] for config in _pybids_configs(Path("/")) for e in config["entities"]}
 
 
-def _database_of(root: Path, subject: str, folder: Path) -> Path:
+def _database_name(root: Path, paths: Iterable[Path]) -> str:
     """Name a database by all that it depends on.
 
-    pybids neither notices files that have come or gone nor a dataset that has moved, so the
-    times at which the participant's folders changed are part of the name.
+    pybids notices neither files that have come or gone nor a dataset that has moved.
     """
-    below = [root, *sorted(p for p in (root / f"sub-{subject}").rglob("*") if p.is_dir())]
-    state = [version("pybids"), *(f"{p} {p.stat().st_mtime_ns}" for p in below)]
-    digest = hashlib.sha256("\n".join(state).encode()).hexdigest()[:16]
-    return folder / f"sub-{subject}_{digest}"
+    state = [version("pybids"), str(root), *map(str, paths)]
+    return hashlib.sha256("\n".join(state).encode()).hexdigest()[:24]

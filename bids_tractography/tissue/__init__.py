@@ -21,16 +21,17 @@ from bids_tractography.config.tissue import (
 from bids_tractography.dwi import Dwi
 from bids_tractography.errors import DataError, NoInputError
 from bids_tractography.images import Grid, Image, read_grid, read_image
+from bids_tractography.inputs import TissueFiles
 from bids_tractography.resample import read_on_grid, resample
 from bids_tractography.tissue.labels import TISSUES, find_table, tissues_of_labels
 from bids_tractography.tissue.t1w import fractions_of_t1w
-from bids_tractography.tissue_files import TissueFiles
 
 Fractions = Mapping[str, NDArray[np.float32]]
 
 # Rounding of files that store fractions in 8 or 16 bits; interpolation by splines.
 _RANGE_TOLERANCE = 0.01
 _SUM_TOLERANCE = 1e-3
+_OF_FILES = {"probseg", "dseg", "5tt"}  # kinds that have to lie in the space of the DWI
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +105,7 @@ def choose_source(
     NoInputError
         If the kind asked for is not there, or nothing at all is.
     NoMatchError
-        If there are several of it.
+        If there are several of it, or none that is known to be aligned with the DWI.
     """
     there = dict(files.by_kind)
     if from_model:
@@ -118,6 +119,9 @@ def choose_source(
             return config.kind, (given, files.t1w_mask)
         return config.kind, _with_table(config.kind, (given,))
     if isinstance(config, AutoTissue):
+        # What would be aligned or fitted here instead is another method than what lies there.
+        if files.refused and not _OF_FILES & set(there):
+            raise next(iter(files.refused.values()))
         if not there:
             raise NoInputError(
                 "tissue: the datasets have no probseg, dseg, 5TT or T1w image of this DWI run, "
@@ -127,9 +131,13 @@ def choose_source(
         kind = next(iter(there))
     elif config.kind in there:
         kind = config.kind
+    elif config.kind in files.refused:
+        raise files.refused[config.kind]
     else:
+        seen = files.passed_over.get(config.kind)
         raise NoInputError(
-            f"tissue.kind {config.kind}: the datasets have no such file of this DWI run.",
+            f"tissue.kind {config.kind}: the datasets have no such file of this DWI run."
+            + (f" Not taken: {seen}." if seen else ""),
             f"There is: {', '.join(there) or 'nothing'}. Add a dataset with --derivatives, name "
             "the file, or set tissue.kind to auto.",
         )

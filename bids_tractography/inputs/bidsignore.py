@@ -1,0 +1,81 @@
+"""``.bidsignore``: files that a dataset declares not to be part of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pathspec import GitIgnoreSpec
+
+from bids_tractography.errors import NoInputError
+from bids_tractography.inputs.access import check_file
+from bids_tractography.inputs.entities import Name
+
+FILE = ".bidsignore"
+_ENTITIES = frozenset({
+    "sub", "ses", "cohort", "sample", "task", "acq", "ce", "trc", "stain", "rec", "dir", "run",
+    "mod", "echo", "flip", "inv", "mt", "part", "proc", "hemi", "space", "split", "chunk", "atlas",
+    "seg", "scale", "res", "den", "label", "desc",
+})  # fmt: skip
+_IMAGE = (".nii.gz", ".nii")
+_RAW = {
+    **dict.fromkeys(("T1w", "T2w", "T2star", "FLAIR", "PDw", "UNIT1", "sbref"), (*_IMAGE, ".json")),
+    "dwi": (*_IMAGE, ".json", ".bval", ".bvec"),
+}
+# Validators accept no gradient files in derivatives, which therefore list them.
+_DERIVED = {
+    **dict.fromkeys(("dwi", "mask", "dseg", "probseg"), (*_IMAGE, ".json")),
+    **{suffix: extensions for suffix, extensions in _RAW.items() if suffix != "dwi"},
+}
+
+
+@dataclass(frozen=True)
+class BidsIgnore:
+    """Patterns of a ``.bidsignore`` file.
+
+    Parameters
+    ----------
+    patterns : GitIgnoreSpec
+    warning : str
+        Why the file could not be read; empty if it could, or is not there.
+    """
+
+    patterns: GitIgnoreSpec
+    warning: str = ""
+
+    def hides(self, relative: str, name: Name, *, derivative: bool) -> bool:
+        """Tell whether a file is excluded from the dataset.
+
+        Names that no validator accepts (``_tractogram``, ``_dwimap``, ``_xfm``, masks in raw
+        datasets, ...) are listed for that reason alone and stay visible.
+
+        Parameters
+        ----------
+        relative : str
+            Path of the file from the root of the dataset.
+        name : Name
+        derivative : bool
+            Whether the dataset is a derivative one.
+        """
+        image = name.suffix == "dwi" and name.extension in _IMAGE
+        standard = (_DERIVED if derivative else _RAW).get(name.suffix, ())
+        known = name.extension in standard and name.entities.keys() <= _ENTITIES
+        return (image or known) and bool(self.patterns.match_file(relative))
+
+
+def read_bidsignore(root: Path) -> BidsIgnore:
+    """Read the ``.bidsignore`` of a dataset; lines that are no patterns are passed over."""
+    path = root / FILE
+    if not path.exists() and not path.is_symlink():
+        return BidsIgnore(GitIgnoreSpec([]))
+    try:
+        text = check_file(path).read_bytes().decode("utf-8-sig", "surrogateescape")
+    except NoInputError as error:
+        return BidsIgnore(GitIgnoreSpec([]), f"{error.message} No run is excluded by it.")
+    patterns = []
+    for line in text.replace("\r\n", "\n").split("\n"):
+        try:
+            patterns += list(GitIgnoreSpec.from_lines([line]).patterns)
+        except ValueError:
+            continue
+    return BidsIgnore(GitIgnoreSpec(patterns))

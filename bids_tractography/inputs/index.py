@@ -1,0 +1,136 @@
+"""The files of one participant in one dataset, asked for by pybids filters or by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from bids_tractography.errors import NoMatchError
+from bids_tractography.inputs.access import printable
+from bids_tractography.inputs.bidsignore import FILE as BIDSIGNORE
+from bids_tractography.inputs.bidsignore import read_bidsignore
+from bids_tractography.inputs.datasets import Dataset
+from bids_tractography.inputs.entities import Name, parse_name
+from bids_tractography.inputs.layout import layout_of
+from bids_tractography.inputs.tree import list_tree
+
+IMAGE = (".nii.gz", ".nii")
+
+
+@dataclass(frozen=True)
+class BidsFile:
+    """A file of a participant.
+
+    Parameters
+    ----------
+    dataset : str
+        Name of its dataset.
+    root, path : Path
+        Root of the dataset, and the file.
+    ignored : bool
+        Whether ``.bidsignore`` excludes it.
+    """
+
+    dataset: str
+    root: Path
+    path: Path
+    ignored: bool = False
+
+    @cached_property
+    def name(self) -> Name:
+        """Its name, taken apart."""
+        return parse_name(self.path.name)
+
+    @cached_property
+    def entities(self) -> Mapping[str, str]:
+        """Entities of its name; participant and session of its folder where the name has none."""
+        folders = self.path.relative_to(self.root).parts[:-1]
+        above = dict(part.split("-", 1) for part in folders if part.startswith(("sub-", "ses-")))
+        return {**above, **self.name.entities}
+
+    @property
+    def session(self) -> str | None:
+        """Label of its session."""
+        return self.entities.get("ses")
+
+    @property
+    def data_type(self) -> str:
+        """Its data type: the folder right above it, e.g. ``dwi``."""
+        return self.path.parent.name
+
+    @property
+    def is_image(self) -> bool:
+        """Whether it is a NIfTI image by its name."""
+        return self.name.extension in IMAGE
+
+    @property
+    def misplaced(self) -> str | None:
+        """Why it cannot be a file of the folders that it lies in, or None if it can."""
+        for folder in self.path.relative_to(self.root).parts[:-1]:
+            key, _, value = folder.partition("-")
+            if value and self.name.entities.get(key, value) != value:
+                return f"its name contradicts the folder {folder}"
+        return None
+
+
+class Index:
+    """The files of one participant in one dataset.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    subject : str
+        Label without ``sub-``.
+    databases : Path or None
+        Folder to keep pybids' indices in.
+
+    Raises
+    ------
+    NoInputError
+        If the participant's folder cannot be listed.
+    """
+
+    def __init__(self, dataset: Dataset, subject: str, databases: Path | None) -> None:
+        tree = list_tree(dataset.root, subject)
+        patterns = read_bidsignore(dataset.root)
+        self.dataset = dataset
+        self.not_utf8 = tuple(tree.not_utf8)
+        self.unreadable = tuple(tree.unreadable)
+        self.warnings = (patterns.warning,) if patterns.warning else ()
+        self.files: tuple[BidsFile, ...] = tuple(
+            BidsFile(
+                dataset.name,
+                dataset.root,
+                path,
+                patterns.hides(
+                    path.relative_to(dataset.root).as_posix(),
+                    parse_name(path.name),
+                    derivative=dataset.is_derivative,
+                ),
+            )
+            for path in tree.files
+        )
+        self._by_path = {str(file.path): file for file in self.files}
+        self._layout = layout_of(dataset.root, tree.files, databases)
+
+    def get(self, query: Mapping[str, Any]) -> list[BidsFile]:
+        """Return the files that match pybids filters, those of ``.bidsignore`` included.
+
+        Raises
+        ------
+        NoMatchError
+            If pybids does not know an entity of the filters.
+        """
+        try:
+            found = self._layout.get(**query)
+        except ValueError as error:
+            raise NoMatchError(f"BIDS filters {dict(query)}: {error}") from None
+        return [self._by_path[file.path] for file in found]
+
+
+def ignored_reason(file: BidsFile) -> str | None:
+    """State that ``.bidsignore`` excludes a file, or return None."""
+    return f"listed in {printable(file.root / BIDSIGNORE)}" if file.ignored else None

@@ -1,0 +1,350 @@
+"""The DWI runs of one participant in several datasets, each with the files that belong to it.
+
+One pybids layout is made for each dataset and participant: the others are not listed, so a
+dataset of 10,000 starts as fast as one of 10.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from bids_tractography.config import Config
+from bids_tractography.config.tissue import AutoTissue
+from bids_tractography.errors import (
+    FilteredOutError,
+    GradientError,
+    NoDwiError,
+    NoInputError,
+    NoMatchError,
+    TractographyError,
+)
+from bids_tractography.inputs.access import check_file, printable
+from bids_tractography.inputs.companions import Match, brain_mask, grid_comparison, inherited
+from bids_tractography.inputs.datasets import Dataset, is_folder, some
+from bids_tractography.inputs.entities import parse_name, why_not_of_run
+from bids_tractography.inputs.index import IMAGE, BidsFile, Index, ignored_reason
+from bids_tractography.inputs.named import RAW, find_named
+from bids_tractography.inputs.runs import DwiRun, FailedRun, FoundRun, SkippedRun, run_name
+from bids_tractography.inputs.tissue import TissueFiles, find_tissue
+from bids_tractography.inputs.weighting import is_single_volume, n_entries, only_b0
+
+logger = logging.getLogger(__name__)
+
+_GRADIENTS = {"bval": ".bval", "bvec": ".bvec", "gradient_table": ".b"}
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What of the datasets is wanted.
+
+    Parameters
+    ----------
+    sessions : tuple of str
+        Labels without ``ses-``; empty for all.
+    filters : mapping
+        pybids filters by query (``dwi``, ``brain_mask``).
+    database : Path or None
+        Folder to keep pybids' databases in.
+    """
+
+    sessions: tuple[str, ...] = ()
+    filters: Mapping[str, Mapping[str, Any]] | None = None
+    database: Path | None = None
+
+    def of(self, query: str) -> dict[str, Any]:
+        """Return the filters of a query."""
+        return dict((self.filters or {}).get(query, {}))
+
+
+class _Untracked(Exception):  # noqa: N818
+    """A run is skipped; the message is the reason."""
+
+
+class _OnlyB0(_Untracked):
+    """A run has no diffusion weighting."""
+
+
+class ParticipantFiles:
+    """The files of one participant in several datasets.
+
+    Parameters
+    ----------
+    datasets : sequence of Dataset
+        The main one first.
+    subject : str
+    selection : Selection
+
+    Raises
+    ------
+    NoInputError
+        If a folder of the participant cannot be listed.
+    """
+
+    def __init__(self, datasets: list[Dataset], subject: str, selection: Selection) -> None:
+        self._subject = subject
+        self._selection = selection
+        self._main = datasets[0].name
+        self._indices = {
+            dataset.name: Index(dataset, subject, selection.database)
+            for dataset in datasets
+            if is_folder(dataset.root / f"sub-{subject}")
+        }
+        rows = (dataset.participant(subject) for dataset in datasets)
+        self._row = next((row for row in rows if row is not None), {})
+
+    def dwi_runs(self, config: Config) -> list[FoundRun]:
+        """Find every DWI run: of each session, the preprocessed ones if there are any.
+
+        Skipped are images that ``.bidsignore`` lists, phase, real and imaginary parts, and runs
+        without diffusion weighting. Faults of one run are values, too: the others go on.
+
+        Returns
+        -------
+        list of DwiRun, SkippedRun and FailedRun
+            At least one of them is not skipped.
+
+        Raises
+        ------
+        NoDwiError, FilteredOutError
+            If there is none, or filters leave none.
+        GradientError
+            If all that is left are runs without diffusion weighting.
+        """
+        failed: list[FoundRun] = self._inaccessible()
+        images, skipped = self._images(failed=bool(failed))
+        runs: list[FoundRun] = []
+        weighted = True
+        for file in self._preferred(images):
+            name = run_name(file.path)
+            try:
+                runs.append(self._run(file, config))
+            except _Untracked as reason:
+                skipped.append(SkippedRun(name, str(reason)))
+                weighted = weighted and not isinstance(reason, _OnlyB0)
+            except TractographyError as error:
+                runs.append(FailedRun(name, error))
+        if not runs and not failed:
+            reasons = "; ".join(f"{run.name}: {run.reason}" for run in skipped)
+            error_class = NoDwiError if weighted else GradientError
+            raise error_class(f"sub-{self._subject} has no DWI run to track: {reasons}.")
+        return [*runs, *skipped, *failed]
+
+    def _inaccessible(self) -> list[FoundRun]:
+        """Return what may be DWI and cannot be told: folders without permission, odd names."""
+        failed: list[FoundRun] = []
+        for index in self._indices.values():
+            for folder in index.unreadable:
+                session = folder.name if folder.name.startswith("ses-") else folder.parent.name
+                session = session if session.startswith("ses-") else ""
+                if folder.name not in ("dwi", session) or not self._is_selected(session[4:]):
+                    continue
+                name = "_".join(filter(None, (f"sub-{self._subject}", session)))
+                remedy = "Grant read and search permission to the user who runs the app."
+                failed.append(FailedRun(name, NoInputError(f"{folder} cannot be read.", remedy)))
+            for path in index.not_utf8:
+                parsed = parse_name(path.name)
+                is_dwi = parsed.suffix == "dwi" and parsed.extension in IMAGE
+                if is_dwi and path.parent.name == "dwi" and not self._selection.of("dwi"):
+                    try:
+                        check_file(path)
+                    except NoInputError as error:
+                        failed.append(FailedRun(run_name(Path(printable(path))), error))
+        return failed
+
+    def _is_selected(self, session: str | None) -> bool:
+        return not self._selection.sessions or (session or None) in self._selection.sessions
+
+    def _images(self, *, failed: bool) -> tuple[list[BidsFile], list[SkippedRun]]:
+        """Return the DWI images that are wanted, and those of them that are skipped by name."""
+        query: dict[str, Any] = {"suffix": "dwi", "extension": list(IMAGE), "datatype": "dwi"}
+        everything = [file for file in self._get(query) if file.data_type == "dwi"]
+        wanted = [
+            file
+            for file in self._get({**query, **self._selection.of("dwi")})
+            if file.data_type == "dwi" and self._is_selected(file.session)
+        ]
+        if not everything and not failed:
+            raise NoDwiError(f"sub-{self._subject} has no DWI (sub-*/[ses-*/]dwi/*_dwi.nii.gz).")
+        if not wanted and not failed:
+            names = some([file.path.name for file in everything])
+            raise FilteredOutError(
+                f"sub-{self._subject}: filters and session labels match no DWI.",
+                f"There are: {names}.",
+            )
+        images: list[BidsFile] = []
+        skipped: list[SkippedRun] = []
+        for file in wanted:
+            if reason := ignored_reason(file) or file.misplaced or _why_not_magnitude(file):
+                skipped.append(SkippedRun(run_name(file.path), reason))
+            else:
+                images.append(file)
+        return images, skipped
+
+    def _preferred(self, images: list[BidsFile]) -> list[BidsFile]:
+        """Return the preprocessed images of each session, or all if there are none."""
+        chosen: list[BidsFile] = []
+        for session in dict.fromkeys(file.session for file in images):
+            own = [file for file in images if file.session == session]
+            preprocessed = [f for f in own if f.name.entities.get("desc") == "preproc"]
+            aside = [file.path.name for file in own if file not in preprocessed]
+            if preprocessed and aside:
+                logger.info("Using preprocessed runs instead of %s.", ", ".join(aside))
+            chosen += preprocessed or own
+        return chosen
+
+    def _get(self, query: Mapping[str, Any], scope: str | None = None) -> list[BidsFile]:
+        """Query all datasets, or one."""
+        wanted = self._main if scope == RAW else scope
+        indices = [i for name, i in self._indices.items() if wanted in (None, name)]
+        return [file for index in indices for file in index.get(query)]
+
+    def _run(self, file: BidsFile, config: Config) -> DwiRun:
+        index = self._indices[file.dataset]
+        image = check_file(file.path)
+        importing = config.import_tract is not None
+        gradients = {
+            role: inherited(file, index.files, extension) for role, extension in _GRADIENTS.items()
+        }
+        for match in gradients.values():
+            if match.file is not None:
+                check_file(match.file.path)
+        b_zero = self._why_untracked(image, gradients, config)
+        if b_zero and not importing:
+            raise b_zero
+        run = DwiRun(
+            dataset=file.dataset,
+            subject=self._subject,
+            session=file.session,
+            image=image,
+            bval=gradients["bval"].path,
+            bvec=gradients["bvec"].path,
+            gradient_table=gradients["gradient_table"].path,
+            generated_by=index.dataset.generated_by,
+            is_raw=not index.dataset.is_derivative,
+            participant=self._row,
+        )
+        warnings = [*index.warnings]
+        if not importing:
+            warnings += _gradient_warnings(file, index, gradients)
+        run, more = self._with_sidecar(run, file)
+        try:
+            named = {k: find_named(self._get, k, wanted, file) for k, wanted in config.files()}
+        except NoMatchError:
+            if b_zero:  # nothing was made from this run
+                raise b_zero from None
+            raise
+        mask = self._brain_mask(file)
+        if mask.file is None and mask.passed_over:
+            more.append(f"no brain mask was taken; there are: {mask.reasons()}.")
+        tissue = None
+        if config.needs_tissue and not importing:
+            tissue = self._tissue_files(file, config)
+            more += tissue.skipped if isinstance(config.tissue, AutoTissue) else ()
+        if config.needs_tissue or named:
+            more += self._unreadable_elsewhere()
+        return replace(
+            run,
+            brain_mask=check_file(mask.file.path) if mask.file else None,
+            named=named,
+            tissue=tissue,
+            warnings=(*warnings, *more),
+        )
+
+    def _why_untracked(
+        self, image: Path, gradients: Mapping[str, Match], config: Config
+    ) -> _OnlyB0 | None:
+        """State why a run has no diffusion weighting, if it has none; open as little as possible.
+
+        The header is opened only where gradient files are missing or lie above the image.
+        """
+        bval, bvec, table = (gradients[role].path for role in _GRADIENTS)
+        complete = table is not None or (bval is not None and bvec is not None)
+        used = [path for path in ((table,) if table else (bval, bvec)) if path is not None]
+        if not complete and is_single_volume(image):
+            return _OnlyB0("a single volume without gradient files")
+        from_above = any(path.parent != image.parent for path in used)
+        if from_above and n_entries(bval, table) not in (None, 1) and is_single_volume(image):
+            return _OnlyB0("a single volume, which the inherited gradient files do not describe")
+        if only_b0(bval, bvec, table, config.gradients.b0_threshold_s_mm2):
+            return _OnlyB0("all volumes are b=0")
+        return None
+
+    def _with_sidecar(self, run: DwiRun, file: BidsFile) -> tuple[DwiRun, list[str]]:
+        """Add the JSON sidecar; as a run can do without, its faults are warnings."""
+        try:
+            sidecar = inherited(file, self._indices[file.dataset].files, ".json").file
+            if sidecar is not None:
+                return replace(run, sidecar=check_file(sidecar.path)), []
+        except (NoMatchError, NoInputError) as error:
+            return run, [f"the JSON sidecar is not used: {error.message.strip()}"]
+        return run, []
+
+    def _brain_mask(self, dwi: BidsFile) -> Match:
+        """Find the brain mask in the folder of the DWI, or where the user's filters point."""
+        filters = self._selection.of("brain_mask")
+        if filters:
+            query = {"suffix": "mask", "extension": list(IMAGE), "datatype": "dwi"}
+            masks = self._get({**query, **filters})
+        else:
+            files = [file for index in self._indices.values() for file in index.files]
+            masks = [f for f in files if f.is_image and "mask" in f.name.suffix.lower()]
+            masks = [f for f in masks if f.data_type == "dwi"]
+        chosen = {"desc", "label"} & filters.keys()
+        found = brain_mask(dwi, masks, grid_comparison(dwi.path), any_kind=bool(chosen))
+        if found.file is None and filters:
+            reasons = f" There are: {found.reasons()}." if found.passed_over else ""
+            raise NoMatchError(
+                f"{dwi.path.name}: the brain_mask filters match no mask of this run.{reasons}"
+            )
+        return found
+
+    def _tissue_files(self, dwi: BidsFile, config: Config) -> TissueFiles:
+        files = [file for index in self._indices.values() for file in index.files]
+        any_space = getattr(config.tissue, "space", "auto") == "any"
+        return find_tissue(files, dwi, grid_comparison(dwi.path), any_space=any_space)
+
+    def _unreadable_elsewhere(self) -> list[str]:
+        folders = [folder for index in self._indices.values() for folder in index.unreadable]
+        return [f"{folder} cannot be read, and was not searched." for folder in folders]
+
+
+def _why_not_magnitude(file: BidsFile) -> str | None:
+    part = file.name.entities.get("part")
+    return None if part in (None, "mag") else f"part-{part}: only magnitude images are tracked"
+
+
+def _gradient_warnings(dwi: BidsFile, index: Index, gradients: Mapping[str, Match]) -> list[str]:
+    """Check that a run has gradients, and name gradient files that were not taken.
+
+    Raises
+    ------
+    NoInputError
+        If the run has neither a gradient table nor both b-values and b-vectors.
+    """
+    missing = [_GRADIENTS[role] for role in ("bval", "bvec") if gradients[role].file is None]
+    table = gradients["gradient_table"]
+    if missing and table.file is None:
+        seen = [*(m for m in gradients.values() if m.file is None and m.passed_over)]
+        reasons = "; ".join(match.reasons() for match in seen)
+        raise NoInputError(
+            f"{dwi.path.name} has no {' and no '.join(missing)} file."
+            + (f" Not taken: {reasons}." if reasons else ""),
+            "It should be next to the image, or above it by inheritance.",
+        )
+    if table.file is not None:
+        return []
+    others = [
+        file
+        for file in index.files
+        if file.path.parent == dwi.path.parent and file.name.suffix == "dwi" and file.is_image
+    ]
+    left = tuple(
+        (file, reason)
+        for file, reason in table.passed_over
+        if not any(why_not_of_run(o.entities, file.name.entities) is None for o in others)
+    )
+    return [f"no .b file was taken; there are: {Match(None, left).reasons()}."] if left else []
