@@ -17,6 +17,7 @@ from typing import Any, Literal
 import yaml
 
 from bids_tractography import __version__
+from bids_tractography.checks import choose_subject
 from bids_tractography.citation import bibliography, methods_text
 from bids_tractography.cluster import run_jobs_on_ray
 from bids_tractography.config import Config
@@ -24,13 +25,15 @@ from bids_tractography.config.model import MsmtCsdModel
 from bids_tractography.errors import (
     ConfigError,
     FilteredOutError,
+    GradientError,
     NoDwiError,
     NoInputError,
     OutputError,
     TractographyError,
     UsageError,
 )
-from bids_tractography.executor import Failure, Outcome, run_jobs
+from bids_tractography.executor import Failure, Outcome, Skipped, run_jobs
+from bids_tractography.gradients import FSL, choose_frame
 from bids_tractography.inputs import (
     RAW,
     Dataset,
@@ -49,6 +52,7 @@ from bids_tractography.outputs import (
     check_output_folder,
     link_name,
     make_folder,
+    read_json,
     write_dataset_files,
     write_json,
     write_text,
@@ -125,18 +129,6 @@ class Study:
     participants: list[str]
 
 
-@dataclass(frozen=True)
-class LeftOut:
-    """Why a participant that was not asked for by name is not part of the study.
-
-    Parameters
-    ----------
-    error : TractographyError
-    """
-
-    error: TractographyError
-
-
 def open_study(request: Request) -> Study:
     """Check all that concerns the request as a whole, before any participant is looked at.
 
@@ -154,18 +146,19 @@ def open_study(request: Request) -> Study:
     return Study(datasets, find_participants(datasets[0].root, request.participants))
 
 
-Found = list[Job | tuple[str, Failure]] | Failure | LeftOut
+Planned = tuple[str, Job | Failure | Skipped]
+"""A name, and what is to be done under it, or why nothing is."""
 
 
-def plan(request: Request, study: Study) -> Iterator[tuple[str, Found]]:
-    """Find the jobs of one participant after the other, as they are asked for.
+def plan(request: Request, study: Study) -> Iterator[Planned]:
+    """Find the jobs of one participant after the other, as they are consumed.
 
     Yields
     ------
-    participant : str
-    found : list, Failure or LeftOut
-        Jobs, and names of images with their failures; or what is wrong with the participant as
-        a whole. Faults are values: the others go on.
+    name : str
+        Name of the run, or of the participant if there is none.
+    planned : Job, Failure or Skipped
+        Faults are values: the others go on.
     """
     selection = Selection(
         tuple(label.removeprefix("ses-") for label in request.sessions),
@@ -176,10 +169,13 @@ def plan(request: Request, study: Study) -> Iterator[tuple[str, Found]]:
         name = f"sub-{subject}"
         try:
             runs = ParticipantFiles(study.datasets, subject, selection).dwi_runs(request.config)
-            yield name, _distinct(_jobs_of(request, study, runs))
+        except (NoDwiError, FilteredOutError, GradientError) as error:
+            yield name, Skipped(error)  # nobody can track what is not there
+            continue
         except TractographyError as error:
-            skip = isinstance(error, NoDwiError | FilteredOutError) and not request.participants
-            yield name, LeftOut(error) if skip else Failure(str(error), error.exit_code)
+            yield name, Failure(str(error), error.exit_code)
+            continue
+        yield from _distinct([_planned(request, study.datasets, run) for run in runs])
 
 
 def _check_config(config: Config, datasets: list[Dataset]) -> None:
@@ -221,23 +217,16 @@ def _datasets(request: Request) -> list[Dataset]:
     return datasets
 
 
-def _jobs_of(
-    request: Request, study: Study, runs: list[FoundRun]
-) -> list[Job | tuple[str, Failure]]:
-    jobs: list[Job | tuple[str, Failure]] = []
-    for run in runs:
-        if isinstance(run, SkippedRun):
-            logger.warning("%s is skipped: %s.", run.name, run.reason)
-            continue
-        try:
-            if isinstance(run, FailedRun):
-                raise run.error
-            jobs.append(_job(request, study.datasets, run))
-            for warning in run.warnings:
-                logger.warning("%s: %s", run.name, warning)
-        except TractographyError as error:
-            jobs.append((run.name, Failure(str(error), error.exit_code)))
-    return jobs
+def _planned(request: Request, datasets: list[Dataset], run: FoundRun) -> Planned:
+    if isinstance(run, SkippedRun):
+        return run.name, Skipped(NoDwiError(f"{run.reason}."))
+    try:
+        if isinstance(run, FailedRun):
+            raise run.error
+        job = _job(request, datasets, run)
+    except TractographyError as error:
+        return run.name, Failure(str(error), error.exit_code)
+    return job.name, job
 
 
 def _job(request: Request, datasets: list[Dataset], run: DwiRun) -> Job:
@@ -254,9 +243,15 @@ def _job(request: Request, datasets: list[Dataset], run: DwiRun) -> Job:
         model = request.config.model
         fractions = isinstance(model, MsmtCsdModel) and model.tissues != "wm_csf"
         tissue = choose_source(request.config.tissue, run.tissue, run.named, from_model=fractions)
+    frame, subject = FSL, request.config.checks.subject
+    if request.config.import_tract is None:
+        frame = choose_frame(request.config.gradients.frame, run.gradients, run.generated_by)
     return Job(
         run=run,
         tissue=tissue,
+        frame=frame,
+        subject=choose_subject(subject, run.participant, _names(datasets, run)),
+        warnings=(*run.warnings, *_doubts(request.config, run)),
         config=request.config,
         outputs=outputs,
         work=request.work_dir / f"{outputs.name}.batches",
@@ -266,19 +261,37 @@ def _job(request: Request, datasets: list[Dataset], run: DwiRun) -> Job:
     )
 
 
-def _distinct(jobs: list[Job | tuple[str, Failure]]) -> list[Job | tuple[str, Failure]]:
+def _names(datasets: list[Dataset], run: DwiRun) -> list[str]:
+    """Return the names that may say that the subject is a phantom."""
+    named = [str(d.description.get("Name")) for d in datasets if d.name == run.dataset]
+    sidecar = read_json(run.sidecar) if run.sidecar else {}
+    parts = [str(sidecar.get(key, "")) for key in ("BodyPart", "BodyPartExamined")]
+    return [*named, run.subject, *parts]
+
+
+def _doubts(config: Config, run: DwiRun) -> list[str]:
+    """Warn of data that nobody has corrected."""
+    if not run.is_raw or config.import_tract is not None:
+        return []
+    return [
+        "the DWI is raw: motion, eddy currents and susceptibility distortion are not corrected. "
+        "Use preprocessed data (desc-preproc, e.g. of QSIPrep) for results to publish."
+    ]
+
+
+def _distinct(planned: list[Planned]) -> list[Planned]:
     """Refuse runs whose results would have the same names."""
     seen: dict[str, Job] = {}
-    for job in jobs:
-        if isinstance(job, tuple):
-            continue
-        if job.name in seen:
-            raise OutputError(
-                f"{job.run.image} and {seen[job.name].run.image} would give the same file names.",
+    for name, what in planned:
+        if isinstance(what, Job) and name in seen:
+            error = OutputError(
+                f"{what.run.image} and {seen[name].run.image} would give the same file names.",
                 "Choose one with --bids-filter-file.",
             )
-        seen[job.name] = job
-    return jobs
+            return [(f"sub-{what.run.subject}", Failure(str(error), error.exit_code))]
+        if isinstance(what, Job):
+            seen[name] = what
+    return planned
 
 
 def run(
@@ -289,50 +302,53 @@ def run(
     Yields
     ------
     name : str
-        Of the job, or of the participant if no job came of it.
-    outcome : Done or Failure
+        Name of the run, or of the participant if there is none.
+    outcome : Done, Failure or Skipped
 
     Raises
     ------
     TractographyError
         If nothing at all is left to do.
     """
-    found = plan(request, study)
-    faults: dict[str, Failure | LeftOut] = {}
-    jobs = _jobs(found, faults)
+    others: dict[str, Failure | Skipped] = {}
+    jobs = _jobs(plan(request, study), others)
     first = next(jobs, None)
-    if first is not None:
-        yield from _run_jobs(request, study, chain([first], jobs), faults, report)
-    failures = {name: f for name, f in faults.items() if isinstance(f, Failure)}
-    yield from failures.items()
-    left_out = [fault.error for fault in faults.values() if isinstance(fault, LeftOut)]
-    if first is None and not failures and left_out:
-        raise type(left_out[0])(f"nothing to do: {left_out[0].message}", left_out[0].remedy)
+    if first is None:
+        check_not_all_skipped(others)
+    else:
+        yield from _run_jobs(request, study, chain([first], jobs), others, report)
+    yield from others.items()
 
 
-def _jobs(
-    found: Iterable[tuple[str, Found]],
-    faults: dict[str, Failure | LeftOut],
-) -> Iterator[Job]:
-    """Yield the jobs, setting the participants' faults aside."""
-    for participant, jobs in found:
-        if isinstance(jobs, list):
-            for job in jobs:
-                if isinstance(job, Job):
-                    yield job
-                else:
-                    faults[job[0]] = job[1]
-        else:
-            faults[participant] = jobs
-            if isinstance(jobs, LeftOut):
-                logger.warning("%s It is left out.", jobs.error)
+def check_not_all_skipped(ends: Mapping[str, Outcome | Job]) -> None:
+    """Check that something is left to do.
+
+    Raises
+    ------
+    TractographyError
+        If everything is skipped: what is wrong with the first.
+    """
+    skipped = [end.error for end in ends.values() if isinstance(end, Skipped)]
+    if skipped and len(skipped) == len(ends):
+        raise type(skipped[0])(f"nothing to do: {skipped[0].message}", skipped[0].remedy)
+
+
+def _jobs(planned: Iterable[Planned], others: dict[str, Failure | Skipped]) -> Iterator[Job]:
+    """Yield the jobs, setting everything else aside."""
+    for name, what in planned:
+        if isinstance(what, Job):
+            yield what
+            continue
+        others[name] = what
+        if isinstance(what, Skipped):
+            logger.info("%s: skipped: %s", name, what.error)
 
 
 def _run_jobs(
     request: Request,
     study: Study,
     jobs: Iterator[Job],
-    faults: Mapping[str, Failure | LeftOut],
+    others: Mapping[str, Failure | Skipped],
     report: Callable[[Progress], None],
 ) -> Iterator[tuple[str, Outcome]]:
     """Run the jobs inside a dataset with a record of how they ended, however this ends."""
@@ -346,7 +362,7 @@ def _run_jobs(
     finally:
         process = f"{platform.node()}-{os.getpid()}"  # many may start in one second
         path = request.output_dir / "logs" / f"{started}_{process}_participant.json"
-        _write_log(path, request, study, {**outcomes, **faults})
+        _write_log(path, request, study, {**outcomes, **others})
         _remove_if_empty(request.work_dir)
 
 
@@ -373,14 +389,13 @@ def _write_dataset(request: Request, study: Study) -> None:
     write_text(root / "logs" / "CITATION.bib", bibliography(config))
 
 
-def _write_log(
-    path: Path, request: Request, study: Study, ends: Mapping[str, Outcome | LeftOut]
-) -> None:
+def _write_log(path: Path, request: Request, study: Study, ends: Mapping[str, Outcome]) -> None:
     failed = {
         name: {"message": end.message, "exit_code": end.exit_code}
         for name, end in ends.items()
         if isinstance(end, Failure)
     }
+    warnings = {n: end.warnings for n, end in ends.items() if not isinstance(end, Skipped)}
     write_json(
         path,
         {
@@ -389,7 +404,8 @@ def _write_log(
             "config": json.loads(request.config.model_dump_json()),
             "finished": [name for name, end in ends.items() if isinstance(end, Done)],
             "failed": failed,
-            "left_out": {n: str(e.error) for n, e in ends.items() if isinstance(e, LeftOut)},
+            "skipped": {n: str(end.error) for n, end in ends.items() if isinstance(end, Skipped)},
+            "warnings": {name: list(several) for name, several in warnings.items() if several},
         },
     )
 

@@ -29,7 +29,15 @@ from rich.progress import (
 from rich.table import Table
 
 from bids_tractography import __version__
-from bids_tractography.app import LeftOut, Request, Study, exit_code, open_study, plan, run
+from bids_tractography.app import (
+    Request,
+    Study,
+    check_not_all_skipped,
+    exit_code,
+    open_study,
+    plan,
+    run,
+)
 from bids_tractography.config import Config
 from bids_tractography.config.load import load_config, translate_config
 from bids_tractography.container import describe_container
@@ -341,22 +349,20 @@ def _progress(console: Console) -> Iterator[Callable[[Progress], None]]:
 def _print_plan(request: Request, study: Study) -> int:
     print(f"# Into {request.output_dir}; {request.n_procs} DWI run(s) at a time, ", end="")
     print(f"{request.n_threads} thread(s) each.")
-    failures: dict[str, Outcome] = {}
-    for participant, found in plan(request, study):
-        if isinstance(found, Failure):
-            failures[participant] = found
-            print(f"\n{participant}: cannot be done: {found.message}")
-        elif isinstance(found, LeftOut):
-            print(f"\n{participant}: left out: {found.error}")
-        else:
-            for job in found:
-                name, fault = (job.name, _print_job(job)) if isinstance(job, Job) else job
-                if fault:
-                    failures[name] = fault
-                    print(f"\n{name}: cannot be done: {fault.message}")
+    ends: dict[str, Outcome | Job] = {}
+    for name, planned in plan(request, study):
+        ends[name] = planned
+        fault = _print_job(planned) if isinstance(planned, Job) else planned
+        if fault:
+            ends[name] = fault
+        if isinstance(fault, Failure):
+            print(f"\n{name}: cannot be done: {fault.message}")
+        elif isinstance(fault, Skipped):
+            print(f"\n{name}: skipped: {fault.error}")
     print("\n# configuration")
     print(_as_yaml(request.config), end="")
-    return exit_code(failures)
+    check_not_all_skipped(ends)
+    return exit_code({name: end for name, end in ends.items() if not isinstance(end, Job)})
 
 
 def _print_job(job: Job) -> Failure | None:

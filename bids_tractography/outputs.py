@@ -196,6 +196,15 @@ def why_stale(path: Path, fingerprint: Fingerprint) -> str | None:
     return f"it was made with another {' and '.join(parts)}" if parts else None
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object; empty if there is none that can be read."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
 def read_record(path: Path) -> dict[str, Any]:
     """Read our record in the sidecar of a file of ours."""
     content = json.loads(sidecar_path(path).read_text(encoding="utf-8"))

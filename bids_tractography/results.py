@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -19,7 +18,7 @@ from bids_tractography.errors import NoStreamlinesError
 from bids_tractography.fitting import Fit
 from bids_tractography.images import Grid, read_grid
 from bids_tractography.job import Job
-from bids_tractography.outputs import sidecar_path
+from bids_tractography.outputs import read_json, sidecar_path
 from bids_tractography.provenance import (
     Fingerprint,
     ImportRecord,
@@ -125,7 +124,7 @@ def import_tractogram(
         length_quantiles_mm=tractogram.length_quantiles_mm,
         content_sha256=tractogram.content_sha256,
         source_generated_by=_generated_by(source),
-        source_sidecar=_read_json(sidecar_path(source)),
+        source_sidecar=read_json(sidecar_path(source)) or None,
         **_found(findings),
         seconds=watch.seconds,
         cpu_seconds=watch.cpu_seconds,
@@ -161,19 +160,11 @@ def _linearised(job: Job, store: BatchStore) -> tuple[Streamlines, dict[str, flo
 def _generated_by(path: Path) -> list[Any]:
     """Return what the dataset around a file says made it."""
     for folder in path.parents:
-        description = _read_json(folder / "dataset_description.json")
-        if description is not None:
+        description = read_json(folder / "dataset_description.json")
+        if description:
             made_by = description.get("GeneratedBy", [])
             return made_by if isinstance(made_by, list) else [made_by]
     return []
-
-
-def _read_json(path: Path) -> dict[str, Any] | None:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return content if isinstance(content, dict) else None
 
 
 def _common(job: Job, hashes: Mapping[str, str]) -> dict[str, Any]:

@@ -356,7 +356,9 @@ def _judge(comparison: _Comparison, means: Floats, seeds: NDArray[np.intp]) -> G
     }
     if better.any():
         first = next(int(i) for i in ranking if better[i])
-        equal = [i for i in ranking if i not in (0, first) and not comparison.beyond_doubt[first, i]]
+        equal = [
+            i for i in ranking if i not in (0, first) and not comparison.beyond_doubt[first, i]
+        ]
         return GradientCheck(
             "contradicts",
             best=tuple(PERMUTATIONS[i] for i in (first, *equal)),
