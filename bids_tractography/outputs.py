@@ -335,9 +335,20 @@ def check_output_folder(output: Path, bids: Path, work: Path) -> None:
                 f"the {name} folder {folder} lies inside the input {bids}.",
                 f"Use {bids / 'derivatives' / PIPELINE} or a place outside.",
             )
+        if not _is_writable(folder):
+            raise OutputError(
+                f"the {name} folder {folder} cannot be written.",
+                "Choose another one, or check the permissions of the folders above it.",
+            )
+
+
+def _is_writable(folder: Path) -> bool:
+    """Tell whether a folder can be written, or made in the nearest one above that exists."""
+    try:
         there = next(parent for parent in (folder, *folder.parents) if parent.exists())
-        if not there.is_dir() or not os.access(there, os.W_OK):
-            raise OutputError(f"the {name} folder {folder} cannot be written.")
+        return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
+    except OSError:  # below a folder that may not be searched
+        return False
 
 
 def write_dataset_files(
