@@ -14,6 +14,7 @@ from bids_tractography.errors import GridError
 from bids_tractography.images import Grid, read_image
 from bids_tractography.masks import Mask, not_empty, two_valued
 
+_GROWTH = 1.1  # more than the noise of two means
 # For fields of view of a human head; smaller ones have smaller radii.
 _MEDIAN_RADIUS_MM = 4.0
 _CLOSING_RADIUS_MM = 10.0
@@ -68,6 +69,7 @@ def brain_figures(dwi: Dwi, brain: NDArray[np.bool_]) -> dict[str, float]:
         "brain_volume_ml": float(brain.sum() * dwi.grid.voxel_size_mm.prod() / 1000),
         "negative_share": float(np.mean(values < 0)),
         "zero_share": float(np.mean(values == 0)),
+        "growing_share": float(np.mean(dwi.mean_weighted[brain] > _GROWTH * dwi.mean_b0[brain])),
     }
 
 

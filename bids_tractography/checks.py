@@ -140,11 +140,24 @@ QUANTITIES: Mapping[str, Quantity] = {
             "phantom": Range((1, 5000), (0.001, 50_000)),
         },
     ),
+    "wrapped_share": Quantity(
+        "The share of strongly negative b=0 values",
+        "",
+        "An integer overflow may have wrapped the intensities when the file was written.",
+        {"adult": Range((0, 1e-4), (0, 5e-3)), "any": Range((0, 1e-4), (0, 5e-3))},
+    ),
     "negative_share": Quantity(
         "The share of negative values in the brain",
         "",
-        "An integer overflow may have wrapped the intensities when the file was written.",
+        "The intensities may have been damaged when the file was written.",
         {"adult": Range((0, 0.02), (0, 0.2))},
+    ),
+    "growing_share": Quantity(
+        "The share of the brain with more signal at high than at low diffusion weighting",
+        "",
+        "The intensities may have wrapped around, or the b-values may be in another order than "
+        "the volumes.",
+        {"adult": Range((0, 0.02), (0, 0.2)), "any": Range((0, 0.02), (0, 0.2))},
     ),
     "zero_share": Quantity(
         "The share of zeros in the brain",

@@ -16,6 +16,7 @@ from bids_tractography.images import Grid, read_image
 
 # Beyond these, squares overflow or vanish in single precision.
 _MAGNITUDE_RANGE = (1e-15, 1e15)
+_BRIGHT_PERCENTILE, _STRONG_SHARE = 99, 0.25
 # Signals below this share of the typical signal without diffusion weighting count as none.
 _NO_SIGNAL_SHARE = 1e-7
 
@@ -45,7 +46,20 @@ class Dwi:
         return {
             "smallest_voxel_edge_mm": float(self.grid.voxel_size_mm.min()),
             "largest_b_s_mm2": float(self.gradients.bvals.max()),
+            "wrapped_share": self._wrapped_share(),
         }
+
+    def _wrapped_share(self) -> float:
+        """Return the share of b=0 values that are as strongly negative as others are positive.
+
+        Noise and interpolation leave negative values near zero only.
+        """
+        values = self.data[..., self.gradients.b0_volumes]
+        values = values[values != 0]
+        if not values.size:
+            return 0.0
+        bright = np.percentile(np.abs(values), _BRIGHT_PERCENTILE)
+        return float(np.mean(values < -_STRONG_SHARE * bright))
 
     @cached_property
     def least_signal(self) -> float:

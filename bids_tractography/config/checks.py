@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from bids_tractography.config.section import Section
+from bids_tractography.config.section import OnFinding, Section
 
 SubjectKind = Literal["adult", "infant", "animal", "ex_vivo", "phantom", "any"]
 
@@ -12,7 +12,7 @@ SubjectKind = Literal["adult", "infant", "animal", "ex_vivo", "phantom", "any"]
 class ChecksConfig(Section):
     """Checks of the data against what is possible."""
 
-    plausibility: Literal["error", "warn", "off"] = "error"
+    plausibility: OnFinding = "error"
     """What to do with a figure that the subject cannot have: stop the run, go on with a warning,
     or measure nothing. The figures and their usual ranges are in the sidecars."""
     subject: SubjectKind | Literal["auto"] = "auto"

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from bids_tractography.config.files import File
-from bids_tractography.config.section import Section, default_kind
+from bids_tractography.config.section import OnFinding, Section, default_kind
 
 ShBasis = Literal["auto", "tournier07", "tournier07_legacy", "descoteaux07", "descoteaux07_legacy"]
 ShOrder = Annotated[int, Field(ge=2, le=16, multiple_of=2)]
@@ -28,7 +28,7 @@ class GradientsConfig(Section):
     permute: tuple[Axis, Axis, Axis] | None = None
     """For each component of the right vectors, the component of the file's vectors with its sign,
     e.g. ``[-x, y, z]``; null leaves them as they are."""
-    check: Literal["error", "warn", "off"] = "error"
+    check: OnFinding = "error"
     """What to do if the principal directions of neighbouring voxels fit another permutation of
     the b-vectors better beyond doubt."""
     b0_threshold_s_mm2: Annotated[float, Field(ge=0)] = 50

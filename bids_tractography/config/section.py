@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, model_validator
 
 
 class Section(BaseModel):
@@ -39,6 +39,15 @@ def _not_empty(value: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 NotEmpty = AfterValidator(_not_empty)
+
+
+def _off(value: Any) -> Any:
+    """Read YAML's ``off``, which is false there, as the word that was written."""
+    return "off" if value in (False, "false") else value
+
+
+OnFinding = Annotated[Literal["error", "warn", "off"], BeforeValidator(_off)]
+"""What to do with what a check finds."""
 
 
 def default_kind(kind: str) -> Callable[[Any], Any]:
