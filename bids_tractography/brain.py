@@ -36,8 +36,10 @@ def brain_mask(dwi: Dwi, path: Path | None) -> Mask:
     if path is not None:
         mask = _read_mask(path, dwi.grid)
     else:
+        made = _otsu_mask(dwi)
+        missing = np.zeros_like(made) if dwi.missing is None else made & dwi.missing
         mask = Mask(
-            _otsu_mask(dwi),
+            made & ~missing,
             "Brain mask by median filter and Otsu's threshold (DIPY median_otsu) of the mean b=0 "
             "and of the mean diffusion-weighted image, united; small components dropped, gaps "
             "closed, holes filled.",
@@ -47,6 +49,7 @@ def brain_mask(dwi: Dwi, path: Path | None) -> Mask:
                 "closing_radius_mm": round(_scale(dwi.grid) * _CLOSING_RADIUS_MM, 3),
                 "least_component": _LEAST_COMPONENT,
             },
+            warnings=_without_values(int(np.count_nonzero(missing))),
         )
     return not_empty(mask, "the brain mask")
 
@@ -102,8 +105,13 @@ def _otsu_mask(dwi: Dwi) -> NDArray[np.bool_]:
     sizes[0] = 0
     mask = (sizes >= _LEAST_COMPONENT * sizes.max())[labels] & mask
     closed = _close(mask, scale * _CLOSING_RADIUS_MM, dwi.grid)
-    filled = np.asarray(ndimage.binary_fill_holes(closed), bool)
-    return filled if dwi.missing is None else filled & ~dwi.missing
+    return np.asarray(ndimage.binary_fill_holes(closed), bool)
+
+
+def _without_values(n_voxels: int) -> tuple[str, ...]:
+    if not n_voxels:
+        return ()
+    return (f"{n_voxels} voxels are excluded from the brain: the DWI is NaN or infinite there.",)
 
 
 def _close(mask: NDArray[np.bool_], radius_mm: float, grid: Grid) -> NDArray[np.bool_]:

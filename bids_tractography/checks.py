@@ -305,7 +305,7 @@ class Findings:
         for found in (self._all, *self._stages):
             found.figures[name] = dict(figures)
 
-    def measure(self, name: str, value: float, *, at_least: bool = True) -> None:
+    def measure(self, name: str, value: float, *, at_least: bool = True, detail: str = "") -> None:
         """Hold a figure against its range.
 
         Parameters
@@ -315,6 +315,8 @@ class Findings:
         value : float
         at_least : bool
             Whether the lower bounds hold.
+        detail : str
+            What else helps to find the cause.
 
         Raises
         ------
@@ -347,6 +349,8 @@ class Findings:
             f"{quantity.description}, {_with_unit(value, quantity.unit)}, {words}: the usual range "
             f"is {_range(bounds.usual, quantity.unit)}. {quantity.cause}"
         )
+        if detail:
+            text += f" ({detail})"
         if verdict == "impossible" and self._config.plausibility == "error":
             raise ImplausibleError(
                 text,

@@ -62,11 +62,11 @@ def write_tractogram(
         store.discard()
         raise NoStreamlinesError(
             f"{job.name}: none of {counts.generated} streamlines from {counts.seeds} seeds was "
-            f"kept (rejected: {_listed(counts.rejected)}; seeds without a direction: "
-            f"{counts.seeds_without_direction}; ends: {_listed(counts.stops)}).",
+            f"kept ({_fates(counts)}).",
             "Look at the fODF and the stop mask; loosen stopping or tracking.min_length_mm.",
         )
-    findings.measure_all(tracking_figures(job.config, store.counts))
+    for name, value in tracking_figures(job.config, store.counts).items():
+        findings.measure(name, value, detail=_fates(store.counts))
     products, output = job.products["tractogram"], job.config.output
     with watch.stage("writing"):
         _write_density(job, density(store, fit.grid), fit.grid, fingerprint)
@@ -232,6 +232,14 @@ def _account(job: Job, seeds: SeedList, store: BatchStore) -> dict[str, Any]:
             store, job.config.tracking.algorithm.step_size_mm
         ),
     }
+
+
+def _fates(counts: Counts) -> str:
+    """Say what became of the seeds that gave no streamline."""
+    return (
+        f"rejected: {_listed(counts.rejected)}; seeds without a direction: "
+        f"{counts.seeds_without_direction}; ends: {_listed(counts.stops)}"
+    )
 
 
 def _listed(counts: Mapping[str, int]) -> str:

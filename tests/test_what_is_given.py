@@ -97,6 +97,11 @@ def test_nan_outside_the_brain_mask_changes_nothing(
     ended = run(dataset, tmp_path / "inside")
     assert ended.returncode == 65
     assert "1 voxels of the brain" in ended.stderr
+    (dataset / "sub-01/dwi/sub-01_desc-brain_mask.nii.gz").unlink()
+    ended = run(dataset, tmp_path / "made")
+    assert ended.returncode == 0, ended.stderr
+    assert not np.asarray(brain_of(tmp_path / "made").dataobj)[inside]
+    assert any("1 voxels are excluded" in text for text in record(tmp_path / "made")["warnings"])
 
 
 @pytest.mark.parametrize("outside", [1e-7, 1e-3, -0.02])
