@@ -326,8 +326,12 @@ def check_output_folder(output: Path, bids: Path, work: Path) -> None:
                 f"the {name} folder {folder} lies inside the input {bids}.",
                 f"Use {bids / 'derivatives' / PIPELINE} or a place outside.",
             )
-        there = next(parent for parent in (folder, *folder.parents) if parent.exists())
-        if not there.is_dir() or not os.access(there, os.W_OK):
+        try:
+            there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+            writable = there.is_dir() and os.access(there, os.W_OK)
+        except OSError:  # it lies below a folder that cannot be searched
+            writable = False
+        if not writable:
             raise OutputError(f"the {name} folder {folder} cannot be written.")
 
 
