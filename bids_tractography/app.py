@@ -43,6 +43,7 @@ from bids_tractography.inputs import (
     ParticipantFiles,
     Selection,
     SkippedRun,
+    check_file,
     find_participants,
     read_dataset,
 )
@@ -183,8 +184,8 @@ def _check_config(config: Config, datasets: list[Dataset]) -> None:
     if config.import_tract is None:
         choose_engine(config)
     for key, file in config.files():
-        if file.path is not None and not file.path.is_file():
-            raise NoInputError(f"{key}.path: {file.path} does not exist.")
+        if file.path is not None:
+            check_file(file.path, f"{key}.path")
         if file.path is not None and not file.path.name.endswith(file.extensions):
             raise ConfigError(
                 f"{key}.path: {file.path.name} is not {' or '.join(file.extensions)} by its name."

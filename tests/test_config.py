@@ -690,6 +690,9 @@ def test_masks_contain_masks_to_any_depth() -> None:
             "unknown key",
         ),
         ("tissue=dwi", "(whole configuration)", "needs model.kind msmt_csd"),
+        ("tissue={space: any}", "(whole configuration)", "nothing asks for it"),
+        ("tissue={kind: dseg, space: any, segmentation: a.nii}", "tissue", "named file"),
+        ("tissue={kind: 5tt, space: any, image: a.nii}", "tissue", "named file"),
         ("output={formats: [tck], dtype: float16}", "output", "for trx alone"),
     ],
 )

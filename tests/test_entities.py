@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from bids_tractography.entities import identity, is_template
 from bidsschematools.schema import load_schema
 
 from bids_tractography.app import Request, open_study, plan
 from bids_tractography.config.load import load_config
+from bids_tractography.inputs.entities import is_native, is_template, parse_name
 from bids_tractography.job import Job
 
 OWN = ["T1w", "T2w", "ACPC", "individual", "orig", "scanner", "native", "boldref", "dwi", None]
@@ -22,15 +22,19 @@ def test_the_spaces_of_the_specification_are_templates_and_those_of_the_particip
     ]  # fmt: skip
     assert len(known) > 30
     assert [space for space in known if not is_template(space)] == []
+    assert [space for space in known if is_native(space)] == []
     assert [space for space in OWN if is_template(space)] == []
 
 
-def test_what_a_file_shows_does_not_tell_runs_apart():
-    shown = {"space": "T1w", "res": 2, "den": "32k", "desc": "brain", "label": "WM", "fmap": "x"}
-    kind = {"suffix": "mask", "extension": ".nii.gz", "datatype": "dwi"}
-    of_run = {"subject": "1", "session": "a", "acquisition": "x", "direction": "AP", "run": 2}
-    found = identity({**of_run, **shown, **kind})
-    assert found == {**of_run, "run": "2"}
+@pytest.mark.parametrize("space", ["T1w", "T2w", "anat", "individual", "native", "scanner", None])
+def test_spaces_of_the_participants_anatomy_are_native(space: str | None):
+    assert is_native(space)
+    assert not is_native("ACPC")
+
+
+def test_space_orig_is_the_space_of_acquisition():
+    assert parse_name("sub-1_space-orig_dwi.nii.gz").space is None
+    assert parse_name("sub-1_space-T1w_dwi.nii.gz").space == "T1w"
 
 
 @pytest.mark.parametrize(

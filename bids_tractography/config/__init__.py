@@ -76,7 +76,7 @@ class Config(Section):
             ]
             if unused:
                 raise ValueError(f"{', '.join(unused)}: of no use, as import_tract is given")
-        elif not isinstance(self.tissue, AutoTissue) and not self.needs_tissue:
+        elif self.tissue != AutoTissue() and not self.needs_tissue:
             raise ValueError("tissue: nothing asks for it; masks and stopping act or cmc would")
         return self
 

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from bids_tractography.config.files import File
 from bids_tractography.config.section import Section, default_kind
 
 Space = Literal["auto", "any"]
+
+
+def _check_space(file: File | None, space: Space) -> None:
+    if file is not None and space != "auto":
+        raise ValueError("space is for files that are found by name; a named file is always taken")
 
 
 class AutoTissue(Section):
@@ -38,8 +43,13 @@ class DsegTissue(Section):
     segmentation: File | None = None
     """The file; found by its name when null."""
     space: Space = "auto"
-    """Spaces that are taken to be aligned with the DWI, see `probseg`; does not apply to a file
-    that is named."""
+    """Spaces that are taken to be aligned with the DWI, see `probseg`; only for a file that
+    is found by its name."""
+
+    @model_validator(mode="after")
+    def _space_of_found_files(self) -> DsegTissue:
+        _check_space(self.segmentation, self.space)
+        return self
 
 
 class FiveTissueFile(File):
@@ -55,8 +65,13 @@ class FiveTissueTypes(Section):
     image: FiveTissueFile | None = None
     """The file; found by its name when null."""
     space: Space = "auto"
-    """Spaces that are taken to be aligned with the DWI, see `probseg`; does not apply to a file
-    that is named."""
+    """Spaces that are taken to be aligned with the DWI, see `probseg`; only for a file that
+    is found by its name."""
+
+    @model_validator(mode="after")
+    def _space_of_found_files(self) -> FiveTissueTypes:
+        _check_space(self.image, self.space)
+        return self
 
 
 class T1wTissue(Section):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bids_tractography.errors import InvalidBidsError, NoInputError, NoMatchError
-from bids_tractography.inputs.access import is_utf8, printable
+from bids_tractography.inputs.access import check_file, is_utf8, printable
 from bids_tractography.inputs.tree import PARTICIPANT
 
 
@@ -38,10 +38,7 @@ class Dataset:
     description: Mapping[str, Any]
 
     def __post_init__(self) -> None:
-        if not is_utf8(self.root):
-            raise NoInputError(
-                f"{printable(self.root)}: the path is not valid UTF-8.", "Rename the directory."
-            )
+        _check_name(self.root)
 
     @property
     def generated_by(self) -> tuple[str, ...]:
@@ -72,9 +69,10 @@ class Dataset:
             None if there is no readable table or no such row.
         """
         try:
-            with (self.root / "participants.tsv").open(encoding="utf-8-sig", newline="") as file:
+            path = check_file(self.root / "participants.tsv")
+            with path.open(encoding="utf-8-sig", newline="") as file:
                 rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
-        except (OSError, UnicodeDecodeError, csv.Error):
+        except (NoInputError, OSError, UnicodeDecodeError, csv.Error):
             return None
         for row in rows:
             if str(row.get("participant_id")).strip().removeprefix("sub-") == label:
@@ -95,10 +93,11 @@ def read_dataset(name: str, root: Path) -> Dataset:
     """
     if not is_folder(root):
         raise NoInputError(f"{printable(root)} is not a directory.")
+    _check_name(root)
     path = root / "dataset_description.json"
     try:
-        description = json.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError:
+        description = json.loads(check_file(path).read_text(encoding="utf-8-sig"))
+    except (NoInputError, OSError):
         raise InvalidBidsError(
             f"{root} is not a BIDS dataset: it has no readable dataset_description.json.",
             "Point to the root of the dataset.",
@@ -157,6 +156,13 @@ def _names(declared: Any) -> tuple[str, ...]:
     items = declared if isinstance(declared, list) else [declared]
     names = [item.get("Name") if isinstance(item, dict) else item for item in items]
     return tuple(name.strip() for name in names if isinstance(name, str) and name.strip())
+
+
+def _check_name(root: Path) -> None:
+    if not is_utf8(root):
+        raise NoInputError(
+            f"{printable(root)}: the path is not valid UTF-8.", "Rename the directory."
+        )
 
 
 def is_folder(path: Path) -> bool:

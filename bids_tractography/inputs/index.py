@@ -45,10 +45,14 @@ class BidsFile:
         return parse_name(self.path.name)
 
     @cached_property
+    def folders(self) -> tuple[str, ...]:
+        """Names of the folders it lies in, from the root of the dataset."""
+        return self.path.relative_to(self.root).parts[:-1]
+
+    @cached_property
     def entities(self) -> Mapping[str, str]:
         """Entities of its name; participant and session of its folder where the name has none."""
-        folders = self.path.relative_to(self.root).parts[:-1]
-        above = dict(part.split("-", 1) for part in folders if part.startswith(("sub-", "ses-")))
+        above = dict(f.split("-", 1) for f in self.folders if f.startswith(("sub-", "ses-")))
         return {**above, **self.name.entities}
 
     @property
@@ -58,8 +62,8 @@ class BidsFile:
 
     @property
     def data_type(self) -> str:
-        """Its data type: the folder right above it, e.g. ``dwi``."""
-        return self.path.parent.name
+        """Its data type: the folder right above it, e.g. ``dwi``; empty above those."""
+        return self.folders[-1] if len(self.folders) > 1 and "-" not in self.folders[-1] else ""
 
     @property
     def is_image(self) -> bool:
@@ -69,7 +73,7 @@ class BidsFile:
     @property
     def misplaced(self) -> str | None:
         """Why it cannot be a file of the folders that it lies in, or None if it can."""
-        for folder in self.path.relative_to(self.root).parts[:-1]:
+        for folder in self.folders:
             key, _, value = folder.partition("-")
             if value and self.name.entities.get(key, value) != value:
                 return f"its name contradicts the folder {folder}"

@@ -91,7 +91,7 @@ def _of_run(
     reasons: list[str] = []
     for file in found:
         reason, rank = ignored_reason(file), (0, 0, 0)
-        if "dwi" in (file.data_type, file.path.parent.parent.name):
+        if "dwi" in file.folders:
             reason = reason or why_not_of_run(dwi.entities, file.entities, described)
             shared = file.entities.items() & dwi.entities.items()
             rank = (0, int(why_not_in_space(dwi, file) is not None), 2 - len(shared))
