@@ -268,3 +268,10 @@ def test_a_file_without_content_is_a_fault_of_its_kind_alone(root: Path) -> None
     assert choose_source(AutoTissue(), tissue, {}, from_model=False)[0] == "probseg"
     with pytest.raises(NoInputError, match="datalad get"):
         choose_source(DsegTissue(), tissue, {}, from_model=False)
+
+
+def test_a_folder_that_cannot_be_read_is_named_where_tissue_is_missing() -> None:
+    files = TissueFiles(unsearched=(Path("/data/sub-1/anat"),))
+    for config in (AutoTissue(), DsegTissue()):
+        with pytest.raises(NoInputError, match=r"/data/sub-1/anat \(cannot be read\)"):
+            choose_source(config, files, {}, from_model=False)
