@@ -198,14 +198,14 @@ def remedy(names: Permutation) -> Permutation:
 
 def confusion(name: str, storage: str, scan: Scan) -> Mapping[str, str]:
     """Check all tables of a scan."""
-    start = time.perf_counter()
+    start = time.process_time()
     tensor = scan.fit()
-    fit_s = time.perf_counter() - start
+    fit_s = time.process_time() - start
     right = scan.check(tensor)
     wrong = {p: scan.check(permuted(tensor, p, scan.frame)) for p in PERMUTATIONS[1:]}
-    start = time.perf_counter()
+    start = time.process_time()
     scan.check(tensor)
-    check_s = time.perf_counter() - start
+    check_s = time.process_time() - start
     verdicts = Counter(check.verdict for check in wrong.values())
     refitted = [scan.check(scan.fit(p)).verdict == wrong[p].verdict for p in REFITTED]
     closest = max((check for check in wrong.values()), key=lambda check: check.margin)
@@ -222,8 +222,8 @@ def confusion(name: str, storage: str, scan: Scan) -> Mapping[str, str]:
         "best alone": str(sum(c.best == (remedy(p),) for p, c in wrong.items())),
         "refitted": f"{sum(refitted)} of {len(refitted)}",
         "voxels": str(right.n_voxels),
-        "fit (tensor), s": f"{fit_s:.2f}",
-        "check, s": f"{check_s:.3f}",
+        "tensor, CPU s": f"{fit_s:.2f}",
+        "check, CPU s": f"{check_s:.3f}",
     }
 
 
@@ -252,7 +252,7 @@ class Peer:
     tables: tuple[Permutation, ...]
 
     def answer(self, folder: Path, image: Path, names: Permutation) -> tuple[str, bool, float]:
-        """Return its verdict, whether the table it exports is the true one, and its seconds."""
+        """Return its verdict, whether the table it exports is the true one, and its CPU seconds."""
         bval, bvec = (image.with_name(image.name.replace("nii.gz", e)) for e in ("bval", "bvec"))
         truth = np.loadtxt(bvec)
         given, out = folder / "given.bvec", folder / "out.bvec"
@@ -270,7 +270,7 @@ class Peer:
         if report.exists():
             decision = json.loads(report.read_text())["flip"]["decision"]
             verdict = {"PASS": "agrees", "FLAG": "contradicts"}.get(decision, "undecided")
-        return verdict, bool(cosines.min() > 0.99), used.wall_s
+        return verdict, bool(cosines.min() > 0.99), used.cpu_s
 
 
 def gradlint(program: str) -> Peer:
@@ -314,7 +314,7 @@ def theirs(
             "undecided": str(verdicts["undecided"]),
             "agrees": str(verdicts["agrees"]),
             "best is right": f"{sum(is_right for _, is_right, _ in wrong)} of {len(wrong)}",
-            "s a table": f"{np.median([seconds for _, _, seconds in answers.values()]):.1f}",
+            "CPU s a table": f"{np.median([seconds for _, _, seconds in answers.values()]):.1f}",
         }
 
 

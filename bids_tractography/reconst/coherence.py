@@ -9,6 +9,11 @@ The coherence is measured for the 24 permutations and signs of the components th
 than the sign of the whole vector. Permuting the components permutes the fitted tensor alike, so
 nothing is fitted again. How large a difference has to be is estimated from its variation over the
 image, not set: see `check_gradients`.
+
+The measure takes bundles to be straight over a few voxels and narrower than the image. It would
+prefer spokes to solid discs of concentric fibres, such as those of the myocardium. A rotation by
+other angles than 90 degrees, as of a table in scanner axes that is taken to be along the axes of
+an oblique image, is not among the permutations.
 """
 
 from __future__ import annotations
