@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -114,10 +114,11 @@ class GradientCheck:
 def check_gradients(tensor: TensorFit, mask: Mask, grid: Grid, frame: Floats) -> GradientCheck:
     """Compare a gradient table with its 23 axis permutations and sign changes.
 
-    From voxels of high anisotropy a step of 1.75 voxel edges is made along the principal
-    direction, forwards and backwards. The score is the squared cosine between the principal
-    direction of the voxel and those interpolated there, times their anisotropy relative to that
-    of white matter, at most 1. A permutation changes where the step leads to, not the cosines.
+    From voxels of high anisotropy a step is made along the principal direction, forwards and
+    backwards: 1.75 edges of a cubic voxel of the same volume, at least the longest edge. The
+    score is the squared cosine between the principal direction of the voxel and those interpolated
+    there, times their anisotropy relative to that of white matter, at most 1. A permutation
+    changes where the step leads to, not the cosines.
 
     What a score owes to the direction of its step alone is subtracted: voxels may be anisotropic,
     images smoothed more along one axis than along another, and heads are longer than wide. It is
@@ -253,36 +254,59 @@ def _walk(
     inside : ndarray of bool, shape (blocks, n, 24)
         Whether one of them does.
     """
-    shape, flat_mask = np.array(mask.shape), mask.ravel()
-    strides = np.array([shape[1] * shape[2], shape[2], 1])
-    edge_mm = np.prod(grid.voxel_size_mm) ** (1 / 3)
-    length_mm = max(_STEP_EDGES * edge_mm, grid.voxel_size_mm.max())
-    moves = length_mm * np.einsum("ij,...j->i...", np.linalg.inv(grid.affine[:3, :3]), steps)
-    start = np.stack(np.unravel_index(seeds, mask.shape))[..., None, None]
-    inside = np.ones((*moves.shape[1:], 2), bool)
-    nearest = np.zeros(inside.shape, np.intp)
-    voxels, shares = [], []  # of both neighbours along each axis
-    for axis, n in enumerate(mask.shape):
-        end = start[axis] + np.stack([moves[axis], -moves[axis]], axis=-1)
-        inside &= (end > -0.5) & (end < n - 0.5)
-        end = np.clip(end, 0, n - 1)  # voxels extend half an edge beyond their centres
-        nearest += np.rint(end).astype(np.intp) * strides[axis]
-        first = np.minimum(end.astype(np.intp), max(n - 2, 0))
-        voxels.append([first * strides[axis], np.minimum(first + 1, n - 1) * strides[axis]])
-        shares.append([1 - (end - first), end - first])
-    inside &= flat_mask[nearest]
-    own, direction = seeds[..., None, None], v1[seeds]
-    scores, total = np.zeros(inside.shape), np.zeros(inside.shape)
+    ends = _ends(grid, mask, seeds, steps)
+    flat_mask, own, direction = mask.ravel(), seeds[..., None, None], v1[seeds]
+    scores, total = np.zeros(ends.inside.shape), np.zeros(ends.inside.shape)
     for i, j, k in itertools.product((0, 1), repeat=3):
-        voxel = voxels[0][i] + voxels[1][j] + voxels[2][k]
-        share = shares[0][i] * shares[1][j] * shares[2][k] * (flat_mask[voxel] & (voxel != own))
+        voxel = ends.voxels[0][i] + ends.voxels[1][j] + ends.voxels[2][k]
+        share = ends.shares[0][i] * ends.shares[1][j] * ends.shares[2][k]
+        share = share * (flat_mask[voxel] & (voxel != own))
         cosines = np.einsum("bntsi,bni->bnts", v1[voxel], direction)
         scores += share * weights[voxel] * cosines**2
         total += share
-    inside &= total > 0
+    inside = ends.inside & (total > 0)
     scores = np.divide(scores, total, out=np.zeros_like(scores), where=inside)
     n_inside = inside.sum(axis=-1)
     return scores.sum(axis=-1) / np.maximum(n_inside, 1), n_inside > 0
+
+
+class _Ends(NamedTuple):
+    """Where steps end, each array of shape (blocks, n, 24, 2).
+
+    Parameters
+    ----------
+    inside : ndarray of bool
+        Whether it is inside the mask.
+    voxels : list of list of ndarray of int
+        For each axis, what the lower and the upper neighbour along it add to a flat index.
+    shares : list of list of ndarray
+        Weights of these neighbours in linear interpolation.
+    """
+
+    inside: Mask
+    voxels: list[list[NDArray[np.intp]]]
+    shares: list[list[Floats]]
+
+
+def _ends(grid: Grid, mask: Mask, seeds: NDArray[np.intp], steps: Floats) -> _Ends:
+    """Find where steps end, and between which voxels; see `_walk` for the parameters."""
+    edge_mm = np.prod(grid.voxel_size_mm) ** (1 / 3)
+    length_mm = max(_STEP_EDGES * edge_mm, grid.voxel_size_mm.max())
+    moves = length_mm * np.einsum("ij,...j->i...", np.linalg.inv(grid.affine[:3, :3]), steps)
+    inside = np.ones((*moves.shape[1:], 2), bool)
+    nearest = np.zeros(inside.shape, np.intp)
+    voxels, shares = [], []
+    strides = (mask.shape[1] * mask.shape[2], mask.shape[2], 1)
+    starts = np.unravel_index(seeds, mask.shape)
+    for start, move, n, stride in zip(starts, moves, mask.shape, strides, strict=True):
+        end = start[..., None, None] + np.stack([move, -move], axis=-1)
+        inside &= (end > -0.5) & (end < n - 0.5)
+        end = np.clip(end, 0, n - 1)  # voxels extend half an edge beyond their centres
+        nearest += np.rint(end).astype(np.intp) * stride
+        first = np.minimum(end.astype(np.intp), max(n - 2, 0))
+        voxels.append([first * stride, np.minimum(first + 1, n - 1) * stride])
+        shares.append([1 - (end - first), end - first])
+    return _Ends(inside & mask.ravel()[nearest], voxels, shares)
 
 
 def _without_bias(scores: Floats, inside: Mask, steps: Floats) -> Floats:
@@ -303,8 +327,7 @@ def _without_bias(scores: Floats, inside: Mask, steps: Floats) -> Floats:
     return np.asarray(np.where(inside, scores - explained, 0.0))
 
 
-@dataclass(frozen=True, eq=False)
-class _Comparison:
+class _Comparison(NamedTuple):
     """Differences between permutations; element (i, j) is positive where i is better than j.
 
     Parameters
@@ -325,28 +348,41 @@ def _compare(scores: Floats, inside: Mask) -> _Comparison:
     sums = np.einsum("bni,bnj->bij", scores, valid)
     blocks = sums - sums.swapaxes(1, 2)
     overlap = np.einsum("bni,bnj->ij", valid, valid)
-    occupied = np.maximum((blocks != 0).sum(axis=0), 1)
     difference = blocks.sum(axis=0)
-    mean = difference / occupied
-    excess = np.where(blocks != 0, blocks - mean, 0.0)
+    error, independent = _standard_error(blocks)
+    counts = (error > 0) & (np.abs(difference) > _NEGLIGIBLE * overlap)
+    margin = np.divide(difference, error, out=np.zeros_like(difference), where=counts)
+    chance = stdtr(np.maximum(independent - 1, 1), -margin)
+    # With n independent blocks all of one sign, chance is never below this.
+    return _Comparison(margin, np.maximum(chance, 0.5**independent))
+
+
+def _standard_error(blocks: Floats) -> tuple[Floats, Floats]:
+    """Estimate the standard error of sums over blocks from the variation of the blocks.
+
+    Parameters
+    ----------
+    blocks : ndarray, shape (blocks, ...)
+        Zero where a block contributes nothing.
+
+    Returns
+    -------
+    error : ndarray, shape (...)
+    independent : ndarray, shape (...)
+        Number of independent blocks that have this error, at least one.
+    """
+    contributes = blocks != 0
+    n = np.maximum(contributes.sum(axis=0), 1)
+    excess = np.where(contributes, blocks - blocks.sum(axis=0) / n, 0.0)
     variance = (excess**2).sum(axis=0)
     inflation = np.ones_like(variance)
     merged = excess
     for _ in range(_MERGES):
         merged = merged[0::2] + merged[1::2]
-        ratio = np.divide(
-            (merged**2).sum(axis=0), variance, out=np.ones_like(variance), where=variance > 0
-        )
+        ratio = np.divide((merged**2).sum(axis=0), variance, where=variance > 0, out=inflation + 0)
         inflation = np.maximum(inflation, ratio)
-    independent = np.maximum(occupied / inflation, 1.0)
-    error = np.sqrt(variance * inflation * occupied / np.maximum(occupied - 1, 1))
-    negligible = np.abs(difference) <= _NEGLIGIBLE * overlap
-    margin = np.divide(difference, error, out=np.zeros_like(difference), where=error > 0)
-    margin = np.where(negligible, 0.0, margin)
-    chance = stdtr(np.maximum(independent - 1, 1), -margin)
-    # With n independent blocks all of one sign, chance is never below this.
-    probability = np.maximum(chance, 0.5**independent)
-    return _Comparison(margin, probability)
+    error = np.sqrt(variance * inflation * n / np.maximum(n - 1, 1))
+    return error, np.maximum(n / inflation, 1.0)
 
 
 def _judge(comparison: _Comparison) -> GradientCheck:
