@@ -156,7 +156,7 @@ def test_compose_permutations_applies_one_after_the_other(first: Any, second: An
 # Fields with a known table
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     names=permutations,
     codes=st.sampled_from(["RAS", "LAS", "LPS", "PIR", "SLA"]),
@@ -175,7 +175,7 @@ def test_check_finds_the_permutation_in_any_storage(
     assert found.probability < 1e-4
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(names=permutations)
 def test_check_of_a_permuted_table_permutes_the_scores(ringed: Any, names: Any) -> None:
     tensor, grid = ringed
