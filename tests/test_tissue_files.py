@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bids_tractography.config.tissue import AutoTissue, DsegTissue, ProbsegTissue
@@ -222,6 +222,7 @@ def test_spaces_decide_what_is_aligned(
             assert "tissue.space" in error.remedy
 
 
+@settings(max_examples=50, deadline=None)
 @given(
     space=st.sampled_from(["", "_space-T1w", "_space-ACPC", "_space-x", "_space-individual"]),
     dwi=st.sampled_from(["", "space-ACPC", "space-T1w"]),
@@ -249,7 +250,8 @@ def test_auto_passes_over_what_is_refused_and_raises_if_nothing_else_is_there(ro
     found = find(root, *probsegs, dwi="space-ACPC", dataset="other")
     with pytest.raises(NoMatchError, match="no probseg is known to be aligned"):
         choose_source(AutoTissue(), found, {}, from_model=False)
-    assert choose_source(AutoTissue(), found, {}, from_model=True)[0] == "dwi"
+    with pytest.raises(NoMatchError):  # fitting it instead would be another method
+        choose_source(AutoTissue(), found, {}, from_model=True)
 
 
 def test_a_kind_of_which_only_templates_are_there_names_them(root: Path) -> None:

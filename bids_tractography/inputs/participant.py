@@ -205,10 +205,9 @@ class ParticipantFiles:
         without_weighting = self._without_weighting(image, gradients, config)
         if without_weighting and not importing:
             raise without_weighting
-        warnings = [
-            *index.warnings,
-            *([] if importing else _gradient_warnings(file, index, gradients)),
-        ]
+        warnings = [*index.warnings]
+        if not importing:
+            warnings += _gradient_warnings(file, index, gradients)
         try:
             named = {k: find_named(self._get, k, wanted, file) for k, wanted in config.files()}
         except NoMatchError:
