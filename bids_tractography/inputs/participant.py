@@ -113,20 +113,40 @@ class ParticipantFiles:
         failed: list[FoundRun] = self._inaccessible()
         images, skipped = self._images(failed=bool(failed))
         runs: list[FoundRun] = []
-        error_class: type[NoInputError | GradientError] = NoDwiError
-        for file in self._preferred(images):
-            name = run_name(file.path)
-            try:
-                runs.append(self._run(file, config))
-            except _OnlyB0 as reason:
-                skipped.append(SkippedRun(name, str(reason)))
-                error_class = GradientError
-            except TractographyError as error:
-                runs.append(FailedRun(name, error))
+        unweighted: list[SkippedRun] = []
+        for session in dict.fromkeys(file.session for file in images):
+            runs += self._runs_of(
+                [file for file in images if file.session == session], config, unweighted
+            )
+        skipped += unweighted
         if not runs and not failed:
             reasons = "; ".join(f"{run.name}: {run.reason}" for run in skipped)
+            error_class = GradientError if unweighted else NoDwiError
             raise error_class(f"sub-{self._subject} has no DWI run to track: {reasons}.")
         return [*runs, *skipped, *failed]
+
+    def _runs_of(
+        self, images: list[BidsFile], config: Config, unweighted: list[SkippedRun]
+    ) -> list[FoundRun]:
+        """Find the runs of one session: the preprocessed ones, or all if those give none."""
+        preprocessed = [f for f in images if f.name.entities.get("desc") == "preproc"]
+        others = [file for file in images if file not in preprocessed]
+        for files in (preprocessed, others):
+            runs: list[FoundRun] = []
+            for file in files:
+                name = run_name(file.path)
+                try:
+                    runs.append(self._run(file, config))
+                except _OnlyB0 as reason:
+                    unweighted.append(SkippedRun(name, str(reason)))
+                except TractographyError as error:
+                    runs.append(FailedRun(name, error))
+            if runs:
+                if files is preprocessed and others:
+                    names = ", ".join(file.path.name for file in others)
+                    logger.info("Using preprocessed runs instead of %s.", names)
+                return runs
+        return []
 
     def _inaccessible(self) -> list[FoundRun]:
         """Return what may be DWI and cannot be told: folders without permission, odd names."""
@@ -179,18 +199,6 @@ class ParticipantFiles:
                 images.append(file)
         return images, skipped
 
-    def _preferred(self, images: list[BidsFile]) -> list[BidsFile]:
-        """Return the preprocessed images of each session, or all if there are none."""
-        chosen: list[BidsFile] = []
-        for session in dict.fromkeys(file.session for file in images):
-            own = [file for file in images if file.session == session]
-            preprocessed = [f for f in own if f.name.entities.get("desc") == "preproc"]
-            aside = [file.path.name for file in own if file not in preprocessed]
-            if preprocessed and aside:
-                logger.info("Using preprocessed runs instead of %s.", ", ".join(aside))
-            chosen += preprocessed or own
-        return chosen
-
     def _get(self, query: Mapping[str, Any], scope: str | None = None) -> list[BidsFile]:
         """Query all datasets, or one."""
         wanted = self._main if scope == RAW else scope
@@ -215,7 +223,8 @@ class ParticipantFiles:
                 raise without_weighting from None
             raise
         mask = self._brain_mask(file)
-        if mask.file is None and mask.passed_over:
+        unexplained = [f for f, _ in mask.passed_over if f.path not in named.values()]
+        if mask.file is None and unexplained:
             warnings.append(f"no brain mask was taken; there are: {mask.reasons()}.")
         tissue = None
         if config.needs_tissue and not importing:
@@ -247,15 +256,16 @@ class ParticipantFiles:
     ) -> _OnlyB0 | None:
         """State why a run has no diffusion weighting, if it has none; open as little as possible.
 
-        The header is opened only where gradient files are missing or lie above the image.
+        The header is opened only where gradient files are missing or inherited.
         """
         bval, bvec, table = (gradients[role].path for role in _GRADIENTS)
         complete = table is not None or (bval is not None and bvec is not None)
         used = [path for path in ((table,) if table else (bval, bvec)) if path is not None]
         if not complete and is_single_volume(image):
             return _OnlyB0("a single volume without gradient files")
-        from_above = any(path.parent != image.parent for path in used)
-        if from_above and n_entries(bval, table) not in (None, 1) and is_single_volume(image):
+        own = run_name(image)
+        inherited = any(run_name(path) != own or path.parent != image.parent for path in used)
+        if inherited and n_entries(bval, table) not in (None, 1) and is_single_volume(image):
             return _OnlyB0("a single volume, which the inherited gradient files do not describe")
         if only_b0(bval, bvec, table, config.gradients.b0_threshold_s_mm2):
             return _OnlyB0("all volumes are b=0")

@@ -276,6 +276,38 @@ def _overlap(fractions: Fractions, brain: NDArray[np.bool_]) -> dict[str, float]
     }
 
 
+def displacement_mm(
+    wm: NDArray[np.float32], fa: NDArray[np.float32], brain: NDArray[np.bool_], grid: Grid
+) -> float:
+    """Measure by how much white matter is displaced from where anisotropy is high.
+
+    Parameters
+    ----------
+    wm : ndarray, shape (X, Y, Z)
+        Fraction of white matter.
+    fa : ndarray, shape (X, Y, Z)
+        Fractional anisotropy.
+    brain : ndarray of bool, shape (X, Y, Z)
+    grid : Grid
+
+    Returns
+    -------
+    float
+        Length of the shift, by whole voxels along the axes, at which the two correlate best.
+    """
+    anisotropy = np.where(brain, fa - fa[brain].mean(), 0.0)
+    fraction = np.where(brain, wm - wm[brain].mean(), 0.0)
+    shape = [2 * size for size in brain.shape]  # so that nothing wraps around
+    spectra = (np.fft.rfftn(field, shape) for field in (anisotropy, fraction))
+    first, second = spectra
+    correlation = np.fft.irfftn(first * np.conj(second), shape)
+    place = np.unravel_index(int(correlation.argmax()), correlation.shape)
+    shift = [
+        at if at < size else at - 2 * size for at, size in zip(place, brain.shape, strict=True)
+    ]
+    return float(np.linalg.norm(shift * grid.voxel_size_mm))
+
+
 def include_exclude(
     wm: NDArray[np.float32], gm: NDArray[np.float32], csf: NDArray[np.float32]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
