@@ -94,7 +94,7 @@ def process_dwi(
     """
     watch = Stopwatch()
     findings = findings or Findings(job.name, job.config.checks, job.subject)
-    with exclusive(job.outputs.root, job.name):
+    with exclusive(job.outputs.root, job.name), BatchStore.lock(job.work):
         job.outputs.remove_leftovers()
         with watch.stage("hashing"):
             hashes = job.hash_inputs()
@@ -161,9 +161,8 @@ def _batch_store(job: Job, stale: Mapping[str, str], fingerprint: Fingerprint) -
     seed = job.config.seeding.rng_seed
     if seed is None and "tractogram" not in stale:
         seed = read_record(job.paths["tractogram"])["rng_seed"]
-    return BatchStore.open(
-        job.work, fingerprint.model_dump(), draw_rng_seed() if seed is None else seed
-    )
+    identity = job.identity | fingerprint.model_dump()
+    return BatchStore.open(job.work, identity, draw_rng_seed() if seed is None else seed)
 
 
 def _seed_list(job: Job, fit: Fit, mask: Mask | None, rng_seed: int) -> SeedList:

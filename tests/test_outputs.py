@@ -26,6 +26,7 @@ from bids_tractography.outputs import (
     RunOutputs,
     Sidecar,
     check_output_folder,
+    dataset_files,
     entities_of,
     exclusive,
     file_name,
@@ -168,7 +169,8 @@ def test_names_of_links_are_not_taken_twice() -> None:
 def test_the_output_is_a_derivative_dataset_with_links(tmp_path: Path) -> None:
     raw, out = tmp_path / "raw", tmp_path / "raw/derivatives/out"
     earlier: list[dict[str, Any]] = [{"Name": "qsiprep"}]
-    write_dataset_files(out, {"raw": raw}, earlier, {"Type": "docker", "Tag": "a:1"})
+    with dataset_files(out):
+        write_dataset_files(out, {"raw": raw}, earlier, {"Type": "docker", "Tag": "a:1"})
     description = json.loads((out / "dataset_description.json").read_text())
     assert description["DatasetType"] == "derivative"
     assert [tool["Name"] for tool in description["GeneratedBy"]] == ["bids_tractography", "qsiprep"]
@@ -417,7 +419,7 @@ def test_a_run_is_free_again_afterwards_and_no_lock_is_left(tmp_path: Path) -> N
     with pytest.raises(RuntimeError), exclusive(tmp_path, "sub-01"):
         raise RuntimeError
     assert is_free(tmp_path, "sub-01")
-    assert list(tmp_path.iterdir()) == []
+    assert list((tmp_path / ".work").iterdir()) == []
 
 
 def test_a_lock_that_cannot_be_made_is_an_output_error(tmp_path: Path) -> None:
@@ -497,16 +499,16 @@ def test_nothing_is_left_by_the_check_in_a_folder_that_is_there(bids: Path) -> N
 
 
 def test_links_that_many_write_at_once_are_all_kept(tmp_path: Path) -> None:
+    def write(number: int) -> None:
+        with dataset_files(tmp_path):
+            links = {f"d{number}": Path(f"/data/{number}")}
+            write_dataset_files(tmp_path, links, [], None)
+
     with ThreadPoolExecutor(16) as pool:
-        written = [
-            pool.submit(write_dataset_files, tmp_path, {f"d{i}": Path(f"/data/{i}")}, [], None)
-            for i in range(16)
-        ]
-        for future in written:
-            future.result()
+        list(pool.map(write, range(16)))
     description = json.loads((tmp_path / "dataset_description.json").read_text())
     assert set(description["DatasetLinks"]) == {f"d{i}" for i in range(16)}
-    assert not (tmp_path / ".work").exists()
+    assert list((tmp_path / ".work").iterdir()) == []
 
 
 def test_locks_that_come_and_go_do_not_hinder_each_other(tmp_path: Path) -> None:
@@ -517,7 +519,7 @@ def test_locks_that_come_and_go_do_not_hinder_each_other(tmp_path: Path) -> None
     with ThreadPoolExecutor(16) as pool:
         for future in [pool.submit(hold, number) for number in range(800)]:
             future.result()
-    assert not (tmp_path / ".work").exists()
+    assert list((tmp_path / ".work").iterdir()) == []
 
 
 def test_leftovers_of_another_run_of_the_session_stay(tmp_path: Path) -> None:
