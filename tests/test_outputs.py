@@ -32,6 +32,7 @@ from bids_tractography.outputs import (
     file_name,
     link_name,
     link_target,
+    locked,
     read_record,
     sidecar_path,
     why_stale,
@@ -428,6 +429,22 @@ def test_a_lock_that_cannot_be_made_is_an_output_error(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.parametrize("target", ["mine", "nowhere"])
+def test_a_lock_that_is_a_link_is_refused_and_its_target_stays(tmp_path: Path, target: str) -> None:
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / "a.lock").symlink_to(tmp_path / target)
+    with pytest.raises(OutputError, match=r"a\.lock"), locked(tmp_path / "a.lock"):
+        pass
+    assert (tmp_path / "mine").read_text() == "mine"
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_lock_that_is_a_fifo_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.lock")
+    with pytest.raises(OutputError, match="not a regular file"), locked(tmp_path / "a.lock"):
+        pass
+
+
 # Where it may be written
 
 
@@ -532,3 +549,29 @@ def test_leftovers_of_another_run_of_the_session_stay(tmp_path: Path) -> None:
     assert [path.name for path in ours.folder.iterdir()] == [
         ".tmp-0.sub-01_dir-AP_model-csd_param-fod_dwimap.nii.gz"
     ]
+
+
+def test_leftovers_of_killed_processes_are_removed_whatever_their_names(tmp_path: Path) -> None:
+    outputs = outputs_of(tmp_path, "sub-01_acq-[red]_dwi.nii.gz")
+    places = [tmp_path, tmp_path / "code", tmp_path / "logs", outputs.folder]
+    for folder in places:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".tmp-0.sub-01_acq-[red]_param-fa_dwimap.nii.gz").touch()
+        (folder / "kept").touch()
+    with dataset_files(tmp_path):
+        assert [len(list(folder.glob(".tmp-*"))) for folder in places] == [0, 0, 0, 1]
+    outputs.remove_leftovers()
+    assert not list(tmp_path.rglob(".tmp-*"))
+    assert len(list(tmp_path.rglob("kept"))) == 4
+
+
+def test_batches_of_other_outputs_datasets_and_runs_lie_in_other_folders() -> None:
+    places = {
+        outputs_of(Path(root), name).batches(Path("/work"), Path(dataset))
+        for root in ("/a", "/b")
+        for dataset in ("/x", "/y")
+        for name in ("sub-01_dwi.nii.gz", "sub-01_dir-AP_dwi.nii.gz")
+    }
+    assert len(places) == 8
+    assert {place.name.split(".")[0] for place in places} == {"sub-01", "sub-01_dir-AP"}
+    assert {(place.parent, place.suffix) for place in places} == {(Path("/work"), ".batches")}

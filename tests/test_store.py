@@ -20,6 +20,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from bids_tractography.errors import BusyError, DamagedStoreError, OutputError
 from bids_tractography.seeding import SeedBatch
 from bids_tractography.streamlines import Counts, Rejection, Stop, StreamlineBatch
 from bids_tractography.tractogram.base import offsets_of
@@ -221,18 +222,135 @@ def test_a_ledger_that_lost_the_end_of_its_first_line_can_be_reopened_when_compl
     resumed_after(complete, lambda folder: os.truncate(folder / "ledger.jsonl", size))
 
 
-@settings(max_examples=40, deadline=None)
-@given(name=st.sampled_from(DATA_FILES), share=st.floats(0, 1, exclude_max=True))
-@example(name="points.float32", share=0.0)
-def test_a_flipped_bit_in_the_data_is_found_and_computed_again(
-    complete: Path, name: str, share: float
+@settings(max_examples=100, deadline=None)
+@given(
+    name=st.sampled_from([*DATA_FILES, "ledger.jsonl"]),
+    share=st.floats(0, 1, exclude_max=True),
+    bit=st.integers(0, 7),
+)
+@example(name="points.float32", share=0.0, bit=0)
+@example(name="ledger.jsonl", share=0.0, bit=0)
+def test_a_flipped_bit_anywhere_is_found_and_tracked_again(
+    complete: Path, name: str, share: float, bit: int
 ) -> None:
     def damage(folder: Path) -> None:
         content = bytearray((folder / name).read_bytes())
-        content[int(share * len(content))] ^= 1
+        content[int(share * len(content))] ^= 1 << bit
         (folder / name).write_bytes(content)
 
     resumed_after(complete, damage)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "kept"),
+    [
+        ('"rng_seed": 5', '"rng_seed": 6', 0),
+        ('"first": 21, "stop": 28', '"first": 21, "stop": 35', 21),
+        ('"stop": 60', '"stop": 59', 56),
+        ('"seeds_without_direction": 0', '"seeds_without_direction": 7', 0),
+        ('"first": 7,', '"first":  7,', 7),
+    ],
+)
+def test_an_edited_ledger_is_not_believed_from_the_edited_line_on(
+    tmp_path: Path,
+    complete: Path,
+    caplog: pytest.LogCaptureFixture,
+    before: str,
+    after: str,
+    kept: int,
+) -> None:
+    folder = Path(shutil.copytree(complete, tmp_path / "work"))
+    ledger = folder / "ledger.jsonl"
+    text = ledger.read_text()
+    assert before in text
+    ledger.write_text(text.replace(before, after, 1))
+    store = BatchStore.open(folder, FINGERPRINT, 5)
+    assert (store.next_seed, store.rng_seed) == (kept, 5)
+    assert "damaged" in caplog.text
+    fill(folder)
+    assert data_of(folder) == expected_data()
+
+
+def test_lines_of_another_ledger_are_not_believed(tmp_path: Path, complete: Path) -> None:
+    folder = tmp_path / "work"
+    fill(folder, rng_seed=6)
+    head = (folder / "ledger.jsonl").read_bytes().splitlines(keepends=True)[0]
+    others = (complete / "ledger.jsonl").read_bytes().splitlines(keepends=True)[1:]
+    (folder / "ledger.jsonl").write_bytes(b"".join([head, *others]))
+    assert BatchStore.open(folder, FINGERPRINT, 6).next_seed == 0
+
+
+def read_all(store: BatchStore) -> None:
+    for pieces in (
+        store.streamlines(),
+        store.lengths(),
+        *(store.per_streamline(name).read() for name in ("seed", "ends")),
+    ):
+        for _ in pieces:
+            pass
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    name=st.sampled_from(DATA_FILES),
+    share=st.floats(0, 1, exclude_max=True),
+    how=st.sampled_from(["flip", "high flip", "cut", "extend", "remove"]),
+)
+def test_damage_after_opening_is_found_by_reading(
+    complete: Path, name: str, share: float, how: str
+) -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(shutil.copytree(complete, Path(scratch) / "work"))
+        store = BatchStore.open(folder, FINGERPRINT, 5)
+        read_all(store)
+        content = bytearray((folder / name).read_bytes())
+        place = int(share * len(content))
+        match how:
+            case "flip" | "high flip":
+                content[place] ^= 1 if how == "flip" else 128
+            case "cut":
+                del content[place:]
+            case "extend":
+                content += content[:4]
+        (folder / name).write_bytes(content)
+        if how == "remove":
+            (folder / name).unlink()
+        with pytest.raises(DamagedStoreError) as raised, store:
+            read_all(store)
+        assert raised.value.exit_code == 75
+        assert not folder.exists(), "the next try would fail as well"
+
+
+@pytest.mark.parametrize("name", [*DATA_FILES, "ledger.jsonl"])
+@pytest.mark.parametrize("kind", ["fifo", "link", "folder"])
+def test_something_in_place_of_a_file_neither_hangs_nor_is_followed(
+    tmp_path: Path, name: str, kind: str
+) -> None:
+    folder, target = tmp_path / "work", tmp_path / "mine"
+    fill(folder, until=20)
+    target.write_text("mine")
+    (folder / name).unlink()
+    if kind == "folder":
+        (folder / name).mkdir()
+        with pytest.raises(OutputError, match=name):
+            fill(folder)
+        return
+    os.mkfifo(folder / name) if kind == "fifo" else (folder / name).symlink_to(target)
+    fill(folder)
+    assert data_of(folder) == expected_data()
+    assert target.read_text() == "mine"
+
+
+def test_a_store_in_use_is_busy_for_others(tmp_path: Path) -> None:
+    with (
+        BatchStore.lock(tmp_path / "sub-01.batches"),
+        BatchStore.lock(tmp_path / "sub-02.batches"),
+        pytest.raises(BusyError, match=r"working on sub-01\.batches"),
+        BatchStore.lock(tmp_path / "sub-01.batches"),
+    ):
+        pass
+    with BatchStore.lock(tmp_path / "sub-01.batches"):
+        pass
 
 
 @settings(max_examples=60, deadline=None)

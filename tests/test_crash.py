@@ -1,0 +1,23 @@
+"""Faults in whole runs; `benchmarks/crash.py` does the same for as long as one likes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HARNESS = Path(__file__).parents[1] / "benchmarks" / "crash.py"
+
+
+@pytest.mark.slow
+def test_runs_under_faults_are_finished_to_the_same_bytes() -> None:
+    ended = subprocess.run(
+        [sys.executable, HARNESS, "--faults", "10", "--seed", "2"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "crash before an operation" in ended.stdout
