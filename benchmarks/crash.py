@@ -1,6 +1,6 @@
 """Whole runs under faults: signals, crashes before file operations, damaged files, a full disk.
 
-    python benchmarks/crash.py [--minutes N] [--faults N] [--seed N] [--disk-seeds N]
+    python benchmarks/crash.py [--minutes N] [--faults N] [--seed N] [--disk-seeds N] [--sidecars]
 
 Every fault hits a run on a small phantom. The same command is then run again, as often as it ends
 with exit code 75, and what it leaves is compared with what an undisturbed run leaves. A Markdown
@@ -42,6 +42,7 @@ from programs import print_table
 from bids_tractography.cli import main as run_command_line
 from bids_tractography.phantom import ScanGrid, make_phantom, write_dwi
 from bids_tractography.provenance import RECORD_KEY
+from bids_tractography.tractogram import store
 
 OPTIONS = (
     *("--omp-nthreads", "1", "--set", "seeding.rng_seed=3", "--set", "model.kind=tensor"),
@@ -299,9 +300,10 @@ class Report:
 class Trials:
     """Trials of every kind, in one folder."""
 
-    def __init__(self, root: Path, rng: random.Random) -> None:
+    def __init__(self, root: Path, rng: random.Random, *, sidecars: bool) -> None:
         self.root = root
         self.rng = rng
+        self.sidecars = sidecars
         self.reports: dict[str, Report] = {}
         self.runs = root / "runs"
         self.runs.mkdir()
@@ -390,7 +392,8 @@ class Trials:
             path
             for folder in (command.work, *command.output.glob("sub-*"))
             for path in sorted(folder.rglob("*"))
-            if path.is_file() and path.stat().st_size and path.suffix != ".json"
+            if path.is_file() and path.stat().st_size
+            if self.sidecars or path.suffix != ".json" or path.is_relative_to(command.work)
         ]
         if files:
             report.faults += 1
@@ -475,10 +478,12 @@ def main() -> int:
     parser.add_argument("--faults", type=int, help="stop after this many, whatever the time")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--disk-seeds", type=int, default=0, help="also measure space on disk")
+    parser.add_argument("--sidecars", action="store_true", help="damage sidecars, too")
     options = parser.parse_args()
+    store._MOVE_BYTES = 1 << 14  # so that points of so short a run are moved in several steps
     end = time.monotonic() + 60 * options.minutes
     with tempfile.TemporaryDirectory() as folder:
-        trials = Trials(Path(folder), random.Random(options.seed))
+        trials = Trials(Path(folder), random.Random(options.seed), sidecars=options.sidecars)
         if options.disk_seeds:
             print(f"Space on disk: {trials.disk(options.disk_seeds):.2f} times the tractogram.\n")
         for trial in kinds(trials):

@@ -161,10 +161,10 @@ class RunOutputs:
         name, root = max(homes, key=lambda item: len(item[1].parts))
         return f"bids:{name}:{path.relative_to(root).as_posix()}"
 
-    def remove_leftovers(self) -> None:
-        """Remove temporary files of a run that was killed; only while holding its lock."""
+    def remove_leftovers(self, keep: Path | None = None) -> None:
+        """Remove temporary files of a run that was killed, but one; only while holding its lock."""
         for path, name in _leftovers(self.folder):
-            of_run = name.startswith(f"{self.name}_")
+            of_run = name.startswith(f"{self.name}_") and path != keep
             if of_run and entities_of(name).keys() - _DERIVED == self.entities.keys():
                 path.unlink(missing_ok=True)
 

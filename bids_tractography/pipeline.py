@@ -95,13 +95,14 @@ def process_dwi(
     watch = Stopwatch()
     findings = findings or Findings(job.name, job.config.checks, job.subject)
     with exclusive(job.outputs.root, job.name), BatchStore.lock(job.work):
-        job.outputs.remove_leftovers()
+        job.outputs.remove_leftovers(keep=BatchStore(job.work, 0).partial)
         with watch.stage("hashing"):
             hashes = job.hash_inputs()
         fingerprints = job.fingerprints(hashes)
         stale = job.stale(fingerprints)
-        if not stale:
+        if not {"tractogram", "tdi"} & set(stale):
             BatchStore(job.work, 0).discard()  # of a run that was stopped at its very end
+        if not stale:
             logger.info("%s: everything is up to date; nothing to compute.", job.name)
             warnings = read_record(job.paths["tractogram"])["warnings"]
             return Done(job.paths["tractogram"], reused=True, warnings=tuple(warnings))

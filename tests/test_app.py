@@ -25,6 +25,7 @@ from conftest import (
     write_description,
 )
 
+from bids_tractography import results
 from bids_tractography.phantom import (
     Phantom,
     ScanGrid,
@@ -218,6 +219,39 @@ def test_a_killed_run_resumes_to_the_same_bytes(
     assert sha256(the_tractogram(output)) == sha256(the_tractogram(finished[0]))
     assert not list((output / ".work").iterdir())
     assert not list(output.rglob(".*.nii.gz"))
+
+
+@pytest.mark.parametrize("file", ["points.float32", "lengths.uint32"])
+@pytest.mark.parametrize("moment", ["density", "reserve_trx", "content_hash"])
+def test_batches_damaged_during_assembly_write_nothing_and_the_next_try_succeeds(
+    finished,
+    scanned_once: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    file: str,
+    moment: str,
+) -> None:
+    output = tmp_path / "output"
+    function = getattr(results, moment)
+
+    def damage(*arguments, **named):
+        (path,) = [*output.rglob(".tmp-points.*"), *output.rglob(file)][:1]
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 16
+        path.write_bytes(content)
+        return function(*arguments, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(results, moment, damage)
+        ended = run_cli(scanned_once, output, "participant")
+    assert ended.returncode == 75, ended.stderr
+    assert "Rerun the same command" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert not tractograms(output)
+    assert not list((output / ".work").iterdir())
+    assert not list(output.rglob(".tmp-*"))
+    assert run_cli(scanned_once, output, "participant").returncode == 0
+    assert sha256(the_tractogram(output)) == sha256(the_tractogram(finished[0]))
 
 
 ORIENTATIONS = {

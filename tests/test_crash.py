@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ HARNESS = Path(__file__).parents[1] / "benchmarks" / "crash.py"
 def test_runs_under_faults_are_finished_to_the_same_bytes() -> None:
     ended = subprocess.run(
         [sys.executable, HARNESS, "--faults", "10", "--seed", "2"],
+        env=os.environ | {"PYTHONPATH": str(HARNESS.parents[1])},
         capture_output=True,
         text=True,
         check=False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -522,6 +523,86 @@ def test_10000_streamlines_are_read_back_whole_in_several_pieces(tmp_path: Path)
     assert all(len(p) == n.sum() for p, n in pieces)
     np.testing.assert_array_equal(np.concatenate([p for p, _ in pieces]), points)
     np.testing.assert_array_equal(np.concatenate([n for _, n in pieces]), lengths)
+
+
+class Stopped(BaseException):
+    """In place of a kill."""
+
+
+def move(store: BatchStore, path: Path) -> Path:
+    def reserve(partial: Path) -> int:
+        partial.write_bytes(b"head" + bytes(12 * store.n_points) + b"tail")
+        return 4
+
+    return store.move_points(path, reserve)
+
+
+def test_points_are_moved_and_read_from_where_they_are(
+    tmp_path: Path, complete: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bids_tractography.tractogram.store._MOVE_BYTES", 100)
+    folder = Path(shutil.copytree(complete, tmp_path / "work"))
+    store = BatchStore.open(folder, FINGERPRINT, 5)
+    partial = move(store, tmp_path / "a.trx")
+    assert partial.read_bytes() == b"head" + expected_data()[0] + b"tail"
+    assert (folder / "points.float32").stat().st_size == 0
+    read_all(store)
+    content = bytearray(partial.read_bytes())
+    content[50] ^= 4
+    partial.write_bytes(content)
+    with pytest.raises(DamagedStoreError), store:
+        read_all(store)
+    assert not partial.exists()
+    assert not folder.exists()
+
+
+@settings(max_examples=40, deadline=None)
+@given(stop=st.integers(0, 60), again=st.integers(0, 20), renamed=st.booleans())
+def test_points_that_were_being_moved_are_moved_back(
+    complete: Path, stop: int, again: int, renamed: bool
+) -> None:
+    truncate, left = os.truncate, 10**6
+
+    def counted(*arguments: Any) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise Stopped
+        if len(arguments) == 2:  # forcing to disk takes too long here
+            truncate(*arguments)
+
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        mock.patch("bids_tractography.tractogram.store._MOVE_BYTES", 100),
+        mock.patch("bids_tractography.tractogram.store._COPY_BYTES", 50),
+        mock.patch("os.fsync", counted),
+        mock.patch("os.truncate", counted),
+    ):
+        folder = Path(shutil.copytree(complete, Path(scratch) / "work"))
+        store = BatchStore.open(folder, FINGERPRINT, 5)
+        left = stop
+        with contextlib.suppress(Stopped):
+            partial = move(store, Path(scratch) / "a.trx")
+            if renamed:
+                partial.rename(Path(scratch) / "a.trx")
+        for allowed in (again, 10**6):  # the next run is stopped too
+            left = allowed
+            with contextlib.suppress(Stopped):
+                store = BatchStore.open(folder, FINGERPRINT, 5)
+        assert store.next_seed == N_SEEDS, "batches were lost"
+        assert data_of(folder) == expected_data()
+        assert store.partial is None
+        assert not list(Path(scratch).glob(".tmp-*"))
+
+
+def test_a_discarded_store_takes_the_file_with_it_that_its_points_were_moved_to(
+    tmp_path: Path, complete: Path
+) -> None:
+    folder = Path(shutil.copytree(complete, tmp_path / "work"))
+    partial = move(BatchStore.open(folder, FINGERPRINT, 5), tmp_path / "a.trx")
+    BatchStore(folder, 0).discard()
+    assert not folder.exists()
+    assert not partial.exists()
 
 
 def test_the_ledger_names_each_batch_on_a_line(complete: Path) -> None:

@@ -138,7 +138,7 @@ def grid_of_header(shape: ArrayLike, affine: ArrayLike) -> Grid:
 
 @dataclass(frozen=True)
 class ArrayFile:
-    """A file of numbers without a header, and what it must contain.
+    """An array in a file, and what it must contain.
 
     Parameters
     ----------
@@ -146,9 +146,11 @@ class ArrayFile:
     dtype : str
     columns : int
     rows : int
-        Number of rows that the file must have.
+        Number of rows that the array must have.
     crc32 : int
-        CRC-32 that the whole file must have.
+        CRC-32 that the whole array must have.
+    offset : int
+        Where the array begins; where that is 0, the file contains nothing else.
     """
 
     path: Path
@@ -156,6 +158,7 @@ class ArrayFile:
     columns: int
     rows: int
     crc32: int
+    offset: int = 0
 
     @property
     def row_bytes(self) -> int:
@@ -185,7 +188,8 @@ class _ArrayReader:
 
     def finish(self) -> None:
         """Check that everything was read, and that it is what was written."""
-        if self.left or self._file.read(1) or self._crc32 != self._array.crc32:
+        longer = not self._array.offset and self._file.read(1)
+        if self.left or longer or self._crc32 != self._array.crc32:
             raise DamagedStoreError(f"{self._array.path} does not match its checksum.")
 
 
@@ -194,6 +198,7 @@ def _opened(array: ArrayFile) -> Iterator[_ArrayReader]:
     """Open an array file; the checks are made at the end of the block."""
     try:
         with array.path.open("rb") as file:
+            file.seek(array.offset)
             reader = _ArrayReader(array, file)
             yield reader
             reader.finish()

@@ -5,6 +5,9 @@ ledger. The first line of the ledger states what the store belongs to, and every
 checksum of itself and of all lines before it. When a store is opened again, everything from the
 first batch on that does not match its checksums is removed, and tracking resumes with its first
 seed. What is read later is compared with the same checksums.
+
+In the end the points can be moved into the tractogram, from the last to the first, so that they
+never take their space on disk twice. If such a run does not finish, the next one moves them back.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ import json
 import logging
 import os
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -43,7 +46,10 @@ logger = logging.getLogger(__name__)
 _FORMAT = 3
 _LEDGER = "ledger.jsonl"
 _NEW_LEDGER = "ledger.tmp"
+_MOVE = "move.json"
+_NEW_MOVE = "move.tmp"
 _COPY_BYTES = 1 << 22
+_MOVE_BYTES = 1 << 24  # between two calls of fsync
 _MAX_LINE_BYTES = 1 << 16
 _SEAL = b', "sha256": "'
 
@@ -70,6 +76,26 @@ _LENGTHS = _Array("lengths.uint32", "<u4", 1)
 _SEED = _Array("seed_index.int64", "<i8", 1)
 _ENDS = _Array("ends.uint8", "u1", 2)
 _ARRAYS = (_POINTS, _LENGTHS, _SEED, _ENDS)
+
+
+@dataclass(frozen=True)
+class _Move:
+    """Where points are moved to, and back from.
+
+    Parameters
+    ----------
+    partial, path : str
+        The file that they are moved into, and what it is renamed to.
+    offset : int
+        Where they begin in it; 0 until the file is ready for them.
+    n_bytes : int
+        Size of all points.
+    """
+
+    partial: str
+    path: str
+    offset: int
+    n_bytes: int
 
 
 @dataclass(frozen=True)
@@ -122,6 +148,7 @@ class BatchStore:
         self._seal = ""  # of the last line of the ledger
         self._crc32 = dict.fromkeys(_ARRAYS, 0)  # of whole data files
         self._files: dict[Path, BinaryIO] = {}
+        self._moved: _Move | None = None
 
     @staticmethod
     def lock(folder: Path) -> AbstractContextManager[None]:
@@ -187,9 +214,9 @@ class BatchStore:
         OutputError
             If a file cannot be removed.
         """
-        arrays = (array.name for array in _ARRAYS)
-        for name in (_LEDGER, _NEW_LEDGER, *arrays, *LINEARISED):
-            path = self.folder / name
+        names = [_LEDGER, _NEW_LEDGER, *(array.name for array in _ARRAYS), *LINEARISED]
+        partial = [self.partial] if self.partial else []
+        for path in (*(self.folder / n for n in names), *partial, *self._move_paths):
             try:
                 path.unlink(missing_ok=True)
             except OSError as error:
@@ -306,6 +333,7 @@ class BatchStore:
         """
         if not self._ledger_path.exists():
             return False
+        self._move_back()
         paths = [self._ledger_path, *map(self._path, _ARRAYS)]
         if any(path.is_symlink() or (path.exists() and not path.is_file()) for path in paths):
             logger.warning("%s has something in place of its files: starting over.", self.folder)
@@ -371,8 +399,111 @@ class BatchStore:
     def _array_file(self, array: _Array) -> ArrayFile:
         """Return a data file with what it must contain by the ledger."""
         rows = array.rows(self.n_streamlines, self.n_points)
-        path, crc32 = self._path(array), self._crc32[array]
-        return ArrayFile(path, array.dtype, array.columns, rows, crc32)
+        path, offset = self._path(array), 0
+        if array is _POINTS and self._moved:
+            path, offset = Path(self._moved.partial), self._moved.offset
+        return ArrayFile(path, array.dtype, array.columns, rows, self._crc32[array], offset)
+
+    @property
+    def points_crc32(self) -> int:
+        """CRC-32 of all points, as little-endian float32."""
+        return self._crc32[_POINTS]
+
+    def move_points(self, path: Path, reserve: Callable[[Path], int]) -> Path:
+        """Move the points into a file, from the last to the first, and read them there from now on.
+
+        At any moment each of them is on disk here or there: whichever run opens the store next
+        moves them back. The file keeps a temporary name; the caller renames it.
+
+        Parameters
+        ----------
+        path : Path
+            Final name of the file.
+        reserve : callable
+            Writes a file with a gap for the points, and returns where the gap begins.
+
+        Returns
+        -------
+        Path
+            Temporary name of the file.
+
+        Raises
+        ------
+        OutputError
+            If the file or the store cannot be written.
+        """
+        partial, points = path.with_name(f".tmp-points.{path.name}"), self._path(_POINTS)
+        n_bytes = self.n_points * _POINTS.row_bytes
+        try:
+            self._write_move(_Move(str(partial), str(path), 0, n_bytes))
+            partial.unlink(missing_ok=True)
+            self._moved = move = _Move(str(partial), str(path), reserve(partial), n_bytes)
+            with partial.open("rb+") as target, points.open("rb") as source:
+                os.fsync(target.fileno())
+                self._write_move(move)
+                for begin in reversed(range(0, n_bytes, _MOVE_BYTES)):
+                    source.seek(begin)
+                    target.seek(move.offset + begin)
+                    target.write(source.read(_MOVE_BYTES))
+                    target.flush()
+                    os.fsync(target.fileno())
+                    os.truncate(points, begin)
+        except OSError as error:
+            raise OutputError(f"{path} cannot be written ({error.strerror}).") from error
+        return partial
+
+    @property
+    def partial(self) -> Path | None:
+        """File that points were being moved into when a run was stopped."""
+        move = self._read_move()
+        return Path(move.partial) if move else None
+
+    def _move_back(self) -> None:
+        """Move points back that a run which did not finish has moved."""
+        move = self._read_move()
+        if move is None:
+            return
+        partial, path = Path(move.partial), Path(move.path)
+        source = partial if partial.exists() else path  # which had just been renamed
+        points = self._path(_POINTS)
+        if move.offset and source.is_file() and points.is_file() and not points.is_symlink():
+            try:
+                with source.open("rb") as moved, points.open("ab") as file:
+                    size = file.tell() // _POINTS.row_bytes * _POINTS.row_bytes
+                    file.truncate(size)
+                    moved.seek(move.offset + size)
+                    while size < move.n_bytes:
+                        content = moved.read(min(move.n_bytes - size, _COPY_BYTES))
+                        if not content:
+                            break
+                        size += file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+            except OSError as error:
+                raise OutputError(f"{points} cannot be written ({error.strerror}).") from error
+        partial.unlink(missing_ok=True)
+        for note in self._move_paths:
+            note.unlink(missing_ok=True)
+
+    @property
+    def _move_paths(self) -> tuple[Path, Path]:
+        return self.folder / _MOVE, self.folder / _NEW_MOVE
+
+    def _write_move(self, move: _Move) -> None:
+        path, temporary = self._move_paths
+        with temporary.open("wb") as file:
+            file.write(_sealed(asdict(move), "")[0])
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+
+    def _read_move(self) -> _Move | None:
+        path, _ = self._move_paths
+        try:
+            unsealed = _unsealed(path.read_bytes(), "") if path.is_file() else None
+            return _Move(**unsealed[0]) if unsealed else None
+        except (OSError, TypeError):
+            return None
 
     def streamlines(self) -> Iterator[Piece]:
         """Read whole streamlines in pieces: points (n, 3), and points of each streamline (t,)."""
