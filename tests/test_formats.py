@@ -224,9 +224,8 @@ def test_mrtrix_counts_and_reads_our_tck(tmp_path: Path) -> None:
 
 def with_values(folder: Path, path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
     """Write a TRX file with values of each streamline; return what they were."""
-    store = stored(folder, random_streamlines(40))
     ends = np.random.default_rng(2).integers(0, len(Stop), (40, 2)).astype(np.uint8)
-    (folder / "ends.uint8").write_bytes(ends.tobytes())
+    store = stored(folder, random_streamlines(40), ends=ends)
     values = [store.per_streamline("seed"), store.per_streamline("ends")]
     write = writers(Output(per_streamline=("seed", "ends")), values)["trx"]
     write(path, store, oblique_las_grid())
