@@ -51,6 +51,7 @@ from bids_tractography.outputs import (
     RunOutputs,
     check_output_folder,
     dataset_files,
+    entities_of,
     link_name,
     make_folder,
     read_json,
@@ -272,7 +273,8 @@ def _names(datasets: list[Dataset], run: DwiRun) -> list[str]:
 
 def _doubts(config: Config, run: DwiRun) -> list[str]:
     """Warn of data that nobody has corrected."""
-    if not run.is_raw or config.import_tract is not None:
+    preprocessed = not run.is_raw or entities_of(run.image.name).get("desc") == "preproc"
+    if preprocessed or config.import_tract is not None:
         return []
     return [
         "the DWI is raw: motion, eddy currents and susceptibility distortion are not corrected. "

@@ -15,7 +15,7 @@ HARNESS = Path(__file__).parents[1] / "benchmarks" / "crash.py"
 @pytest.mark.slow
 def test_runs_under_faults_are_finished_to_the_same_bytes() -> None:
     ended = subprocess.run(
-        [sys.executable, HARNESS, "--faults", "10", "--seed", "2"],
+        [sys.executable, HARNESS, "--faults", "8", "--seed", "2"],
         env=os.environ | {"PYTHONPATH": str(HARNESS.parents[1])},
         capture_output=True,
         text=True,

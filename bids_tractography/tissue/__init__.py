@@ -125,7 +125,7 @@ def choose_source(
         if not there:
             raise NoInputError(
                 "tissue: the datasets have no probseg, dseg, 5TT or T1w image of this DWI run, "
-                "and the model gives no fractions.",
+                "and the model gives no fractions." + files.not_taken(),
                 "Add a dataset that has one with --derivatives, or use model msmt_csd.",
             )
         kind = next(iter(there))
@@ -134,10 +134,9 @@ def choose_source(
     elif config.kind in files.refused:
         raise files.refused[config.kind]
     else:
-        seen = files.passed_over.get(config.kind)
         raise NoInputError(
             f"tissue.kind {config.kind}: the datasets have no such file of this DWI run."
-            + (f" Not taken: {seen}." if seen else ""),
+            + files.not_taken(config.kind),
             f"There is: {', '.join(there) or 'nothing'}. Add a dataset with --derivatives, name "
             "the file, or set tissue.kind to auto.",
         )
