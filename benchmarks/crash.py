@@ -453,13 +453,10 @@ class Trials:
 
 
 def kinds(trials: Trials) -> Iterator[Callable[[], None]]:
-    """Name the kinds of trial again and again, those that cost much more rarely."""
+    """Yield trials of every kind again and again, expensive ones less often."""
     while True:
-        for _ in range(4):
-            yield from (trials.crash, trials.damaged, trials.crash, trials.damaged)
-            yield from (trials.full_disk, trials.signal)
-        yield trials.shared
-        for _ in range(4):
+        yield from (trials.crash, trials.damaged, trials.full_disk, trials.signal, trials.shared)
+        for _ in range(8):
             yield from (trials.crash, trials.damaged, trials.crash, trials.damaged)
             yield from (trials.full_disk, trials.signal)
         yield trials.twenty

@@ -22,4 +22,5 @@ def test_runs_under_faults_are_finished_to_the_same_bytes() -> None:
         check=False,
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert "crash before an operation" in ended.stdout
+    for fault in ("crash before an operation", "damaged file", "full disk", "one work folder"):
+        assert f"{fault} |" in ended.stdout
