@@ -8,7 +8,6 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
@@ -51,6 +50,7 @@ from bids_tractography.job import Job
 from bids_tractography.outputs import (
     RunOutputs,
     check_output_folder,
+    dataset_files,
     entities_of,
     link_name,
     make_folder,
@@ -258,7 +258,7 @@ def _job(request: Request, datasets: list[Dataset], run: DwiRun) -> Job:
         warnings=(*run.warnings, *_doubts(request.config, run)),
         config=request.config,
         outputs=outputs,
-        work=request.work_dir / f"{outputs.name}.batches",
+        work=outputs.batches(request.work_dir, links[run.dataset]),
         n_threads=request.n_threads,
         fresh=request.fresh,
         container=request.container,
@@ -376,8 +376,8 @@ def _run_jobs(
     finally:
         process = f"{platform.node()}-{os.getpid()}"  # many may start in one second
         path = request.output_dir / "logs" / f"{started}_{process}_participant.json"
-        _write_log(path, request, study, {**outcomes, **others})
-        _remove_if_empty(request.work_dir)
+        with dataset_files(request.output_dir):
+            _write_log(path, request, study, {**outcomes, **others})
 
 
 def _outcomes(
@@ -391,16 +391,17 @@ def _outcomes(
 def _write_dataset(request: Request, study: Study) -> None:
     root, config = request.output_dir, request.config
     declared = [dataset.description.get("GeneratedBy") for dataset in study.datasets]
-    write_dataset_files(
-        root,
-        {dataset.name: dataset.root for dataset in study.datasets},
-        [item for items in declared if isinstance(items, list) for item in items],
-        request.container,
-    )
     resolved = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-    write_text(root / "code" / "config.yaml", resolved)
-    write_text(root / "logs" / "CITATION.md", methods_text(config))
-    write_text(root / "logs" / "CITATION.bib", bibliography(config))
+    with dataset_files(root):
+        write_dataset_files(
+            root,
+            {dataset.name: dataset.root for dataset in study.datasets},
+            [item for items in declared if isinstance(items, list) for item in items],
+            request.container,
+        )
+        write_text(root / "code" / "config.yaml", resolved)
+        write_text(root / "logs" / "CITATION.md", methods_text(config))
+        write_text(root / "logs" / "CITATION.bib", bibliography(config))
 
 
 def _write_log(path: Path, request: Request, study: Study, ends: Mapping[str, Outcome]) -> None:
@@ -422,11 +423,6 @@ def _write_log(path: Path, request: Request, study: Study, ends: Mapping[str, Ou
             "warnings": {name: list(several) for name, several in warnings.items() if several},
         },
     )
-
-
-def _remove_if_empty(folder: Path) -> None:
-    with suppress(OSError):  # not there, or others are at work
-        folder.rmdir()
 
 
 def exit_code(outcomes: Mapping[str, Outcome]) -> int:

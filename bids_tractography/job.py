@@ -74,7 +74,7 @@ class Job:
     config : Config
     outputs : RunOutputs
     work : Path
-        Folder for the batches; removed when the tractogram stands.
+        Folder for the batches; removed when the tractogram is finished.
     n_threads : int
     tissue : (str, tuple of Path) or None
         Kind of source of the tissue fractions, and its files; None where nothing needs them.
@@ -106,6 +106,12 @@ class Job:
     def name(self) -> str:
         """What the names of its files begin with."""
         return self.outputs.name
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What tells this run from those of other outputs and datasets."""
+        dataset = self.outputs.links[self.run.dataset]
+        return {"output": str(self.outputs.root), "dataset": str(dataset), "run": self.name}
 
     @cached_property
     def inputs(self) -> dict[str, Path]:

@@ -94,14 +94,15 @@ def process_dwi(
     """
     watch = Stopwatch()
     findings = findings or Findings(job.name, job.config.checks, job.subject)
-    with exclusive(job.outputs.root, job.name):
-        job.outputs.remove_leftovers()
+    with exclusive(job.outputs.root, job.name), BatchStore.lock(job.work):
+        job.outputs.remove_leftovers(keep=BatchStore(job.work, 0).partial)
         with watch.stage("hashing"):
             hashes = job.hash_inputs()
         fingerprints = job.fingerprints(hashes)
         stale = job.stale(fingerprints)
-        if not stale:
+        if not {"tractogram", "tdi"} & set(stale):
             BatchStore(job.work, 0).discard()  # of a run that was stopped at its very end
+        if not stale:
             logger.info("%s: everything is up to date; nothing to compute.", job.name)
             _judge_what_is_there(job, findings)
             return Done(job.paths["tractogram"], True, tuple(findings.all.warnings))
@@ -169,9 +170,8 @@ def _batch_store(job: Job, stale: Mapping[str, str], fingerprint: Fingerprint) -
     seed = job.config.seeding.rng_seed
     if seed is None and "tractogram" not in stale:
         seed = read_record(job.paths["tractogram"])["rng_seed"]
-    return BatchStore.open(
-        job.work, fingerprint.model_dump(), draw_rng_seed() if seed is None else seed
-    )
+    identity = job.identity | fingerprint.model_dump()
+    return BatchStore.open(job.work, identity, draw_rng_seed() if seed is None else seed)
 
 
 def _seed_list(job: Job, fit: Fit, mask: Mask | None, rng_seed: int) -> SeedList:
