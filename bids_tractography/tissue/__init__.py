@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import fft
 
 from bids_tractography.config.tissue import (
     AutoTissue,
@@ -31,6 +32,7 @@ Fractions = Mapping[str, NDArray[np.float32]]
 # Rounding of files that store fractions in 8 or 16 bits; interpolation by splines.
 _RANGE_TOLERANCE = 0.01
 _SUM_TOLERANCE = 1e-3
+_MAX_SHIFT_MM = 30.0
 _OF_FILES = {"probseg", "dseg", "5tt"}  # kinds that have to lie in the space of the DWI
 
 
@@ -293,18 +295,24 @@ def displacement_mm(
     Returns
     -------
     float
-        Length of the shift, by whole voxels along the axes, at which the two correlate best.
+        Length of the shift, by whole voxels along the axes, (of at most 30 mm) at which the two
+        correlate best.
     """
-    anisotropy = np.where(brain, fa - fa[brain].mean(), 0.0)
-    fraction = np.where(brain, wm - wm[brain].mean(), 0.0)
-    shape = [2 * size for size in brain.shape]  # so that nothing wraps around
-    spectra = (np.fft.rfftn(field, shape) for field in (anisotropy, fraction))
-    first, second = spectra
-    correlation = np.fft.irfftn(first * np.conj(second), shape)
-    place = np.unravel_index(int(correlation.argmax()), correlation.shape)
-    shift = [
-        at if at < size else at - 2 * size for at, size in zip(place, brain.shape, strict=True)
-    ]
+    where = np.argwhere(brain)
+    box = tuple(slice(low, high + 1) for low, high in zip(where.min(0), where.max(0), strict=True))
+    inside = brain[box]
+    margins = np.minimum(np.ceil(_MAX_SHIFT_MM / grid.voxel_size_mm).astype(int), inside.shape)
+    fields = (
+        np.where(inside, values[box] - values[brain].mean(), np.float32(0)) for values in (fa, wm)
+    )
+    # Padded by the largest shift, so that none wraps around.
+    shape = [size + int(margin) for size, margin in zip(inside.shape, margins, strict=True)]
+    first, second = (fft.rfftn(field, shape, axes=(0, 1, 2)) for field in fields)
+    correlation = fft.irfftn(first * np.conj(second), shape, axes=(0, 1, 2))
+    shifts = [np.arange(-margin, margin + 1) for margin in margins]
+    near = correlation[np.ix_(*shifts)]
+    place = np.unravel_index(int(near.argmax()), near.shape)
+    shift = [int(along[at]) for along, at in zip(shifts, place, strict=True)]
     return float(np.linalg.norm(shift * grid.voxel_size_mm))
 
 
