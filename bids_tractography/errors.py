@@ -105,6 +105,12 @@ class BusyError(TractographyError):
     exit_code = 75
 
 
+class ChangedError(TractographyError):
+    """An input file changed while a run was using it; another try may do."""
+
+    exit_code = 75
+
+
 class CrashError(TractographyError):
     """A defect of the program."""
 

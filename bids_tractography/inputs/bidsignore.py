@@ -8,7 +8,7 @@ from pathlib import Path
 from pathspec import GitIgnoreSpec
 
 from bids_tractography.errors import NoInputError
-from bids_tractography.inputs.access import check_file
+from bids_tractography.files import check_file
 from bids_tractography.inputs.entities import Name
 
 FILE = ".bidsignore"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bids_tractography.errors import InvalidBidsError, NoInputError, NoMatchError
-from bids_tractography.inputs.access import check_file, is_utf8, printable
+from bids_tractography.files import check_file, is_utf8, printable
 from bids_tractography.inputs.tree import PARTICIPANT
 
 
