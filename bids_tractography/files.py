@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn, cast
+from typing import Any, NoReturn
 
 from bids_tractography.errors import ChangedError, DataError, NoInputError, TractographyError
 
@@ -29,6 +29,7 @@ _FETCH = "Run 'datalad get' on it, and make the directory that it links to avail
 # A deflate stream expands by at most this factor (zlib's technical details).
 _MAX_EXPANSION = 1032
 _CHUNK_BYTES = 1 << 20
+_MAX_DEPTH = 100
 
 # Device, inode, size and modification time in ns.
 _State = tuple[int, int, int, int]
@@ -36,7 +37,7 @@ _WATCHED: ContextVar[dict[Path, _State | None] | None] = ContextVar("watched", d
 
 
 @contextmanager
-def open_input(path: Path, key: str = "") -> Iterator[BinaryIO]:
+def open_input(path: Path, key: str = "") -> Iterator[io.BufferedReader]:
     """Open a file for reading in binary mode; symbolic links are followed.
 
     Parameters
@@ -62,7 +63,7 @@ def open_input(path: Path, key: str = "") -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def open_plain(path: Path) -> Iterator[BinaryIO]:
+def open_plain(path: Path) -> Iterator[io.BufferedIOBase]:
     """Open a file as `open_input` does, through gzip if its name ends in ``.gz``.
 
     The checksum of a gzip member is compared when its end is read, see `read_to_end`. A file may
@@ -71,7 +72,7 @@ def open_plain(path: Path) -> Iterator[BinaryIO]:
     with open_input(path) as file:
         if path.suffix == ".gz":
             with gzip.GzipFile(fileobj=file, mode="rb") as stream:
-                yield cast(BinaryIO, stream)
+                yield stream
         else:
             yield file
 
@@ -82,7 +83,7 @@ def max_plain_bytes(path: Path) -> int:
     return size * _MAX_EXPANSION if path.suffix == ".gz" else size
 
 
-def read_to_end(stream: BinaryIO) -> int:
+def read_to_end(stream: io.BufferedIOBase) -> int:
     """Read the rest of a stream, so that gzip compares its checksum; return its length."""
     n_bytes = 0
     while content := stream.read(_CHUNK_BYTES):
@@ -90,7 +91,7 @@ def read_to_end(stream: BinaryIO) -> int:
     return n_bytes
 
 
-def read_exactly(stream: BinaryIO, n_bytes: int) -> bytes | None:
+def read_exactly(stream: io.BufferedIOBase, n_bytes: int) -> bytes | None:
     """Read a number of bytes, or return None if the stream ends before.
 
     Memory is allocated as the content arrives, so that a damaged length cannot exhaust it.
@@ -209,6 +210,7 @@ def parse_json(
     constant = _refuse_constant if strict else None
     try:
         content = json.loads(text, parse_constant=constant, object_pairs_hook=pairs)
+        check_depth(content)
         if strict:
             json.dumps(content, ensure_ascii=False, allow_nan=False).encode()
     except RecursionError:
@@ -216,6 +218,20 @@ def parse_json(
     except UnicodeEncodeError:
         raise ValueError("it has half of a surrogate pair, which is not a character") from None
     return content
+
+
+def check_depth(content: Any) -> None:
+    """Raise a ValueError if lists and mappings are nested more deeply than anyone writes."""
+    level, depth = [content], 0
+    while level:
+        containers = [part for part in level if isinstance(part, dict | list | tuple)]
+        if containers and (depth := depth + 1) > _MAX_DEPTH:
+            raise ValueError("it is nested too deeply")
+        level = [
+            item
+            for part in containers
+            for item in (part.values() if isinstance(part, dict) else part)
+        ]
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -34,7 +34,7 @@ def read_table(
     try:
         rows = [[float(word) for word in row] for row in words if row]
     except ValueError as error:
-        raise fault(f"{path}: {error}.", "Only numbers may stand in it.") from None
+        raise fault(f"{path}: {str(error)[:200]}.", "Only numbers may stand in it.") from None
     if not rows or any(len(row) != len(rows[0]) for row in rows):
         raise fault(f"{path} is empty or has rows of different lengths.")
     return np.array(rows)

@@ -8,7 +8,7 @@ from pathlib import Path
 from pathspec import GitIgnoreSpec
 
 from bids_tractography.errors import NoInputError
-from bids_tractography.files import check_file
+from bids_tractography.files import TEXT_BYTES, open_input
 from bids_tractography.inputs.entities import Name
 
 FILE = ".bidsignore"
@@ -69,7 +69,9 @@ def read_bidsignore(root: Path) -> BidsIgnore:
     if not path.exists() and not path.is_symlink():
         return BidsIgnore(GitIgnoreSpec([]))
     try:
-        text = check_file(path).read_bytes().decode("utf-8-sig", "surrogateescape")
+        with open_input(path) as file:
+            content = file.read(TEXT_BYTES)
+        text = content.decode("utf-8-sig", "surrogateescape")
     except NoInputError as error:
         return BidsIgnore(GitIgnoreSpec([]), f"{error.message} No run is excluded by it.")
     patterns = []

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, cast
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -109,11 +108,6 @@ class Reader(Protocol):
     def streamlines(self) -> Iterator[Piece]:
         """Read whole streamlines in pieces."""
         ...
-
-
-def open_plain(path: Path) -> BinaryIO:
-    """Open a file for reading, through gzip if its name ends in ``.gz``."""
-    return cast(BinaryIO, gzip.open(path, "rb")) if path.suffix == ".gz" else path.open("rb")
 
 
 def grid_of_header(shape: ArrayLike, affine: ArrayLike) -> Grid:

@@ -17,6 +17,7 @@ from nibabel.affines import voxel_sizes
 from nibabel.streamlines.trk import get_affine_trackvis_to_rasmm, header_2_dtype
 from numpy.typing import NDArray
 
+from bids_tractography.files import open_plain, read_exactly
 from bids_tractography.images import Grid
 from bids_tractography.tractogram.base import (
     LONGEST,
@@ -24,10 +25,10 @@ from bids_tractography.tractogram.base import (
     Piece,
     Streamlines,
     grid_of_header,
-    open_plain,
 )
 
 _LARGEST_COUNT = 2**31 - 1
+_MAX_RECORD_BYTES = 1 << 28
 
 
 def write_trk(path: Path, tractogram: Streamlines, grid: Grid) -> None:
@@ -121,6 +122,9 @@ class TrkReader:
                 break
         else:
             raise ValueError(f"its header says that it is {header['hdr_size']} bytes long")
+        for name in ("nb_scalars_per_point", "nb_properties_per_streamline"):
+            if header[name] < 0:
+                raise ValueError(f"its header has {header[name]} as {name}")
         if header["version"] < 2 or header["voxel_to_rasmm"][3, 3] == 0:
             raise ValueError("its header has no affine (vox_to_ras), so its frame is not known")
         if not (header["voxel_sizes"] > 0).all():
@@ -166,11 +170,14 @@ class TrkReader:
                 if not 0 <= n <= LONGEST:
                     raise ValueError(f"streamline {found} of it has {n} points")
                 n_bytes = 4 * (n * columns + n_properties)
-                content = file.read(n_bytes)
-                if len(content) < n_bytes:
+                if n_bytes > _MAX_RECORD_BYTES:
+                    raise ValueError(f"streamline {found} of it has {n_bytes} bytes")
+                content = read_exactly(file, n_bytes)
+                if content is None:
                     raise ValueError(f"it ends within streamline {found}")
                 found += 1
-                yield np.frombuffer(content, real, n * columns).reshape(n, columns)[:, :3]
+                points = np.frombuffer(content, real, n * columns).reshape(n, columns)
+                yield points if columns == 3 else points[:, :3].copy()
         if count not in (0, found):
             raise ValueError(f"its header counts {count} streamlines, it holds {found}")
 
