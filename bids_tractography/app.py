@@ -33,6 +33,7 @@ from bids_tractography.errors import (
     UsageError,
 )
 from bids_tractography.executor import Failure, Outcome, Skipped, run_jobs
+from bids_tractography.files import exists
 from bids_tractography.gradients import FSL, choose_frame
 from bids_tractography.inputs import (
     RAW,
@@ -211,7 +212,7 @@ def _datasets(request: Request) -> list[Dataset]:
     for name, path in roots.items():
         if request.check_dataset or path != request.bids_dir:
             datasets.append(read_dataset(name, path))
-        elif path.is_dir():
+        elif exists(path) and path.is_dir():
             datasets.append(Dataset(name, path.resolve(), {}))
         else:
             raise NoInputError(f"{path} is no folder.")

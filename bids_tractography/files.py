@@ -273,6 +273,22 @@ def check_unchanged() -> None:
             raise _changed(path)
 
 
+def exists(path: Path) -> bool:
+    """Tell whether there is something at a path; False where that cannot be found out."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
+def resolve(path: Path) -> Path:
+    """Return an absolute path without links, as far as it can be followed."""
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError, ValueError):  # a loop of links, or a path that cannot be
+        return path.absolute()
+
+
 def is_utf8(path: Path | str) -> bool:
     """Tell whether a path can be written as UTF-8."""
     try:

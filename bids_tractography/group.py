@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from bids_tractography.errors import NoInputError, TractographyError
-from bids_tractography.files import read_json_file
+from bids_tractography.files import exists, read_json_file
 from bids_tractography.outputs import write_json, write_text
 from bids_tractography.provenance import RECORD_KEY, ImportRecord, TractogramRecord
 from bids_tractography.streamlines import Rejection, Stop
@@ -60,7 +60,7 @@ def write_group_table(root: Path) -> tuple[Path, int]:
     NoInputError
         If there is no finished tractogram.
     """
-    sidecars = sorted(root.glob("sub-*/**/*_tractogram.json"))
+    sidecars = sorted(root.glob("sub-*/**/*_tractogram.json")) if exists(root) else []
     rows = [row for sidecar in sidecars if (row := _row(root, sidecar))]
     if not rows:
         raise NoInputError(

@@ -346,7 +346,8 @@ def check_output_folder(output: Path, bids: Path, work: Path) -> None:
 def _is_writable(folder: Path) -> bool:
     """Tell whether a folder can be written, or made in the nearest one above that exists."""
     try:
-        there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+        above = (folder, *folder.parents)
+        there = next(path for path in above if path.exists() or path.is_symlink())
         return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
     except OSError:  # below a folder that may not be searched
         return False

@@ -571,7 +571,10 @@ FILE = st.one_of(
         {
             "kind": st.just("file"),
             "filters": st.dictionaries(
-                WORDS, st.none() | WORDS | st.lists(WORDS) | st.integers(-(2**31), 2**31 - 1), min_size=1, max_size=3
+                WORDS,
+                st.none() | WORDS | st.lists(WORDS) | st.integers(-(2**31), 2**31 - 1),
+                min_size=1,
+                max_size=3,
             ),
         }
     ),

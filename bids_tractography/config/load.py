@@ -7,8 +7,8 @@ import logging
 import math
 import tomllib
 import types
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import islice
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 _CONFIG_BYTES = 1 << 20
 _MAX_CHARACTERS = 1 << 22  # of a document whose aliases are written out
-_MAX_LISTED, _MAX_KEY, _MAX_MESSAGE = 50, 200, 500
+_MAX_FAULTS, _MAX_KEY, _MAX_MESSAGE = 100, 200, 500
 # What parsers raise for hostile text, beside their own errors.
 _TEXT_FAULTS = (
     *(ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError),
@@ -60,10 +60,11 @@ def load_config(path: Path | None = None, overrides: Iterable[str] = ()) -> Conf
     try:
         return Config.model_validate(content)
     except ValidationError as error:
-        faults = _describe_all(error.errors())
-        listed = "\n".join(f"  {key}: {text}" for key, text in islice(faults.items(), _MAX_LISTED))
-        if len(faults) > _MAX_LISTED:
-            listed += f"\n  and {len(faults) - _MAX_LISTED} more"
+        errors = error.errors()
+        faults = _describe_all(errors[:_MAX_FAULTS])
+        listed = "\n".join(f"  {key}: {text}" for key, text in faults.items())
+        if len(errors) > _MAX_FAULTS:
+            listed += "\n  and more"
         where = str(path) if path else "the configuration"
         raise ConfigError(
             f"{where} has {len(faults)} fault(s):\n{listed}\n",
@@ -102,7 +103,8 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 
 
 def _refuse_repeats(keys: list[Any]) -> None:
-    repeated = sorted({str(key) for key in keys if keys.count(key) > 1})
+    counts = Counter(key for key in keys if isinstance(key, Hashable))
+    repeated = sorted(_clipped(str(key), _MAX_KEY) for key, count in counts.items() if count > 1)
     if repeated:
         raise ValueError(f"the key {', '.join(repeated)} stands twice in one section")
 

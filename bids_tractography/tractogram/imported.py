@@ -211,7 +211,8 @@ def _survey(reader: Reader, grid: Grid) -> _Survey:
         voxels = np.rint(grid.to_voxels(points[finite]))
         n_inside += int(np.count_nonzero(((voxels >= 0) & (voxels < shape)).all(axis=1)))
         lengths.append(counts)
-        with np.errstate(invalid="ignore"):  # points that are not finite are refused later
+        # Points that are not finite are refused later, those far outside are counted.
+        with np.errstate(invalid="ignore", over="ignore"):
             lengths_mm.append(measured_lengths_mm(points, counts).astype(np.float32))
         content.add(points)
     return _Survey(

@@ -140,7 +140,8 @@ class TrkReader:
     def _to_mm(self) -> NDArray[np.float64]:
         header = {name: self._header[name] for name in header_2_dtype.fields}
         header["voxel_order"] = self._header["voxel_order"] or b"LPS"  # TrackVis' default
-        return np.asarray(get_affine_trackvis_to_rasmm(header), np.float64)
+        with np.errstate(over="raise"):  # a FloatingPointError states that the header is wrong
+            return np.asarray(get_affine_trackvis_to_rasmm(header), np.float64)
 
     def streamlines(self) -> Iterator[Piece]:
         """Read whole streamlines in pieces."""
@@ -183,6 +184,6 @@ class TrkReader:
 
 
 def _piece(to_mm: NDArray[np.float64], some: list[NDArray[np.float32]]) -> Piece:
-    with np.errstate(invalid="ignore"):  # points that are not finite stay so
+    with np.errstate(invalid="ignore", over="ignore"):  # points that are not finite stay so
         points = _apply(to_mm, np.concatenate(some).astype(np.float32)).astype(np.float32)
     return points, np.array([len(points) for points in some], np.uint32)
