@@ -40,7 +40,7 @@ _VOXEL_RANGE_MM = (1e-3, 100.0)
 _GRID_TOLERANCE_MM = 1e-2
 _HEADER_BYTES = 540  # of NIfTI-2; NIfTI-1 has 348
 # Images that compress better than this are measured before memory is allocated for them.
-_USUAL_EXPANSION, _SMALL_BYTES = 16, 1 << 26
+_USUAL_EXPANSION, _SMALL_BYTES = 32, 1 << 26
 
 
 @dataclass(frozen=True, eq=False)

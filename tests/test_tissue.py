@@ -33,6 +33,7 @@ from bids_tractography.tissue import (
     make_tissue,
 )
 from bids_tractography.tissue.labels import freesurfer_tissue
+from bids_tractography.tissue.t1w import fractions_of_t1w
 
 TISSUES = ("wm", "gm", "csf")
 DWI_GRID = ScanGrid("LAS", (3.0, 3.0, 3.0))
@@ -275,3 +276,10 @@ def test_a_real_t1w():
     # opposite phase encoding distorts along y alone
     centre = (np.array(tissue.record["t1w_to_dwi_mm"]) @ [0, 0, 20, 1])[:3] - [0, 0, 20]
     assert np.abs(centre[[0, 2]]).max() < 2
+
+
+def test_a_t1w_with_voxels_of_microns_is_refused(tmp_path: Path) -> None:
+    affine = np.diag([2e-3, 2e-3, 2e-3, 1])
+    nib.save(nib.Nifti1Image(np.ones((8, 8, 8), np.float32), affine), tmp_path / "T1w.nii")
+    with pytest.raises(GridError, match="too small for a head"):
+        fractions_of_t1w((tmp_path / "T1w.nii",), None, None, 0.8)  # type: ignore[arg-type]
