@@ -77,7 +77,8 @@ def main(minutes: float, seed: int, keep: Path | None) -> int:
     signal.signal(signal.SIGALRM, _alarm)
     logging.disable()
     warnings.simplefilter("ignore")
-    draw, counts, slowest, flips, silent = random.Random(seed), Counter[str](), 0.0, 0, 0
+    draw, counts, flips, silent = random.Random(seed), Counter[str](), 0, 0
+    slowest = 0.0, ""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         samples = kinds(folder / "samples")
@@ -89,7 +90,7 @@ def main(minutes: float, seed: int, keep: Path | None) -> int:
             path.write_bytes(damaged(kind, draw))
             begin = time.monotonic()
             result = outcome(kind, path)
-            slowest = max(slowest, time.monotonic() - begin)
+            slowest = max(slowest, (time.monotonic() - begin, kind.name))
             counts[result] += 1
             if result.isupper() and keep:
                 keep.mkdir(exist_ok=True)
@@ -103,7 +104,7 @@ def main(minutes: float, seed: int, keep: Path | None) -> int:
     print("| outcome | cases |\n|---|---|")
     for result, count in sorted(counts.items()):
         print(f"| {result} | {count} |")
-    print(f"\n{counts.total()} cases, seed {seed}; slowest {slowest:.2f} s; peak memory {peak:.0f} "
+    print(f"\n{counts.total()} cases, seed {seed}; slowest {slowest[0]:.2f} s ({slowest[1]}); peak memory {peak:.0f} "
           f"MiB ({before:.0f} MiB before). {flips} single-bit flips of compressed images: {silent} "
           "changed voxels without an error.")  # fmt: skip
     return int(bool(counts["HANG"] + counts["TRACEBACK"] + silent))

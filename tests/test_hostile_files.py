@@ -28,11 +28,14 @@ from bids_tractography.errors import (
     ConfigError,
     DataError,
     NoInputError,
+    OutputError,
     TractographyError,
 )
 from bids_tractography.files import check_file, check_unchanged, open_input, unchanged
 from bids_tractography.images import read_image
-from bids_tractography.provenance import sha256_of_file
+from bids_tractography.inputs.bidsignore import read_bidsignore
+from bids_tractography.outputs import read_json, sidecar_path, why_stale, write_dataset_files
+from bids_tractography.provenance import Fingerprint, sha256_of_file
 from bids_tractography.tractogram.imported import check_tractogram
 
 NAMES = (
@@ -422,3 +425,23 @@ def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path: Path) -> None
     path.write_text("0 1")
     with pytest.raises(ChangedError), open_input(path):
         path.write_text("0 1 2")
+
+
+def test_a_pattern_of_bidsignore_that_cannot_be_compiled_is_passed_over(tmp_path: Path) -> None:
+    (tmp_path / ".bidsignore").write_bytes(b"[z-a]\n[\xd0-f]\n*_dwi.json\n")
+    assert [p.pattern for p in read_bidsignore(tmp_path).patterns.patterns][-1] == "*_dwi.json"
+
+
+def test_pipes_in_the_output_are_not_waited_for(tmp_path: Path) -> None:
+    image = tmp_path / "sub-01_desc-brain_mask.nii.gz"
+    image.touch()
+    os.mkfifo(sidecar_path(image))
+    fingerprint = Fingerprint(inputs="", config="", software="")
+    assert why_stale(image, fingerprint) == "it is unfinished, or not ours"
+    assert read_json(sidecar_path(image)) == {}
+    image.unlink()
+    os.mkfifo(image)
+    assert why_stale(image, fingerprint)
+    os.mkfifo(tmp_path / "dataset_description.json")
+    with pytest.raises(OutputError, match="not ours"):
+        write_dataset_files(tmp_path, {}, [], None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,6 +79,6 @@ def read_bidsignore(root: Path) -> BidsIgnore:
     for line in text.replace("\r\n", "\n").split("\n"):
         try:
             patterns += list(GitIgnoreSpec.from_lines([line]).patterns)
-        except ValueError:
+        except (ValueError, OverflowError, RecursionError, re.error):
             continue
     return BidsIgnore(GitIgnoreSpec(patterns))
