@@ -104,9 +104,11 @@ def main(minutes: float, seed: int, keep: Path | None) -> int:
     print("| outcome | cases |\n|---|---|")
     for result, count in sorted(counts.items()):
         print(f"| {result} | {count} |")
-    print(f"\n{counts.total()} cases, seed {seed}; slowest {slowest[0]:.2f} s ({slowest[1]}); peak memory {peak:.0f} "
-          f"MiB ({before:.0f} MiB before). {flips} single-bit flips of compressed images: {silent} "
-          "changed voxels without an error.")  # fmt: skip
+    print(
+        f"\n{counts.total()} cases, seed {seed}; slowest {slowest[0]:.2f} s ({slowest[1]}); "
+        f"peak memory {peak:.0f} MiB ({before:.0f} MiB before).\n{flips} single-bit flips of "
+        f"compressed images: {silent} changed voxels without an error."
+    )
     return int(bool(counts["HANG"] + counts["TRACEBACK"] + silent))
 
 
