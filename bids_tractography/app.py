@@ -32,6 +32,7 @@ from bids_tractography.errors import (
     UsageError,
 )
 from bids_tractography.executor import Failure, Outcome, Skipped, run_jobs
+from bids_tractography.files import exists
 from bids_tractography.gradients import FSL, choose_frame
 from bids_tractography.inputs import (
     RAW,
@@ -212,7 +213,7 @@ def _datasets(request: Request) -> list[Dataset]:
     for name, path in roots.items():
         if request.check_dataset or path != request.bids_dir:
             datasets.append(read_dataset(name, path))
-        elif path.is_dir():
+        elif exists(path) and path.is_dir():
             description = read_json(path / "dataset_description.json")
             datasets.append(Dataset(name, path.resolve(), description))
         else:

@@ -46,6 +46,7 @@ from bids_tractography.doctor import examine
 from bids_tractography.errors import TractographyError, UnknownLevelError, UsageError
 from bids_tractography.estimate import estimate
 from bids_tractography.executor import LOG_FORMAT, LOG_TIME, Failure, LogProgress, Outcome, Skipped
+from bids_tractography.files import exists, resolve
 from bids_tractography.group import write_group_table
 from bids_tractography.inputs import read_filters
 from bids_tractography.job import Job
@@ -269,13 +270,13 @@ def _refuse_participant_options(options: argparse.Namespace) -> None:
 
 
 def _request(options: argparse.Namespace) -> Request:
-    output = options.output_dir.resolve()
+    output = resolve(options.output_dir)
     if options.ray_address and options.executor != "ray":
         raise UsageError("--ray-address goes with --executor ray.")
     return Request(
-        bids_dir=options.bids_dir.resolve(),
+        bids_dir=resolve(options.bids_dir),
         output_dir=output,
-        work_dir=(options.work_dir or output / ".work").resolve(),
+        work_dir=resolve(options.work_dir or output / ".work"),
         config=load_config(options.config, options.set),
         participants=tuple(options.participant_label),
         sessions=tuple(options.session_label),
@@ -294,9 +295,9 @@ def _request(options: argparse.Namespace) -> Request:
 
 def _named_path(text: str) -> tuple[str | None, Path]:
     name, separator, path = text.partition("=")
-    if separator and not Path(text).exists():
-        return name, Path(path).resolve()
-    return None, Path(text).resolve()
+    if separator and not exists(Path(text)):
+        return name, resolve(Path(path))
+    return None, resolve(Path(text))
 
 
 def _set_up_logging(console: Console, verbosity: int) -> None:

@@ -118,6 +118,12 @@ class DamagedStoreError(TractographyError):
         super().__init__(message, remedy)
 
 
+class ChangedError(TractographyError):
+    """An input file changed while a run was using it; another try may do."""
+
+    exit_code = 75
+
+
 class CrashError(TractographyError):
     """A defect of the program."""
 

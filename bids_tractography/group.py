@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import logging
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
 
-from bids_tractography.errors import NoInputError
+from bids_tractography.errors import NoInputError, TractographyError
+from bids_tractography.files import exists, read_json_file
 from bids_tractography.outputs import dataset_files, write_json, write_text
 from bids_tractography.provenance import RECORD_KEY, ImportRecord, TractogramRecord
 from bids_tractography.streamlines import Rejection, Stop
@@ -60,7 +60,7 @@ def write_group_table(root: Path) -> tuple[Path, int]:
     NoInputError
         If there is no finished tractogram.
     """
-    sidecars = sorted(root.glob("sub-*/**/*_tractogram.json"))
+    sidecars = sorted(root.glob("sub-*/**/*_tractogram.json")) if exists(root) else []
     rows = [row for sidecar in sidecars if (row := _row(root, sidecar))]
     if not rows:
         raise NoInputError(
@@ -80,9 +80,9 @@ def write_group_table(root: Path) -> tuple[Path, int]:
 
 def _row(root: Path, sidecar: Path) -> dict[str, Any] | None:
     try:
-        content = json.loads(sidecar.read_text(encoding="utf-8"))[RECORD_KEY]
+        content = read_json_file(sidecar)[RECORD_KEY]
         record = _RECORD.validate_python(content)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (TractographyError, OSError, ValueError, KeyError, TypeError) as error:
         logger.warning("%s is left out: it has no record of this version (%s).", sidecar, error)
         return None
     missing = [n for n in record.file_sha256 if not sidecar.with_name(n).exists()]

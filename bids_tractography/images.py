@@ -8,15 +8,17 @@ and no later step has to ask.
 from __future__ import annotations
 
 import gzip
-import os
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
+from nibabel.arrayproxy import ArrayProxy
 from nibabel.orientations import (
     apply_orientation,
     inv_ornt_aff,
@@ -26,7 +28,8 @@ from nibabel.orientations import (
 from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
-from bids_tractography.errors import DataError, GridError, NoInputError
+from bids_tractography.errors import DataError, GridError
+from bids_tractography.files import max_plain_bytes, open_plain, read_to_end
 
 # Scanner software rounds direction cosines to about 1e-4; real shears are far larger.
 _SHEAR_TOLERANCE = 0.01
@@ -36,6 +39,9 @@ _UNIT_WORDS = {1: "metres", 3: "micrometres"}
 _CODES = ("sform_code", "qform_code")
 _VOXEL_RANGE_MM = (1e-3, 100.0)
 _GRID_TOLERANCE_MM = 1e-2
+_HEADER_BYTES = 540  # of NIfTI-2; NIfTI-1 has 348
+# Images that compress better than this are measured before memory is allocated for them.
+_USUAL_EXPANSION, _SMALL_BYTES = 32, 1 << 26
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,26 +193,22 @@ def read_image(path: Path, *, ndim: int) -> Image:
     Raises
     ------
     NoInputError
-        If the file is not there (as with a dangling DataLad link).
+        If the file is not there (as with a dangling DataLad link), or is not a regular file.
     DataError
-        If it cannot be read whole, has other dimensions, or has no finite value.
+        If it cannot be read whole, has other dimensions, or has no finite value. A file that is
+        compressed is read to its end, where its checksum is.
     GridError
         If its affine is not a usable one.
     """
-    check_readable(path)
-    try:
-        image = nib.load(path)
-        shape = _shape(image, ndim)
+    with _faults(path, "It may be truncated or damaged; fetch or make it again."):
+        header = _read_header(path)
+        shape = _shape(header, ndim)
         if len(shape) != ndim:
             raise DataError(f"{path} has {len(shape)} dimensions {shape}; {ndim} are needed.")
-        if image.get_data_dtype().kind not in "biuf":
-            raise DataError(f"{path} holds {image.get_data_dtype()} values; numbers are needed.")
-        grid = _grid(path, image)
-        data = np.asanyarray(image.dataobj, dtype=np.float32).reshape(shape)
-    except (OSError, EOFError, ValueError, zlib.error, ImageFileError, HeaderDataError) as error:
-        raise DataError(
-            f"{path} cannot be read: {error}.", "It may be truncated; fetch or make it again."
-        ) from None
+        if header.get_data_dtype().kind not in "biuf":
+            raise DataError(f"{path} holds {header.get_data_dtype()} values; numbers are needed.")
+        grid = _grid(path, header)
+        data = _values(path, header).reshape(shape)
     missing = None
     finite = np.isfinite(data)
     if not finite.all():
@@ -219,8 +221,39 @@ def read_image(path: Path, *, ndim: int) -> Image:
     return Image(ordered, grid, missing)
 
 
-def _grid(path: Path, image: nib.Nifti1Image) -> Grid:
-    affine = _affine(image)
+@contextmanager
+def _faults(path: Path, remedy: str = "") -> Iterator[None]:
+    """State why a file cannot be read; values beyond the range of a type become infinite."""
+    try:
+        with np.errstate(over="ignore", invalid="ignore"):
+            yield
+    except (
+        *(OSError, EOFError, ValueError, TypeError, LookupError, ArithmeticError),
+        *(zlib.error, HeaderDataError),
+    ) as error:
+        raise DataError(f"{path} cannot be read: {error}.", remedy) from None
+
+
+def _values(path: Path, header: nib.Nifti1Header) -> NDArray[np.float32]:
+    """Read the values of an image as float32, scaled, and the file to its end."""
+    dtype, begin = header.get_data_dtype(), header.get_data_offset()
+    n_bytes = begin + prod(header.get_data_shape()) * dtype.itemsize
+    fault = f"its header announces {n_bytes} bytes, more than the file holds"
+    if n_bytes > max_plain_bytes(path):
+        raise ValueError(fault)
+    if n_bytes > _SMALL_BYTES + _USUAL_EXPANSION * path.stat().st_size:
+        with open_plain(path) as stream:
+            if read_to_end(stream) < n_bytes:
+                raise ValueError(fault)
+    with open_plain(path) as stream:
+        # Not mapped into memory: a file that is truncated later would end the process.
+        values = np.asanyarray(ArrayProxy(stream, header, mmap=False), dtype=np.float32)
+        read_to_end(stream)
+    return values
+
+
+def _grid(path: Path, header: nib.Nifti1Header) -> Grid:
+    affine = _affine(header)
     linear = affine[:3, :3]
     if _is_singular(affine):
         raise GridError(f"{path}: its affine is singular: {affine.tolist()}.")
@@ -228,7 +261,7 @@ def _grid(path: Path, image: nib.Nifti1Image) -> Grid:
     low, high = _VOXEL_RANGE_MM
     if not (sizes_mm.min() > low and sizes_mm.max() < high):
         words = "x".join(f"{size:.3g}" for size in sizes_mm)
-        unit_word = _UNIT_WORDS.get(_unit_code(image), "millimetres")
+        unit_word = _UNIT_WORDS.get(_unit_code(header), "millimetres")
         raise GridError(
             f"{path}: voxels of {words} mm are not possible; the header states {unit_word} as "
             "its unit (xyzt_units).",
@@ -241,29 +274,29 @@ def _grid(path: Path, image: nib.Nifti1Image) -> Grid:
             f"{path}: its affine has a shear (axes are {shear:.3f} from orthogonal).",
             "Resample it onto a grid with orthogonal axes.",
         )
-    stored_shape = (*image.shape, 1, 1, 1)[:3]
+    stored_shape = (*header.get_data_shape(), 1, 1, 1)[:3]
     return Grid((int(stored_shape[0]), int(stored_shape[1]), int(stored_shape[2])), affine)
 
 
-def _unit_code(image: nib.Nifti1Image) -> int:
-    return int(image.header["xyzt_units"]) & 7 if "xyzt_units" in image.header else 0
+def _unit_code(header: nib.Nifti1Header) -> int:
+    return int(header["xyzt_units"]) & 7
 
 
-def _affine(image: nib.Nifti1Image) -> NDArray[np.float64]:
+def _affine(header: nib.Nifti1Header) -> NDArray[np.float64]:
     """Return voxel indices to RAS+ mm: the sform, or the qform where only that one is sound."""
-    affine = np.array(image.affine, dtype=np.float64)
+    affine = np.array(header.get_best_affine(), dtype=np.float64)
     if _is_singular(affine):
-        qform = _qform(image)
+        qform = _qform(header)
         affine = affine if qform is None or _is_singular(qform) else qform
-    affine[:3] *= _MM_PER_UNIT.get(_unit_code(image), 1.0)
+    affine[:3] *= _MM_PER_UNIT.get(_unit_code(header), 1.0)
     return affine
 
 
-def _qform(image: nib.Nifti1Image) -> NDArray[np.float64] | None:
+def _qform(header: nib.Nifti1Header) -> NDArray[np.float64] | None:
     """Return the affine of the qform; None where it is not set or malformed."""
     try:
-        affine = image.get_qform(coded=True)[0]
-    except (AttributeError, ValueError, HeaderDataError):
+        affine = header.get_qform(coded=True)[0]
+    except (ValueError, HeaderDataError):
         return None
     return None if affine is None else np.array(affine, dtype=np.float64)
 
@@ -284,20 +317,20 @@ def header_warnings(path: Path) -> list[str]:
     DataError, GridError
         If it is not a usable image.
     """
-    image, _ = _read_header(path)
+    header = _header_and_grid(path)[0]
     warnings = []
-    unit = _UNIT_WORDS.get(_unit_code(image))
+    unit = _UNIT_WORDS.get(_unit_code(header))
     if unit:
         warnings.append(f"{path.name}: the header is in {unit}; converted to mm.")
-    if _unit_code(image) not in _MM_PER_UNIT:
+    if _unit_code(header) not in _MM_PER_UNIT:
         warnings.append(f"{path.name}: the header has an unknown unit of length; taken as mm.")
-    codes = [int(image.header[name]) for name in _CODES if name in image.header]
+    codes = [int(header[name]) for name in _CODES if name in header]
     if codes and not any(codes):
         warnings.append(
             f"{path.name}: the header has neither an sform nor a qform: which side is left is not "
             "known."
         )
-    sform, qform = np.asarray(image.affine, dtype=np.float64), _qform(image)
+    sform, qform = np.asarray(header.get_best_affine(), dtype=np.float64), _qform(header)
     if qform is None or _is_singular(qform):
         return warnings
     if _is_singular(sform):
@@ -308,22 +341,6 @@ def header_warnings(path: Path) -> list[str]:
             "right. The sform is used; check on which side a known landmark lies."
         )
     return warnings
-
-
-def check_readable(path: Path) -> None:
-    """Check that a path is a file that can be read.
-
-    Raises
-    ------
-    NoInputError
-    """
-    if not path.exists():
-        link = " (a broken link; if this is a DataLad dataset, 'datalad get' it first)"
-        raise NoInputError(f"{path} does not exist{link if path.is_symlink() else ''}.")
-    if not path.is_file():
-        raise NoInputError(f"{path} is not a regular file.")
-    if not os.access(path, os.R_OK):
-        raise NoInputError(f"{path} cannot be read (permission denied).", "Check its permissions.")
 
 
 def write_image(path: Path, data: NDArray[np.generic], grid: Grid) -> None:
@@ -351,7 +368,7 @@ def read_grid(path: Path) -> Grid:
     DataError, GridError
         If it is no usable image.
     """
-    return _read_header(path)[1]
+    return _header_and_grid(path)[1]
 
 
 def read_shape(path: Path) -> tuple[int, ...]:
@@ -362,20 +379,33 @@ def read_shape(path: Path) -> tuple[int, ...]:
     DataError, GridError
         If it is no usable image.
     """
-    return _shape(_read_header(path)[0], 3)
+    return _shape(_header_and_grid(path)[0], 3)
 
 
-def _read_header(path: Path) -> tuple[nib.Nifti1Image, Grid]:
-    try:
-        image = nib.load(path)
-        return image, _grid(path, image)
-    except (OSError, EOFError, ValueError, zlib.error, ImageFileError, HeaderDataError) as error:
-        raise DataError(f"{path} cannot be read: {error}.") from None
+def _header_and_grid(path: Path) -> tuple[nib.Nifti1Header, Grid]:
+    with _faults(path):
+        header = _read_header(path)
+        return header, _grid(path, header)
 
 
-def _shape(image: nib.Nifti1Image, ndim: int) -> tuple[int, ...]:
+def _read_header(path: Path) -> nib.Nifti1Header:
+    """Read a header without its extensions, whose lengths are not to be trusted."""
+    with open_plain(path) as stream:
+        content = stream.read(_HEADER_BYTES)
+    for kind in (nib.Nifti1Header, nib.Nifti2Header):
+        if kind.may_contain_header(content):
+            header = kind(content[: kind.sizeof_hdr])
+            break
+    else:
+        raise ValueError("it does not begin with a NIfTI header")
+    if not header.get_data_shape() or min(header.get_data_shape()) < 1:
+        raise ValueError(f"its dimensions are {header.get_data_shape()}")
+    return header
+
+
+def _shape(header: nib.Nifti1Header, ndim: int) -> tuple[int, ...]:
     """Return the shape without trailing dimensions of length 1 beyond some."""
-    shape = tuple(int(n) for n in image.shape)
+    shape = tuple(int(n) for n in header.get_data_shape())
     while len(shape) > ndim and shape[-1] == 1:
         shape = shape[:-1]
     return shape

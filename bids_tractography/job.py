@@ -15,6 +15,7 @@ from bids_tractography.config import Config
 from bids_tractography.config.checks import SubjectKind
 from bids_tractography.config.model import PrecomputedModel
 from bids_tractography.config.tracking import ActStop, CmcStop, ImportTract
+from bids_tractography.errors import TractographyError
 from bids_tractography.gradients import FSL, Frame
 from bids_tractography.inputs import DwiRun
 from bids_tractography.outputs import RunOutputs, read_record, sidecar_path, why_stale
@@ -193,7 +194,7 @@ class Job:
         path, *others = self.products["tractogram"].paths
         try:
             named = read_record(path)["file_sha256"]
-        except (OSError, ValueError, KeyError, TypeError):
+        except (TractographyError, OSError, KeyError, TypeError):
             return []
         wanted = {path.name, *(other.name for other in others)}
         return [path.with_name(name) for name in named if name not in wanted]

@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from bids_tractography import __version__
-from bids_tractography.errors import BusyError, OutputError
+from bids_tractography.errors import BusyError, OutputError, TractographyError
+from bids_tractography.files import read_json_file
 from bids_tractography.images import Grid, write_image
 from bids_tractography.provenance import (
     RECORD_KEY,
@@ -208,7 +209,7 @@ def why_stale(path: Path, fingerprint: Fingerprint) -> str | None:
         record = read_record(path)
         made_with = Fingerprint.model_validate(record["fingerprint"])
         as_written = record["file_sha256"][path.name] == sha256_of_file(path)
-    except (OSError, ValueError, KeyError, TypeError, ValidationError):
+    except (TractographyError, OSError, ValueError, KeyError, TypeError, ValidationError):
         return "it is unfinished, or not ours"
     if not as_written:
         return "it was changed or damaged"
@@ -219,15 +220,15 @@ def why_stale(path: Path, fingerprint: Fingerprint) -> str | None:
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object; empty if there is none that can be read."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError):
+        content = read_json_file(path)
+    except (TractographyError, OSError):
         return {}
     return content if isinstance(content, dict) else {}
 
 
 def read_record(path: Path) -> dict[str, Any]:
     """Read our record in the sidecar of a file of ours."""
-    content = json.loads(sidecar_path(path).read_text(encoding="utf-8"))
+    content = read_json_file(sidecar_path(path))
     record: dict[str, Any] = content[RECORD_KEY]
     return record
 
@@ -411,7 +412,8 @@ def check_output_folder(output: Path, bids: Path, work: Path) -> None:
 def _is_writable(folder: Path) -> bool:
     """Tell whether a folder can be written, or made in the nearest one above that exists."""
     try:
-        there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+        above = (folder, *folder.parents)
+        there = next(path for path in above if path.exists() or path.is_symlink())
         return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
     except OSError:  # below a folder that may not be searched
         return False
@@ -449,7 +451,13 @@ def write_dataset_files(
     if container:
         ourselves["Container"] = container
     # Links of earlier calls stay: sidecars that are there use them.
-    targets = before.get("DatasetLinks", {}) | {n: link_target(root, p) for n, p in links.items()}
+    earlier = before.get("DatasetLinks")
+    targets = (
+        {n: t for n, t in earlier.items() if isinstance(t, str)}
+        if isinstance(earlier, dict)
+        else {}
+    )
+    targets |= {n: link_target(root, p) for n, p in links.items()}
     description = {
         "Name": "Whole-brain tractography",
         "BIDSVersion": BIDS_VERSION,
@@ -468,9 +476,9 @@ def _our_description(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        content: dict[str, Any] = read_json_file(path, strict=True)
         name = content["GeneratedBy"][0]["Name"]
-    except (ValueError, KeyError, IndexError, TypeError):
+    except (TractographyError, OSError, KeyError, IndexError, TypeError):
         name = None
     if name != PIPELINE:
         raise OutputError(

@@ -11,6 +11,7 @@ from pathlib import Path
 from bids_tractography.checks import Findings
 from bids_tractography.config.tracking import GivenSeeds
 from bids_tractography.dwi import read_dwi
+from bids_tractography.files import unchanged
 from bids_tractography.fitting import Fit, fit_or_read, tissue_or_read
 from bids_tractography.inspection import judge_again, report_dwi, report_inputs
 from bids_tractography.job import Job
@@ -94,7 +95,11 @@ def process_dwi(
     """
     watch = Stopwatch()
     findings = findings or Findings(job.name, job.config.checks, job.subject)
-    with exclusive(job.outputs.root, job.name), BatchStore.lock(job.work):
+    with (
+        exclusive(job.outputs.root, job.name),
+        BatchStore.lock(job.work),
+        unchanged(job.inputs.values()),
+    ):
         job.outputs.remove_leftovers(keep=BatchStore(job.work, 0).partial)
         with watch.stage("hashing"):
             hashes = job.hash_inputs()

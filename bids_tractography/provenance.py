@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue
 
 from bids_tractography import __version__
 from bids_tractography.config import Config
+from bids_tractography.files import open_input
 
 RECORD_KEY = "BidsTractography"
 RECORD_VERSION = 3
@@ -29,7 +30,7 @@ _RECORDED = (*_DECISIVE, "pybids", "pydantic", "trx-python")
 
 def sha256_of_file(path: Path) -> str:
     """Return the SHA-256 of a file's bytes."""
-    with path.open("rb") as file:
+    with open_input(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

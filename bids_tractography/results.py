@@ -15,10 +15,11 @@ from bids_tractography.checks import MIN_COUNT, Findings
 from bids_tractography.config import Config
 from bids_tractography.config.tracking import GivenSeeds, Tracking
 from bids_tractography.errors import NoStreamlinesError, OutputError
+from bids_tractography.files import check_unchanged, read_json_file
 from bids_tractography.fitting import Fit
 from bids_tractography.images import Grid, read_grid
 from bids_tractography.job import Job
-from bids_tractography.outputs import read_json, sidecar_path
+from bids_tractography.outputs import sidecar_path
 from bids_tractography.provenance import (
     Fingerprint,
     ImportRecord,
@@ -93,6 +94,7 @@ def write_tractogram(
         cpu_seconds=watch.cpu_seconds,
         peak_memory_mib=peak_memory_mib(),
     )
+    check_unchanged()
     sidecar = tractogram_sidecar(job, store.counts.seeds, store.n_streamlines)
     job.outputs.write_sidecar(products.paths, sidecar, record)
     logger.info("%s: %d streamlines of %d seeds.", job.name, store.n_streamlines, len(seeds))
@@ -128,12 +130,13 @@ def import_tractogram(
         length_quantiles_mm=tractogram.length_quantiles_mm,
         content_sha256=tractogram.content_sha256,
         source_generated_by=_generated_by(source),
-        source_sidecar=read_json(sidecar_path(source)) or None,
+        source_sidecar=_source_sidecar(source),
         **_found(findings),
         seconds=watch.seconds,
         cpu_seconds=watch.cpu_seconds,
         peak_memory_mib=peak_memory_mib(),
     )
+    check_unchanged()
     sidecar = import_sidecar(source, tractogram.n_streamlines)
     job.outputs.write_sidecar([job.paths["tractogram"]], sidecar, record)
     logger.info("%s: %d streamlines brought in.", job.name, tractogram.n_streamlines)
@@ -177,11 +180,27 @@ def _linearised(job: Job, store: BatchStore) -> tuple[Streamlines, dict[str, flo
     }
 
 
+def _source_sidecar(path: Path) -> dict[str, Any] | None:
+    """Return what the sidecar of an imported tractogram states; None if there is none.
+
+    Raises
+    ------
+    DataError
+        If it is not valid JSON.
+    """
+    beside = sidecar_path(path)
+    if not beside.exists():
+        return None
+    content = read_json_file(beside, remedy="Correct or remove it.", strict=True)
+    return content if isinstance(content, dict) and content else None
+
+
 def _generated_by(path: Path) -> list[Any]:
     """Return what the dataset around a file says made it."""
     for folder in path.parents:
-        description = read_json(folder / "dataset_description.json")
-        if description:
+        beside = folder / "dataset_description.json"
+        description = read_json_file(beside, strict=True) if beside.exists() else None
+        if isinstance(description, dict) and description:
             made_by = description.get("GeneratedBy", [])
             return made_by if isinstance(made_by, list) else [made_by]
     return []

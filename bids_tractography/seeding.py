@@ -7,13 +7,19 @@ threads and restarts cannot change them, and a larger total begins with the smal
 
 from __future__ import annotations
 
+import io
+import os
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 from pathlib import Path
+from tokenize import TokenError
+from typing import Any
 
 import numpy as np
+from numpy.lib.format import read_array_header_1_0, read_array_header_2_0, read_magic
 from numpy.typing import NDArray
 
 from bids_tractography.config.tracking import (
@@ -22,10 +28,12 @@ from bids_tractography.config.tracking import (
     RandomSeeds,
     TotalSeeds,
 )
-from bids_tractography.errors import DataError, EmptyMaskError, NoInputError
+from bids_tractography.errors import DataError, EmptyMaskError
+from bids_tractography.files import open_input
 from bids_tractography.images import Grid
 from bids_tractography.tables import read_table
 
+_SEED_FILE_BYTES = 1 << 30
 _WORDS_PER_SEED = 4  # one Philox block: three coordinates and a voxel
 
 
@@ -140,12 +148,16 @@ def read_given_seeds(path: Path, grid: Grid) -> NDArray[np.float64]:
     DataError
         If it is no list of points, or none of them lies in the image.
     """
-    points = _load_npy(path) if path.suffix == ".npy" else read_table(path)
+    if path.suffix == ".npy":
+        points = _load_npy(path)
+    else:
+        points = read_table(path, max_bytes=_SEED_FILE_BYTES)
     if points.ndim != 2 or points.shape[1] != 3 or points.dtype.kind not in "fiu":
         raise DataError(f"{path} has the shape {points.shape}; (N, 3) is needed: x y z in RAS+ mm.")
     if len(points) == 0 or not np.isfinite(points).all():
         raise DataError(f"{path} has no points, or some that are not finite.")
-    voxels = grid.to_voxels(points)
+    with np.errstate(over="ignore", invalid="ignore"):  # of coordinates far outside
+        voxels = grid.to_voxels(points)
     inside = ((voxels > -0.5) & (voxels < np.array(grid.shape) - 0.5)).all(axis=1)
     if not inside.any():
         raise DataError(
@@ -156,9 +168,29 @@ def read_given_seeds(path: Path, grid: Grid) -> NDArray[np.float64]:
 
 
 def _load_npy(path: Path) -> NDArray[np.floating]:
-    try:
-        return np.asarray(np.load(path))
-    except OSError as error:
-        raise NoInputError(f"{path} cannot be read ({error}).") from None
-    except (ValueError, EOFError) as error:
-        raise DataError(f"{path} is no NumPy array: {error}.") from None
+    """Read a plain array of numbers; its header is parsed before memory is allocated."""
+    with open_input(path) as file:
+        try:
+            shape, dtype = _npy_header(file)
+            n_bytes = prod(shape) * dtype.itemsize
+            held = os.fstat(file.fileno()).st_size - file.tell()
+            if n_bytes != held:
+                raise ValueError(f"its header announces {n_bytes} bytes of data, it holds {held}")
+            file.seek(0)
+            return np.asarray(np.load(file, allow_pickle=False))
+        except (
+            *(OSError, EOFError, ValueError, TypeError, SyntaxError, LookupError, MemoryError),
+            *(ArithmeticError, RecursionError, TokenError),
+        ) as error:
+            raise DataError(f"{path} is not a NumPy array: {str(error)[:200]}.") from None
+
+
+def _npy_header(file: io.BufferedReader) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    readers = {(1, 0): read_array_header_1_0, (2, 0): read_array_header_2_0}
+    version = read_magic(file)
+    if version not in readers:
+        raise ValueError(f"version {version} of the format is for arrays of records")
+    shape, _, dtype = readers[version](file)
+    if dtype.kind not in "fiu" or not all(0 <= size < 2**53 for size in shape):
+        raise ValueError(f"it holds {dtype} values of shape {shape}")
+    return shape, dtype

@@ -35,6 +35,7 @@ from bids_tractography.tissue import (
     make_tissue,
 )
 from bids_tractography.tissue.labels import freesurfer_tissue
+from bids_tractography.tissue.t1w import fractions_of_t1w
 
 TISSUES = ("wm", "gm", "csf")
 DWI_GRID = ScanGrid("LAS", (3.0, 3.0, 3.0))
@@ -286,3 +287,10 @@ def test_the_displacement_of_tissue_is_measured(head, voxels):
     moved = np.roll(head.truth["wm"], voxels, axis=(0, 1, 2))
     expected = np.linalg.norm(voxels * grid.voxel_size_mm)
     assert displacement_mm(moved, fa, brain, grid) == pytest.approx(expected)
+
+
+def test_a_t1w_with_voxels_of_microns_is_refused(tmp_path: Path) -> None:
+    affine = np.diag([2e-3, 2e-3, 2e-3, 1])
+    nib.save(nib.Nifti1Image(np.ones((8, 8, 8), np.float32), affine), tmp_path / "T1w.nii")
+    with pytest.raises(GridError, match="too small for a head"):
+        fractions_of_t1w((tmp_path / "T1w.nii",), None, None, 0.8)  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ from bids_tractography.config.section import Section, default_kind
 
 class _Stepping(Section):
     kind: str
-    step_size_mm: Annotated[float, Field(gt=0, le=10)] = 0.5
+    step_size_mm: Annotated[float, Field(ge=1e-3, le=10)] = 0.5
     """Distance between points."""
     max_angle_deg: Annotated[float, Field(gt=0, lt=90)] = 30
     """Largest angle between successive steps."""
@@ -56,7 +56,7 @@ class ParticleFiltering(_Stepping):
     reference: ClassVar[str] = "girard2014"
 
     kind: Literal["pft"] = "pft"
-    back_mm: Annotated[float, Field(gt=0, le=20)] = 2
+    back_mm: Annotated[float, Field(ge=1e-3, le=20)] = 2
     """How far to go back."""
     front_mm: Annotated[float, Field(ge=0, le=20)] = 1
     """How far particles go beyond the point where the streamline ended."""
@@ -76,13 +76,13 @@ class ParallelTransport(Section):
     reference: ClassVar[str] = "aydogan2021"
 
     kind: Literal["ptt"] = "ptt"
-    step_size_mm: Annotated[float, Field(gt=0, le=10)] = 0.5
+    step_size_mm: Annotated[float, Field(ge=1e-3, le=10)] = 0.5
     """Distance between points."""
     max_angle_deg: Annotated[float, Field(gt=0, lt=90)] = 15
     """Largest turn in one step; with the step it bounds the curvature."""
     pmf_threshold: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Amplitudes below this share of the fODF's largest at the point count as zero."""
-    probe_length_mm: Annotated[float, Field(gt=0, le=20)] = 1.5
+    probe_length_mm: Annotated[float, Field(ge=1e-3, le=20)] = 1.5
     """How far ahead a candidate curve is probed."""
     probe_radius_mm: Annotated[float, Field(ge=0, le=5)] = 0
     """Radius of the probe's cross-section; with 0 only its centre line is sampled."""
@@ -102,7 +102,7 @@ class EuDx(Section):
     reference: ClassVar[str] = "garyfallidis2012"
 
     kind: Literal["eudx"] = "eudx"
-    step_size_mm: Annotated[float, Field(gt=0, le=10)] = 0.5
+    step_size_mm: Annotated[float, Field(ge=1e-3, le=10)] = 0.5
     """Distance between points."""
     max_angle_deg: Annotated[float, Field(gt=0, lt=90)] = 60
     """Peaks further than this from the last direction do not count."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, model_validator
 
 from bids_tractography.config.section import Section
 
 # null: the entity is absent; "*": it has any value.
-FilterValue = str | int | None
+FilterValue = str | Annotated[int, Field(ge=-(2**31), lt=2**31)] | None
 
 
 class File(Section):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import difflib
-import json
 import logging
+import math
 import tomllib
 import types
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -17,9 +18,19 @@ from pydantic_core import ErrorDetails
 
 from bids_tractography.config import Config
 from bids_tractography.config.pyafq import Translation, is_pyafq, translate
-from bids_tractography.errors import ConfigError, NoInputError
+from bids_tractography.errors import ConfigError
+from bids_tractography.files import check_depth, parse_json, printable, read_text
 
 logger = logging.getLogger(__name__)
+
+_CONFIG_BYTES = 1 << 19  # a YAML file of that size takes seconds
+_MAX_CHARACTERS = 1 << 22  # of a document whose aliases are written out
+_MAX_FAULTS, _MAX_KEY, _MAX_MESSAGE = 100, 200, 500
+# What parsers raise for hostile text, beside their own errors.
+_TEXT_FAULTS = (
+    *(ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError),
+    yaml.YAMLError,
+)
 
 
 def load_config(path: Path | None = None, overrides: Iterable[str] = ()) -> Config:
@@ -49,8 +60,11 @@ def load_config(path: Path | None = None, overrides: Iterable[str] = ()) -> Conf
     try:
         return Config.model_validate(content)
     except ValidationError as error:
-        faults = _describe_all(error.errors())
+        errors = error.errors()
+        faults = _describe_all(errors[:_MAX_FAULTS])
         listed = "\n".join(f"  {key}: {text}" for key, text in faults.items())
+        if len(errors) > _MAX_FAULTS:
+            listed += "\n  and more"
         where = str(path) if path else "the configuration"
         raise ConfigError(
             f"{where} has {len(faults)} fault(s):\n{listed}\n",
@@ -89,7 +103,8 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 
 
 def _refuse_repeats(keys: list[Any]) -> None:
-    repeated = sorted({str(key) for key in keys if keys.count(key) > 1})
+    counts = Counter(key for key in keys if isinstance(key, Hashable))
+    repeated = sorted(_clipped(str(key), _MAX_KEY) for key, count in counts.items() if count > 1)
     if repeated:
         raise ValueError(f"the key {', '.join(repeated)} stands twice in one section")
 
@@ -100,11 +115,34 @@ def _unique_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _load_yaml(text: str) -> Any:
-    return yaml.load(text, Loader=_UniqueKeyLoader)
+    loader = _UniqueKeyLoader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if _written_out(node, {}) > _MAX_CHARACTERS:
+            raise ValueError("its aliases stand for too much text")
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def _written_out(node: yaml.Node, known: dict[int, float]) -> float:
+    """Return how many characters a node stands for, its aliases written out."""
+    if id(node) not in known:
+        known[id(node)] = math.inf  # until it is known: a node that contains itself never ends
+        if isinstance(node, yaml.ScalarNode):
+            parts = [float(len(node.value))]
+        elif isinstance(node, yaml.MappingNode):
+            parts = [_written_out(part, known) for pair in node.value for part in pair]
+        else:
+            parts = [_written_out(part, known) for part in node.value]
+        known[id(node)] = 1 + sum(parts)
+    return known[id(node)]
 
 
 def _load_json(text: str) -> Any:
-    return json.loads(text, object_pairs_hook=_unique_pairs)
+    return parse_json(text, strict=False, pairs=_unique_pairs)
 
 
 _READERS: Mapping[str, Callable[[str], Any]] = {
@@ -119,15 +157,16 @@ def _read_file(path: Path) -> dict[str, Any]:
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
         raise ConfigError(
-            f"{path}: cannot tell the format of the configuration.",
+            f"{printable(path)}: cannot tell the format of the configuration.",
             f"Name it {', '.join(_READERS)}.",
         )
+    text = read_text(path, ConfigError, _CONFIG_BYTES)
     try:
-        content = reader(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise NoInputError(f"{path}: cannot read the configuration ({error.strerror}).") from None
-    except (ValueError, RecursionError, yaml.YAMLError) as error:  # most are ValueErrors
-        raise ConfigError(f"{path} is not valid {path.suffix[1:].upper()}: {error}") from None
+        content = reader(text)
+        check_depth(content)
+    except _TEXT_FAULTS as error:
+        kind, reason = path.suffix[1:].upper(), _clipped(str(error), _MAX_MESSAGE)
+        raise ConfigError(f"{path} is not valid {kind}: {reason}") from None
     if content is None:
         return {}
     if not isinstance(content, dict):
@@ -142,8 +181,10 @@ def _apply(content: dict[str, Any], override: str) -> None:
         raise ConfigError(f"--set {override}: expected KEY=VALUE, e.g. tracking.min_length_mm=30.")
     try:
         value = _load_yaml(text)
-    except (ValueError, yaml.YAMLError) as error:
-        raise ConfigError(f"--set {override}: the value is not valid YAML: {error}") from None
+        check_depth(value)
+    except _TEXT_FAULTS as error:
+        shown, reason = _clipped(override, _MAX_KEY), _clipped(str(error), _MAX_MESSAGE)
+        raise ConfigError(f"--set {shown}: the value is not valid YAML: {reason}") from None
     *parents, last = key.split(".")
     section = content
     for parent in parents:
@@ -163,7 +204,7 @@ def _describe_all(faults: list[ErrorDetails]) -> dict[str, str]:
     given: dict[str, str] = {}
     for fault in faults:
         sections, path = _follow(fault["loc"])
-        key = ".".join(path) or "(whole configuration)"
+        key = _clipped(".".join(path), _MAX_KEY) or "(whole configuration)"
         texts.setdefault(key, []).append(_describe(fault, sections, path))
         if fault["type"] not in ("missing", "extra_forbidden", "union_tag_invalid"):
             given[key] = f" (given: {_short(fault['input'])})"
@@ -177,17 +218,25 @@ def _describe(fault: ErrorDetails, sections: list[type[BaseModel]], path: list[s
     """Say what is wrong, with the nearest right name where there is one."""
     if fault["type"] == "extra_forbidden":
         known = [name for section in sections for name in section.model_fields]
-        return f"unknown key.{_nearest(path[-1], known)}"
+        return f"unknown key.{_nearest(_clipped(path[-1], _MAX_KEY), known)}"
     if fault["type"] == "union_tag_invalid":
         context = fault["ctx"]
         kinds = [kind.strip("' ") for kind in context["expected_tags"].split(",")]
-        return f"unknown kind '{context['tag']}'.{_nearest(context['tag'], kinds)}"
-    return fault["msg"].removeprefix("Value error, ")
+        tag = _clipped(str(context["tag"]), _MAX_KEY)
+        return f"unknown kind '{tag}'.{_nearest(tag, kinds)}"
+    return _clipped(fault["msg"].removeprefix("Value error, "), _MAX_MESSAGE)
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    try:
+        text = repr(value)
+    except ValueError:  # Python does not print an integer of thousands of digits
+        return "an integer of too many digits"
+    return _clipped(text, 60)
+
+
+def _clipped(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def _nearest(name: str, known: list[str]) -> str:

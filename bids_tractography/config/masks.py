@@ -11,6 +11,9 @@ from bids_tractography.config.section import NotEmpty, Section, default_kind
 
 TensorScalar = Literal["fa", "md", "ad", "rd"]
 ScalarMap = Literal[TensorScalar, "gfa"]
+Label = Annotated[int, Field(ge=-(2**31), lt=2**31)]
+# The unit is that of the map, which may be any image that can be computed with.
+Threshold = Annotated[float, Field(ge=-1e15, le=1e15)]
 TissueName = Literal["wm", "gm", "csf"]
 
 
@@ -44,9 +47,9 @@ class LabelsMask(File):
     """Regions of a segmentation, by their numbers."""
 
     kind: Literal["labels"] = "labels"
-    include: tuple[int, ...] = ()
+    include: tuple[Label, ...] = ()
     """Labels in the mask; empty for every label above zero."""
-    exclude: tuple[int, ...] = ()
+    exclude: tuple[Label, ...] = ()
     """Labels that are not."""
 
     @model_validator(mode="after")
@@ -66,9 +69,9 @@ class ThresholdMask(Section):
     map: ScalarMap | File = "fa"
     """A map of the fit (``fa``, ``md``, ``ad``, ``rd`` of the tensor in mm²/s, ``gfa`` of the
     fODF), or a file; on another grid it is interpolated linearly."""
-    above: float | None = None
+    above: Threshold | None = None
     """Voxels are in the mask where ``map > above``; 0.2 for FA if nothing is said."""
-    below: float | None = None
+    below: Threshold | None = None
     """Voxels are in the mask where ``map < below``."""
     percentile: bool = False
     """The values are percentiles of the map's non-zero voxels in the brain."""

@@ -10,6 +10,8 @@ from bids_tractography.config.files import File
 from bids_tractography.config.section import OnFinding, Section, default_kind
 
 ShBasis = Literal["auto", "tournier07", "tournier07_legacy", "descoteaux07", "descoteaux07_legacy"]
+BValue = Annotated[float, Field(gt=0, le=1e5)]
+Diffusivity = Annotated[float, Field(gt=0, lt=1e-2)]
 ShOrder = Annotated[int, Field(ge=2, le=16, multiple_of=2)]
 
 
@@ -31,9 +33,9 @@ class GradientsConfig(Section):
     check: OnFinding = "error"
     """What to do if the principal directions of neighbouring voxels fit another permutation of
     the b-vectors better beyond doubt."""
-    b0_threshold_s_mm2: Annotated[float, Field(ge=0)] = 50
+    b0_threshold_s_mm2: Annotated[float, Field(ge=0, le=1000)] = 50
     """Volumes at or below this b-value count as b=0 (scanners write 1.25 or 5)."""
-    shell_gap_s_mm2: Annotated[float, Field(gt=0)] | Literal["auto"] = "auto"
+    shell_gap_s_mm2: BValue | Literal["auto"] = "auto"
     """Sorted b-values further apart than this belong to different shells; ``auto``: 100, or a
     tenth of the b-value where that is more."""
 
@@ -48,7 +50,7 @@ class GradientsConfig(Section):
 class TensorMaps(Section):
     """The tensor fit behind the FA and MD maps (weighted least squares)."""
 
-    max_b_s_mm2: Annotated[float, Field(gt=0)] = 1500
+    max_b_s_mm2: BValue = 1500
     """Shells above this are left out, unless there is no other shell."""
     v1: bool = False
     """Also write the principal direction (RAS+ scanner axes)."""
@@ -58,9 +60,9 @@ class AutoResponse(Section):
     """Single-fibre response from the voxels of highest FA, well inside the brain."""
 
     kind: Literal["auto"] = "auto"
-    voxels: Annotated[int, Field(ge=1)] = 300
+    voxels: Annotated[int, Field(ge=1, le=1_000_000)] = 300
     """How many voxels to average."""
-    erode_mm: Annotated[float, Field(ge=0)] = 7.5
+    erode_mm: Annotated[float, Field(ge=0, le=100)] = 7.5
     """Voxels nearer than this to the edge of the brain mask are not considered."""
 
 
@@ -68,9 +70,9 @@ class GivenResponse(Section):
     """Single-fibre response given as an axially symmetric tensor."""
 
     kind: Literal["given"] = "given"
-    eigenvalues_mm2_s: tuple[float, float, float]
+    eigenvalues_mm2_s: tuple[Diffusivity, Diffusivity, Diffusivity]
     """Largest first, in mm²/s, e.g. ``[1.7e-3, 3e-4, 3e-4]``."""
-    s0: Annotated[float, Field(gt=0)]
+    s0: Annotated[float, Field(gt=0, le=1e15)]
     """Signal without diffusion weighting, in the units of the image."""
 
     @field_validator("eigenvalues_mm2_s")
@@ -88,7 +90,7 @@ class CsdModel(Section):
     """Single-shell constrained spherical deconvolution (Tournier 2007)."""
 
     kind: Literal["csd"] = "csd"
-    shell_s_mm2: Annotated[float, Field(gt=0)] | Literal["outermost"] = "outermost"
+    shell_s_mm2: BValue | Literal["outermost"] = "outermost"
     """b-value of the shell, or the outermost one that has enough directions."""
     sh_order: ShOrder | Literal["auto"] = "auto"
     """Maximal spherical-harmonic order; ``auto``: as many coefficients as the shell has
@@ -97,7 +99,7 @@ class CsdModel(Section):
         Annotated[AutoResponse | GivenResponse, Field(discriminator="kind")],
         BeforeValidator(default_kind("auto")),
     ] = AutoResponse()
-    positivity_weight: Annotated[float, Field(gt=0)] = 1.0
+    positivity_weight: Annotated[float, Field(gt=0, le=1000)] = 1.0
     """Weight of the positivity constraint (λ)."""
     positivity_threshold: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Amplitudes below this share of the mean amplitude are driven to zero (τ)."""
@@ -117,9 +119,9 @@ class KurtosisModel(Section):
     kind: Literal["kurtosis"] = "kurtosis"
     sh_order: ShOrder = 8
     """Maximal spherical-harmonic order of the stored distribution."""
-    max_b_s_mm2: Annotated[float, Field(gt=0)] = 3000
+    max_b_s_mm2: BValue = 3000
     """Shells above this are left out: the expansion in b does not hold there."""
-    alpha: Annotated[float, Field(gt=0, le=10)] = 4
+    alpha: Annotated[float, Field(ge=1e-3, le=10)] = 4
     """Radial weighting power of the distribution."""
 
 
@@ -179,11 +181,11 @@ class CsaModel(_Odf):
     """Constant-solid-angle Q-ball imaging (Aganj 2010)."""
 
     kind: Literal["csa"] = "csa"
-    shell_s_mm2: Annotated[float, Field(gt=0)] | Literal["outermost"] = "outermost"
+    shell_s_mm2: BValue | Literal["outermost"] = "outermost"
     """b-value of the shell, or the outermost one that has enough directions."""
     sh_order: ShOrder | Literal["auto"] = "auto"
     """Maximal spherical-harmonic order; ``auto``: as the directions allow, at most 8."""
-    smooth: Annotated[float, Field(ge=0)] = 0.006
+    smooth: Annotated[float, Field(ge=0, le=100)] = 0.006
     """Laplace-Beltrami regularisation."""
 
 
@@ -191,11 +193,11 @@ class OpdtModel(_Odf):
     """Orientation probability density transform (Tristan-Vega 2010)."""
 
     kind: Literal["opdt"] = "opdt"
-    shell_s_mm2: Annotated[float, Field(gt=0)] | Literal["outermost"] = "outermost"
+    shell_s_mm2: BValue | Literal["outermost"] = "outermost"
     """b-value of the shell, or the outermost one that has enough directions."""
     sh_order: ShOrder | Literal["auto"] = "auto"
     """Maximal spherical-harmonic order; ``auto``: as the directions allow, at most 8."""
-    smooth: Annotated[float, Field(ge=0)] = 0.006
+    smooth: Annotated[float, Field(ge=0, le=100)] = 0.006
     """Laplace-Beltrami regularisation."""
 
 
@@ -203,7 +205,7 @@ class GqiModel(_Odf):
     """Generalised q-sampling imaging (Yeh 2010), all shells."""
 
     kind: Literal["gqi"] = "gqi"
-    sampling_length: Annotated[float, Field(gt=0, le=5)] = 1.2
+    sampling_length: Annotated[float, Field(ge=1e-3, le=5)] = 1.2
     """Diffusion sampling length ratio."""
     method: Literal["gqi2", "standard"] = "gqi2"
     """With the squared distance (``gqi2``) or as first published (``standard``)."""
@@ -215,11 +217,11 @@ class RumbaModel(Section):
     """Robust and unbiased model-based spherical deconvolution (Canales-Rodriguez 2015)."""
 
     kind: Literal["rumba"] = "rumba"
-    wm_eigenvalues_mm2_s: tuple[float, float, float] | Literal["auto"] = "auto"
+    wm_eigenvalues_mm2_s: tuple[Diffusivity, Diffusivity, Diffusivity] | Literal["auto"] = "auto"
     """White-matter response, largest first; ``auto``: that of the data."""
-    gm_mm2_s: Annotated[float, Field(gt=0)] | None = 0.8e-3
+    gm_mm2_s: Diffusivity | None = 0.8e-3
     """Diffusivity of the grey-matter compartment; null leaves it out."""
-    csf_mm2_s: Annotated[float, Field(gt=0)] | None = 3e-3
+    csf_mm2_s: Diffusivity | None = 3e-3
     """Diffusivity of the fluid compartment; null leaves it out."""
     iterations: Annotated[int, Field(ge=1, le=10_000)] = 600
     """Richardson-Lucy iterations."""

@@ -8,8 +8,10 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from bids_tractography.config.algorithm import Algorithm, Probabilistic
 from bids_tractography.config.files import File
-from bids_tractography.config.masks import Mask, ScalarMap
+from bids_tractography.config.masks import Mask, ScalarMap, Threshold
 from bids_tractography.config.section import Section, default_kind
+
+_MAX_STEPS = 1_000_000  # of a streamline
 
 
 class GridSeeds(Section):
@@ -24,7 +26,7 @@ class RandomSeeds(Section):
     """Seeds at random positions in every voxel of the mask."""
 
     kind: Literal["random"] = "random"
-    per_voxel: Annotated[int, Field(ge=1)] = 1
+    per_voxel: Annotated[int, Field(ge=1, le=1_000_000)] = 1
     """Seeds in each voxel."""
 
 
@@ -32,7 +34,7 @@ class TotalSeeds(Section):
     """A number of seeds, uniform over the volume of the mask."""
 
     kind: Literal["total"] = "total"
-    count: Annotated[int, Field(ge=1)]
+    count: Annotated[int, Field(ge=1, le=10**12)]
     """Number of seeds in all; with the same rng_seed a larger number begins with the same ones."""
 
 
@@ -87,7 +89,7 @@ class ThresholdStop(Section):
     kind: Literal["threshold"] = "threshold"
     map: ScalarMap | File = "fa"
     """A map of the fit, or a file; on another grid it is interpolated linearly."""
-    below: float = 0.2
+    below: Threshold = 0.2
     """Tracking goes on while ``map > below``; has to be given for other maps than FA."""
     percentile: bool = False
     """The value is a percentile of the map's non-zero voxels in the brain."""
@@ -152,14 +154,14 @@ class Tracking(Section):
     """Streamlines are rejected if they have a point in any of these masks."""
     max_directions: Annotated[int, Field(ge=1, le=10)] = 1
     """Streamlines started from a seed: one along each of the largest peaks, at most this many."""
-    min_length_mm: Annotated[float, Field(ge=0)] = 20
+    min_length_mm: Annotated[float, Field(ge=0, le=10_000)] = 20
     """Shorter streamlines are rejected; a length is (points - 1) x step, bounds are inclusive."""
-    max_length_mm: Annotated[float, Field(gt=0)] = 250
+    max_length_mm: Annotated[float, Field(gt=0, le=10_000)] = 250
     """Longer streamlines are rejected."""
     dead_ends: Literal["drop", "keep"] = "drop"
     """Streamlines with an end that anatomy does not explain: where no direction was left, away
     from where the stopping rule would have ended them, or (act, cmc) in fluid."""
-    batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    batch_size: Annotated[int, Field(ge=1, le=10_000_000)] | Literal["auto"] = "auto"
     """Seeds in memory at a time; it changes nothing else."""
 
     @model_validator(mode="after")
@@ -168,6 +170,8 @@ class Tracking(Section):
             raise ValueError("max_length_mm is smaller than min_length_mm")
         if self.max_length_mm < self.algorithm.step_size_mm:
             raise ValueError("max_length_mm is smaller than one step")
+        if self.max_length_mm / self.algorithm.step_size_mm > _MAX_STEPS:
+            raise ValueError(f"max_length_mm is more than {_MAX_STEPS} steps of step_size_mm")
         if self.ngpus is not None and self.engine != "cuda":
             raise ValueError("ngpus is for engine cuda: name that engine, or leave ngpus out")
         return self

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bids_tractography.inputs.access import check_file
+from bids_tractography.files import check_file
 from bids_tractography.inputs.datasets import Dataset, find_participants, read_dataset
 from bids_tractography.inputs.filters import read_filters
 from bids_tractography.inputs.layout import known_entities

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from pathspec import GitIgnoreSpec
 
 from bids_tractography.errors import NoInputError
-from bids_tractography.inputs.access import check_file
+from bids_tractography.files import TEXT_BYTES, open_input
 from bids_tractography.inputs.entities import Name
 
 FILE = ".bidsignore"
@@ -69,13 +70,15 @@ def read_bidsignore(root: Path) -> BidsIgnore:
     if not path.exists() and not path.is_symlink():
         return BidsIgnore(GitIgnoreSpec([]))
     try:
-        text = check_file(path).read_bytes().decode("utf-8-sig", "surrogateescape")
+        with open_input(path) as file:
+            content = file.read(TEXT_BYTES)
+        text = content.decode("utf-8-sig", "surrogateescape")
     except NoInputError as error:
         return BidsIgnore(GitIgnoreSpec([]), f"{error.message} No run is excluded by it.")
     patterns = []
     for line in text.replace("\r\n", "\n").split("\n"):
         try:
             patterns += list(GitIgnoreSpec.from_lines([line]).patterns)
-        except ValueError:
+        except (ValueError, OverflowError, RecursionError, re.error):
             continue
     return BidsIgnore(GitIgnoreSpec(patterns))

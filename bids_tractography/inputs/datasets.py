@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bids_tractography.errors import InvalidBidsError, NoInputError, NoMatchError
-from bids_tractography.inputs.access import check_file, is_utf8, printable
+from bids_tractography.errors import DataError, InvalidBidsError, NoInputError, NoMatchError
+from bids_tractography.files import is_utf8, printable, read_json_file, read_text
 from bids_tractography.inputs.tree import PARTICIPANT
 
 
@@ -68,10 +67,9 @@ class Dataset:
             None if there is no readable table or no such row.
         """
         try:
-            path = check_file(self.root / "participants.tsv")
-            with path.open(encoding="utf-8-sig", newline="") as file:
-                rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
-        except (NoInputError, OSError, UnicodeDecodeError, csv.Error):
+            lines = read_text(self.root / "participants.tsv").split("\n")
+            rows = list(csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE))
+        except (NoInputError, DataError, csv.Error):
             return None
         for row in rows:
             if str(row.get("participant_id")).strip().removeprefix("sub-") == label:
@@ -95,14 +93,12 @@ def read_dataset(name: str, root: Path) -> Dataset:
     _check_name(root)
     path = root / "dataset_description.json"
     try:
-        description = json.loads(check_file(path).read_text(encoding="utf-8-sig"))
-    except (NoInputError, OSError):
+        description = read_json_file(path, InvalidBidsError, strict=True)
+    except NoInputError:
         raise InvalidBidsError(
             f"{root} is not a BIDS dataset: it has no readable dataset_description.json.",
             "Point to the root of the dataset.",
         ) from None
-    except ValueError as error:
-        raise InvalidBidsError(f"{path} is not valid JSON: {error}.") from None
     missing = [
         key
         for key in ("Name", "BIDSVersion")

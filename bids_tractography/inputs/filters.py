@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from bids.layout import Query
 
-from bids_tractography.errors import NoInputError, UsageError
+from bids_tractography.errors import UsageError
+from bids_tractography.files import read_json_file
 from bids_tractography.inputs.layout import known_entities
 
 _QUERIES = ("dwi", "brain_mask")
@@ -22,15 +22,12 @@ def read_filters(path: Path) -> dict[str, dict[str, Any]]:
 
     Raises
     ------
+    NoInputError
+        If it cannot be read.
     UsageError
         If it is not such a file.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise NoInputError(f"{path} cannot be read ({error.strerror}).") from None
-    except ValueError as error:
-        raise UsageError(f"{path} is not valid JSON: {error}.") from None
+    content = read_json_file(path, UsageError, strict=True)
     if not isinstance(content, dict) or not all(isinstance(v, dict) for v in content.values()):
         raise UsageError(f'{path} should hold queries with their filters: {{"dwi": {{...}}}}.')
     unknown = sorted(set(content) - set(_QUERIES))
@@ -47,11 +44,16 @@ def read_filters(path: Path) -> dict[str, dict[str, Any]]:
                     f"{path}: {query}.{entity} is no entity that pybids knows.",
                     f"Entities: {', '.join(sorted(known))}.",
                 )
-            if any(
-                isinstance(item, dict) for item in (value if isinstance(value, list) else [value])
-            ):
+            if not all(map(_is_plain, value if isinstance(value, list) else [value])):
                 raise UsageError(f"{path}: {query}.{entity} should be a value or a list of values.")
     return {query: translate(filters) for query, filters in content.items()}
+
+
+def _is_plain(value: Any) -> bool:
+    """Tell whether pybids can compare a value; its database has integers of 64 bits."""
+    if isinstance(value, float | int):
+        return abs(value) < 2**53
+    return value is None or isinstance(value, str)
 
 
 def translate(filters: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bids_tractography.errors import NoMatchError
-from bids_tractography.inputs.access import printable
+from bids_tractography.files import printable
 from bids_tractography.inputs.bidsignore import FILE as BIDSIGNORE
 from bids_tractography.inputs.bidsignore import read_bidsignore
 from bids_tractography.inputs.datasets import Dataset

@@ -10,7 +10,7 @@ from bids.layout import Query
 
 from bids_tractography.config.files import File
 from bids_tractography.errors import NoMatchError
-from bids_tractography.inputs.access import check_file
+from bids_tractography.files import check_file
 from bids_tractography.inputs.companions import only, why_not_in_space
 from bids_tractography.inputs.datasets import some
 from bids_tractography.inputs.entities import PRODUCT_ENTITIES, why_not_of_run

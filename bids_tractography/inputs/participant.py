@@ -22,7 +22,7 @@ from bids_tractography.errors import (
     NoMatchError,
     TractographyError,
 )
-from bids_tractography.inputs.access import check_file, printable
+from bids_tractography.files import check_file, printable
 from bids_tractography.inputs.companions import Match, brain_mask, grid_comparison, inherited
 from bids_tractography.inputs.datasets import Dataset, is_folder, some
 from bids_tractography.inputs.entities import parse_name, why_not_of_run

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bids_tractography.errors import NoInputError, NoMatchError, TractographyError
-from bids_tractography.inputs.access import check_file
+from bids_tractography.files import check_file
 from bids_tractography.inputs.companions import SameGrid, only
 from bids_tractography.inputs.entities import (
     GRID_ENTITIES,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from bids_tractography.config.model import PrecomputedModel
 from bids_tractography.errors import DataError, GridError
+from bids_tractography.files import read_json_file
 from bids_tractography.images import Grid, nearest_rotation, read_image
 from bids_tractography.reconst.base import FitInput, ModelFit
 from bids_tractography.reconst.fodf import AXES, from_axes, sh_order_of
@@ -119,14 +119,9 @@ def _conventions(path: Path, config: PrecomputedModel) -> tuple[str, str]:
 
 def _sidecar(path: Path) -> Any:
     beside = path.with_name(path.name.removesuffix(".gz").removesuffix(".nii") + ".json")
-    if not beside.is_file():
+    if not beside.exists():
         return {}
-    try:
-        return json.loads(beside.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"{beside} cannot be read: {error}.", "Mend it, or set model.basis and model.axes."
-        ) from None
+    return read_json_file(beside, remedy="Correct it, or set model.basis and model.axes.")
 
 
 def _find(sidecar: Any, keys: tuple[str, ...]) -> str:

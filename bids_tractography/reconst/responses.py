@@ -15,6 +15,7 @@ from scipy.special import eval_legendre
 from bids_tractography.dwi import Dwi
 from bids_tractography.errors import DataError
 from bids_tractography.reconst.tensor import TensorFit
+from bids_tractography.tables import read_table
 
 _WM_ORDER = 8
 _EDGE_MM = 5.0
@@ -110,13 +111,8 @@ def read_responses(files: Mapping[str, Path], n_shells: int) -> TissueResponses:
 
 
 def _table(path: Path, n_shells: int) -> Array:
-    try:
-        lines = [line.split("#")[0].split() for line in path.read_text().splitlines()]
-        rows = [[float(word) for word in line] for line in lines if line]
-        table = np.array(rows, dtype=np.float64)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read as a table of numbers: {error}.") from None
-    if table.ndim != 2 or not np.isfinite(table).all():
+    table = read_table(path)
+    if not np.isfinite(table).all():
         raise DataError(f"{path} is no table of finite numbers.")
     if len(table) != n_shells + 1:
         raise DataError(

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bids_tractography.errors import DataError
+from bids_tractography.files import read_text
 from bids_tractography.images import Image
 
 TISSUES = ("wm", "gm", "csf")
@@ -28,6 +29,7 @@ _FREESURFER_RANGES = {
     "gm": ((1000, 2999), (11100, 12175)),  # cortical parcels (Desikan; Destrieux 2009)
     "wm": ((3000, 5002), (13100, 14175)),  # white matter below each, and unsegmented
 }
+_INDEX = re.compile(r"[0-9]{1,9}")
 # Words of tables: abbreviations whole, names in part. Tested in this order.
 _WORDS = {
     "wm": re.compile(r"^wm$|white.?matter", re.IGNORECASE),
@@ -122,11 +124,14 @@ def _table(path: Path) -> tuple[Path, dict[int, str]] | None:
 
 def _read_table(path: Path) -> dict[int, str]:
     tissue_of: dict[int, str] = {}
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        for row in csv.DictReader(file, delimiter="\t"):
-            words = [row.get("abbreviation") or "", row.get("name") or ""]
-            index = row.get("index") or ""
-            for tissue, pattern in _WORDS.items():
-                if index.strip().isdigit() and any(pattern.search(word) for word in words):
-                    tissue_of.setdefault(int(index), tissue)
+    try:
+        rows = list(csv.DictReader(read_text(path).split("\n"), delimiter="\t"))
+    except csv.Error as error:
+        raise DataError(f"{path} is not a table separated by tabs: {error}.") from None
+    for row in rows:
+        words = [row.get("abbreviation") or "", row.get("name") or ""]
+        index = (row.get("index") or "").strip()
+        for tissue, pattern in _WORDS.items():
+            if _INDEX.fullmatch(index) and any(pattern.search(word) for word in words):
+                tissue_of.setdefault(int(index), tissue)
     return tissue_of

@@ -39,6 +39,8 @@ _USUAL_BRIGHTNESS = 1000.0
 _KMEANS_ROUNDS, _EM_ROUNDS = 20, 12
 _LEAST_SPREAD = 0.01  # of a class, relative to the brightest mean
 _SMOOTHNESS = 0.3
+# Filters of 10 to 20 mm would need more memory with smaller voxels than a head has any use for.
+_MIN_EDGE_MM = 0.05
 _DISTORTION = (
     "The DWI's distortion (susceptibility) is not corrected against the T1w: alignment is rigid."
 )
@@ -71,9 +73,14 @@ def fractions_of_t1w(
     DataError
         If no brain is found.
     GridError
-        If the brains overlap by less than `least_overlap`.
+        If the brains overlap by less than `least_overlap`, or voxels are too small for a head.
     """
     t1w = _in_usual_units(read_image(paths[0], ndim=3))
+    if (edge_mm := float(t1w.grid.voxel_size_mm.min())) < _MIN_EDGE_MM:
+        raise GridError(
+            f"{paths[0]}: voxels of {edge_mm:.3g} mm are too small for a head.",
+            "The unit of length in its header may be wrong; otherwise resample it.",
+        )
     with threadpool_limits(1):
         even = _even(t1w)
         if len(paths) > 1:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import gzip
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, cast
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -112,11 +111,6 @@ class Reader(Protocol):
     def streamlines(self) -> Iterator[Piece]:
         """Read whole streamlines in pieces."""
         ...
-
-
-def open_plain(path: Path) -> BinaryIO:
-    """Open a file for reading, through gzip if its name ends in ``.gz``."""
-    return cast(BinaryIO, gzip.open(path, "rb")) if path.suffix == ".gz" else path.open("rb")
 
 
 def grid_of_header(shape: ArrayLike, affine: ArrayLike) -> Grid:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import lzma
 import os
 import shutil
+import struct
 import uuid
 import zipfile
 import zlib
@@ -17,7 +19,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from bids_tractography.errors import DataError, GridError, NoInputError, OutputError
+from bids_tractography.errors import DataError, GridError, OutputError
+from bids_tractography.files import check_file, open_input
 from bids_tractography.images import Grid
 from bids_tractography.outputs import write_atomically
 from bids_tractography.tractogram.base import Piece, Reader
@@ -103,11 +106,9 @@ def check_tractogram(path: Path, grid: Grid) -> ImportedTractogram:
         raise DataError(
             f"{path} is not a tractogram by its name.", f"One of {', '.join(READERS)} is needed."
         )
-    if not path.exists():
-        link = " (a link to nowhere: 'datalad get' it first)" if path.is_symlink() else ""
-        raise NoInputError(f"{path} does not exist{link}.")
     if path.is_dir():
         raise DataError(f"{path} is a folder.", "Zip it: a TRX file is needed.")
+    check_file(path)
     with _faults(path):
         reader = READERS[extension](path)
         _check_header(path, reader.grid, grid)
@@ -134,11 +135,11 @@ def _faults(path: Path) -> Iterator[None]:
     try:
         yield
     except (
-        *(OSError, EOFError, ValueError, LookupError, RuntimeError, zlib.error),
-        zipfile.BadZipFile,
+        *(OSError, EOFError, ValueError, TypeError, LookupError, ArithmeticError, RuntimeError),
+        *(zlib.error, lzma.LZMAError, zipfile.BadZipFile, struct.error),
     ) as error:
         raise DataError(
-            f"{path} cannot be read: {error}.",
+            f"{path} cannot be read: {str(error)[:500]}.",
             "It may be damaged or cut off; fetch or make it again.",
         ) from None
 
@@ -210,7 +211,8 @@ def _survey(reader: Reader, grid: Grid) -> _Survey:
         voxels = np.rint(grid.to_voxels(points[finite]))
         n_inside += int(np.count_nonzero(((voxels >= 0) & (voxels < shape)).all(axis=1)))
         lengths.append(counts)
-        with np.errstate(invalid="ignore"):  # points that are not finite are refused later
+        # Points that are not finite are refused later, those far outside are counted.
+        with np.errstate(invalid="ignore", over="ignore"):
             lengths_mm.append(measured_lengths_mm(points, counts).astype(np.float32))
         content.add(points)
     return _Survey(
@@ -279,7 +281,8 @@ def _place(path: Path) -> Path:
 
 
 def _copy(source: Path, target: Path) -> None:
-    shutil.copyfile(source, target)
+    with open_input(source) as file, target.open("wb") as copy:
+        shutil.copyfileobj(file, copy, 1 << 20)
 
 
 def _link(destination: Path, link: Path) -> None:

@@ -5,23 +5,24 @@ https://mrtrix.readthedocs.io/en/latest/getting_started/image_data.html#tracks-f
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bids_tractography.files import max_plain_bytes, open_plain, read_to_end
 from bids_tractography.images import Grid
-from bids_tractography.tractogram.base import LONGEST, Piece, Streamlines, open_plain
+from bids_tractography.tractogram.base import LONGEST, Piece, Streamlines
 
 _HEADER_BYTES = 128  # points are aligned, for readers that map the file into memory
 _ROW_BYTES = 12
 _READ_ROWS = 1 << 18
-_HEADER_LINES, _LINE_BYTES = 100_000, 1 << 20  # commands that made a file may be many and long
+_MAX_HEADER_BYTES = 1 << 24  # commands that made a file may be many and long
 _DATATYPES = {"Float32LE": "<f4", "Float32BE": ">f4"}
 
 
@@ -85,19 +86,20 @@ class TckReader:
         with open_plain(self.path) as file:
             if file.readline(100).strip() != b"mrtrix tracks":
                 raise ValueError("it does not begin with 'mrtrix tracks'")
-            for _ in range(_HEADER_LINES):
-                line = file.readline(_LINE_BYTES).decode().strip()
-                if line == "END":
-                    break
+            line, left = "", _MAX_HEADER_BYTES
+            while line != "END":
+                content = file.readline(left)
+                left -= len(content)
+                if not content or left <= 0:
+                    raise ValueError("its header does not end")
+                line = content.decode().strip()
                 key, _, value = line.partition(":")
                 header[key.strip()] = value.strip()
-            else:
-                raise ValueError("its header does not end")
         if header.get("datatype") not in _DATATYPES:
             raise ValueError(
                 f"its datatype is {header.get('datatype')}; {' or '.join(_DATATYPES)} is needed"
             )
-        if not re.fullmatch(r"\. \d+", header.get("file", "")):
+        if not re.fullmatch(r"\. [0-9]{1,18}", header.get("file", "")):
             raise ValueError(f"its header does not say where points begin ({header.get('file')})")
         return header
 
@@ -105,6 +107,8 @@ class TckReader:
         """Read whole streamlines in pieces."""
         header = self._header
         offset = int(header["file"].split()[1])
+        if offset > max_plain_bytes(self.path):
+            raise ValueError(f"its header states that points begin at byte {offset}")
         found = 0
         with open_plain(self.path) as file:
             file.seek(offset)
@@ -113,12 +117,14 @@ class TckReader:
                 lengths = (np.diff(ends, prepend=-1) - 1).astype(np.uint32)
                 found += len(lengths)
                 yield np.delete(rows, ends, axis=0), lengths
+            if self.path.suffix == ".gz":
+                read_to_end(file)  # where the checksum is compared
         count = int(header.get("count", found))
         if count != found:
             raise ValueError(f"its header counts {count} streamlines, it holds {found}")
 
 
-def _streamline_rows(file: BinaryIO, dtype: str) -> Iterator[NDArray[np.float32]]:
+def _streamline_rows(file: io.BufferedIOBase, dtype: str) -> Iterator[NDArray[np.float32]]:
     """Read the rows of whole streamlines, each with its delimiter, up to the end mark."""
     rest = np.empty((0, 3), np.float32)
     while content := file.read(_READ_ROWS * _ROW_BYTES):

@@ -17,6 +17,7 @@ from nibabel.affines import voxel_sizes
 from nibabel.streamlines.trk import get_affine_trackvis_to_rasmm, header_2_dtype
 from numpy.typing import NDArray
 
+from bids_tractography.files import open_plain, read_exactly
 from bids_tractography.images import Grid
 from bids_tractography.tractogram.base import (
     LONGEST,
@@ -24,10 +25,10 @@ from bids_tractography.tractogram.base import (
     Piece,
     Streamlines,
     grid_of_header,
-    open_plain,
 )
 
 _LARGEST_COUNT = 2**31 - 1
+_MAX_RECORD_BYTES = 1 << 28
 
 
 def write_trk(path: Path, tractogram: Streamlines, grid: Grid) -> None:
@@ -121,6 +122,9 @@ class TrkReader:
                 break
         else:
             raise ValueError(f"its header says that it is {header['hdr_size']} bytes long")
+        for name in ("nb_scalars_per_point", "nb_properties_per_streamline"):
+            if header[name] < 0:
+                raise ValueError(f"its header has {header[name]} as {name}")
         if header["version"] < 2 or header["voxel_to_rasmm"][3, 3] == 0:
             raise ValueError("its header has no affine (vox_to_ras), so its frame is not known")
         if not (header["voxel_sizes"] > 0).all():
@@ -136,7 +140,8 @@ class TrkReader:
     def _to_mm(self) -> NDArray[np.float64]:
         header = {name: self._header[name] for name in header_2_dtype.fields}
         header["voxel_order"] = self._header["voxel_order"] or b"LPS"  # TrackVis' default
-        return np.asarray(get_affine_trackvis_to_rasmm(header), np.float64)
+        with np.errstate(over="raise"):  # a FloatingPointError states that the header is wrong
+            return np.asarray(get_affine_trackvis_to_rasmm(header), np.float64)
 
     def streamlines(self) -> Iterator[Piece]:
         """Read whole streamlines in pieces."""
@@ -166,16 +171,19 @@ class TrkReader:
                 if not 0 <= n <= LONGEST:
                     raise ValueError(f"streamline {found} of it has {n} points")
                 n_bytes = 4 * (n * columns + n_properties)
-                content = file.read(n_bytes)
-                if len(content) < n_bytes:
+                if n_bytes > _MAX_RECORD_BYTES:
+                    raise ValueError(f"streamline {found} of it has {n_bytes} bytes")
+                content = read_exactly(file, n_bytes)
+                if content is None:
                     raise ValueError(f"it ends within streamline {found}")
                 found += 1
-                yield np.frombuffer(content, real, n * columns).reshape(n, columns)[:, :3]
+                points = np.frombuffer(content, real, n * columns).reshape(n, columns)
+                yield points if columns == 3 else points[:, :3].copy()
         if count not in (0, found):
             raise ValueError(f"its header counts {count} streamlines, it holds {found}")
 
 
 def _piece(to_mm: NDArray[np.float64], some: list[NDArray[np.float32]]) -> Piece:
-    with np.errstate(invalid="ignore"):  # points that are not finite stay so
+    with np.errstate(invalid="ignore", over="ignore"):  # points that are not finite stay so
         points = _apply(to_mm, np.concatenate(some).astype(np.float32)).astype(np.float32)
     return points, np.array([len(points) for points in some], np.uint32)

@@ -5,17 +5,21 @@ https://github.com/tee-ar-ex/trx-spec
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import zipfile
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bids_tractography.files import open_input, parse_json, read_to_end
 from bids_tractography.images import Grid
 from bids_tractography.tractogram.base import (
     LONGEST,
@@ -28,6 +32,9 @@ from bids_tractography.tractogram.base import (
     offsets_of,
 )
 
+_MAX_HEADER_BYTES = 1 << 20
+# Deflate expands by at most this factor; other methods can reach it with constant data only.
+_MAX_EXPANSION = 1032
 # A fixed date makes the bytes depend on the content alone.
 _DATE = (1980, 1, 1, 0, 0, 0)
 _READ_NUMBERS = 4096
@@ -173,23 +180,27 @@ class TrxReader:
     path: Path
 
     def __post_init__(self) -> None:
-        with zipfile.ZipFile(self.path) as archive:
+        with _opened(self.path) as archive:
             self._check_sizes(archive)
+            self._check_sums(archive)
         _ = self.grid
 
     @cached_property
     def _header(self) -> dict[str, Any]:
-        with zipfile.ZipFile(self.path) as archive:
+        with _opened(self.path) as archive:
             try:
-                content = json.loads(archive.read("header.json"))
+                if archive.getinfo("header.json").file_size > _MAX_HEADER_BYTES:
+                    raise ValueError("too large")
+                content = parse_json(archive.read("header.json").decode())
                 return {
                     "dimensions": np.array(content["DIMENSIONS"], int),
                     "affine": np.array(content["VOXEL_TO_RASMM"], float).reshape(4, 4),
-                    "points": int(content["NB_VERTICES"]),
-                    "streamlines": int(content["NB_STREAMLINES"]),
+                    "points": _count(content["NB_VERTICES"]),
+                    "streamlines": _count(content["NB_STREAMLINES"]),
                 }
-            except (KeyError, TypeError, ValueError) as error:
-                raise ValueError(f"its header.json is missing or wrong ({error})") from None
+            except (KeyError, TypeError, ValueError, OverflowError) as error:
+                reason = str(error)[:200]
+                raise ValueError(f"its header.json is missing or wrong ({reason})") from None
 
     @cached_property
     def grid(self) -> Grid:
@@ -200,7 +211,7 @@ class TrxReader:
     def _arrays(self) -> dict[str, list[_Array]]:
         """The arrays by folder; positions and offsets by their names."""
         arrays: dict[str, list[_Array]] = {}
-        with zipfile.ZipFile(self.path) as archive:
+        with _opened(self.path) as archive:
             for info in archive.infolist():
                 folder, _, name = info.filename.rpartition("/")
                 key = folder.split("/")[0] or name.split(".")[0]
@@ -228,6 +239,13 @@ class TrxReader:
                 if (indices < 0).any() or (indices >= n_streamlines).any():
                     raise ValueError(f"its {group.member} names streamlines that it does not have")
 
+    def _check_sums(self, archive: zipfile.ZipFile) -> None:
+        """Read the members that are copied only, so that their checksums are compared."""
+        for info in archive.infolist():
+            if not info.filename.startswith(("positions.", "offsets.", "groups/")):
+                with archive.open(info) as file:
+                    read_to_end(cast(io.BufferedIOBase, file))
+
     def _one(self, name: str) -> _Array:
         arrays = self._arrays.get(name, [])
         if len(arrays) != 1:
@@ -239,7 +257,7 @@ class TrxReader:
         if self._header["streamlines"] == 0:
             return
         positions = self._one("positions")
-        with zipfile.ZipFile(self.path) as archive, archive.open(positions.member) as file:
+        with _opened(self.path) as archive, archive.open(positions.member) as file:
             for some in self._lengths(archive):
                 for where, _ in blocks(some, PIECE_POINTS):
                     lengths = some[where]
@@ -269,6 +287,26 @@ class TrxReader:
             yield piece.astype(np.int64)
         if offsets.n_rows == self._header["streamlines"]:
             yield np.array([self._header["points"]])
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
+    """Open a zip whose members are no larger than the file can hold."""
+    with open_input(path) as file, zipfile.ZipFile(file) as archive:
+        n_bytes = sum(info.compress_size for info in archive.infolist())
+        if n_bytes > os.fstat(file.fileno()).st_size:
+            raise ValueError(f"its members have {n_bytes} bytes, more than the file")
+        for info in archive.infolist():
+            if info.file_size > info.compress_size * _MAX_EXPANSION:
+                raise ValueError(f"its member {info.filename} cannot have {info.file_size} bytes")
+        yield archive
+
+
+def _count(value: Any) -> int:
+    count = int(value)
+    if not 0 <= count < 2**53:
+        raise ValueError(f"{count} is not a possible number of items")
+    return count
 
 
 def _array(info: zipfile.ZipInfo) -> _Array:
