@@ -8,7 +8,6 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
@@ -52,6 +51,8 @@ from bids_tractography.job import Job
 from bids_tractography.outputs import (
     RunOutputs,
     check_output_folder,
+    dataset_files,
+    entities_of,
     link_name,
     make_folder,
     read_json,
@@ -213,7 +214,8 @@ def _datasets(request: Request) -> list[Dataset]:
         if request.check_dataset or path != request.bids_dir:
             datasets.append(read_dataset(name, path))
         elif exists(path) and path.is_dir():
-            datasets.append(Dataset(name, path.resolve(), {}))
+            description = read_json(path / "dataset_description.json")
+            datasets.append(Dataset(name, path.resolve(), description))
         else:
             raise NoInputError(f"{path} is no folder.")
     return datasets
@@ -221,7 +223,8 @@ def _datasets(request: Request) -> list[Dataset]:
 
 def _planned(request: Request, datasets: list[Dataset], run: FoundRun) -> Planned:
     if isinstance(run, SkippedRun):
-        return run.name, Skipped(NoDwiError(f"{run.reason}."))
+        # The name of the file, which no job has: another run may have what is left of it.
+        return f"{run.name}_dwi", Skipped(NoDwiError(f"{run.reason}."))
     try:
         if isinstance(run, FailedRun):
             raise run.error
@@ -256,7 +259,7 @@ def _job(request: Request, datasets: list[Dataset], run: DwiRun) -> Job:
         warnings=(*run.warnings, *_doubts(request.config, run)),
         config=request.config,
         outputs=outputs,
-        work=request.work_dir / f"{outputs.name}.batches",
+        work=outputs.batches(request.work_dir, links[run.dataset]),
         n_threads=request.n_threads,
         fresh=request.fresh,
         container=request.container,
@@ -273,7 +276,8 @@ def _names(datasets: list[Dataset], run: DwiRun) -> list[str]:
 
 def _doubts(config: Config, run: DwiRun) -> list[str]:
     """Warn of data that nobody has corrected."""
-    if not run.is_raw or config.import_tract is not None:
+    preprocessed = not run.is_raw or entities_of(run.image.name).get("desc") == "preproc"
+    if preprocessed or config.import_tract is not None:
         return []
     return [
         "the DWI is raw: motion, eddy currents and susceptibility distortion are not corrected. "
@@ -283,17 +287,24 @@ def _doubts(config: Config, run: DwiRun) -> list[str]:
 
 def _distinct(planned: list[Planned]) -> list[Planned]:
     """Refuse runs whose results would have the same names."""
-    seen: dict[str, Job] = {}
+    images: dict[str, list[str]] = {}
     for name, what in planned:
-        if isinstance(what, Job) and name in seen:
+        if isinstance(what, Job):
+            images.setdefault(name, []).append(str(what.run.image))
+    distinct: list[Planned] = []
+    for name, what in planned:
+        if not isinstance(what, Job):
+            distinct.append((f"{name}_dwi" if name in images else name, what))
+        elif len(images[name]) == 1:
+            distinct.append((name, what))
+    for name, several in images.items():
+        if len(several) > 1:
             error = OutputError(
-                f"{what.run.image} and {seen[name].run.image} would give the same file names.",
+                f"{' and '.join(several)} would give the same file names.",
                 "Choose one with --bids-filter-file.",
             )
-            return [(f"sub-{what.run.subject}", Failure(str(error), error.exit_code))]
-        if isinstance(what, Job):
-            seen[name] = what
-    return planned
+            distinct.append((name, Failure(str(error), error.exit_code)))
+    return distinct
 
 
 def run(
@@ -317,8 +328,8 @@ def run(
     first = next(jobs, None)
     if first is None:
         check_not_all_skipped(others)
-    else:
-        yield from _run_jobs(request, study, chain([first], jobs), others, report)
+    found = [] if first is None else [first]
+    yield from _run_jobs(request, study, chain(found, jobs), others, report)
     yield from others.items()
 
 
@@ -341,6 +352,8 @@ def _jobs(planned: Iterable[Planned], others: dict[str, Failure | Skipped]) -> I
         if isinstance(what, Job):
             yield what
             continue
+        while name in others:  # of another dataset, or misplaced
+            name += " (another)"
         others[name] = what
         if isinstance(what, Skipped):
             logger.info("%s: skipped: %s", name, what.error)
@@ -364,8 +377,8 @@ def _run_jobs(
     finally:
         process = f"{platform.node()}-{os.getpid()}"  # many may start in one second
         path = request.output_dir / "logs" / f"{started}_{process}_participant.json"
-        _write_log(path, request, study, {**outcomes, **others})
-        _remove_if_empty(request.work_dir)
+        with dataset_files(request.output_dir):
+            _write_log(path, request, study, {**outcomes, **others})
 
 
 def _outcomes(
@@ -379,16 +392,17 @@ def _outcomes(
 def _write_dataset(request: Request, study: Study) -> None:
     root, config = request.output_dir, request.config
     declared = [dataset.description.get("GeneratedBy") for dataset in study.datasets]
-    write_dataset_files(
-        root,
-        {dataset.name: dataset.root for dataset in study.datasets},
-        [item for items in declared if isinstance(items, list) for item in items],
-        request.container,
-    )
     resolved = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-    write_text(root / "code" / "config.yaml", resolved)
-    write_text(root / "logs" / "CITATION.md", methods_text(config))
-    write_text(root / "logs" / "CITATION.bib", bibliography(config))
+    with dataset_files(root):
+        write_dataset_files(
+            root,
+            {dataset.name: dataset.root for dataset in study.datasets},
+            [item for items in declared if isinstance(items, list) for item in items],
+            request.container,
+        )
+        write_text(root / "code" / "config.yaml", resolved)
+        write_text(root / "logs" / "CITATION.md", methods_text(config))
+        write_text(root / "logs" / "CITATION.bib", bibliography(config))
 
 
 def _write_log(path: Path, request: Request, study: Study, ends: Mapping[str, Outcome]) -> None:
@@ -410,11 +424,6 @@ def _write_log(path: Path, request: Request, study: Study, ends: Mapping[str, Ou
             "warnings": {name: list(several) for name, several in warnings.items() if several},
         },
     )
-
-
-def _remove_if_empty(folder: Path) -> None:
-    with suppress(OSError):  # not there, or others are at work
-        folder.rmdir()
 
 
 def exit_code(outcomes: Mapping[str, Outcome]) -> int:

@@ -111,6 +111,19 @@ class ChangedError(TractographyError):
     exit_code = 75
 
 
+class DamagedStoreError(TractographyError):
+    """Finished batches changed on disk while they were in use; another try tracks them again."""
+
+    exit_code = 75
+
+    def __init__(
+        self,
+        message: str,
+        remedy: str = "Rerun the same command: the damaged batches are tracked again.",
+    ) -> None:
+        super().__init__(message, remedy)
+
+
 class CrashError(TractographyError):
     """A defect of the program."""
 

@@ -62,8 +62,8 @@ class Estimate:
     memory_mib : float
         Peak.
     disk_mib : float
-        Of the finished derivatives; the batches take the size of the streamlines once more
-        while the job runs.
+        Of the finished derivatives. Unless the only format is TRX with float32, the batches take
+        the size of the streamlines once more while the job runs.
     model : dict
         Resolved parameters of the model, from the sample.
     warnings : tuple of str

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 
 from bids_tractography.errors import NoInputError, TractographyError
 from bids_tractography.files import exists, read_json_file
-from bids_tractography.outputs import write_json, write_text
+from bids_tractography.outputs import dataset_files, write_json, write_text
 from bids_tractography.provenance import RECORD_KEY, ImportRecord, TractogramRecord
 from bids_tractography.streamlines import Rejection, Stop
 
@@ -66,16 +66,15 @@ def write_group_table(root: Path) -> tuple[Path, int]:
         raise NoInputError(
             f"{root} has no finished tractogram.", "Run the participant level first."
         )
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(_COLUMNS), "n/a", delimiter="\t", lineterminator="\n")
+    table = io.StringIO()
+    writer = csv.DictWriter(table, list(_COLUMNS), "n/a", delimiter="\t", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     path = root / "group_tractograms.tsv"
-    write_text(path, text.getvalue())
-    write_json(
-        root / "group_tractograms.json",
-        {name: {"Description": description} for name, description in _COLUMNS.items()},
-    )
+    descriptions = {name: {"Description": text} for name, text in _COLUMNS.items()}
+    with dataset_files(root):
+        write_text(path, table.getvalue())
+        write_json(root / "group_tractograms.json", descriptions)
     return path, len(rows)
 
 

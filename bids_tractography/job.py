@@ -31,6 +31,7 @@ from bids_tractography.tracking import choose_engine
 
 TENSOR_MAPS = ("fa", "md", "ad", "rd")
 TISSUES = ("wm", "gm", "csf")
+GRADIENT_TABLE = "gradient_table"  # what the check of the gradients is called in records
 _DWI = ("dwi", "bval", "bvec", "b", "brain_mask")
 
 
@@ -74,7 +75,7 @@ class Job:
     config : Config
     outputs : RunOutputs
     work : Path
-        Folder for the batches; removed when the tractogram stands.
+        Folder for the batches; removed when the tractogram is finished.
     n_threads : int
     tissue : (str, tuple of Path) or None
         Kind of source of the tissue fractions, and its files; None where nothing needs them.
@@ -106,6 +107,12 @@ class Job:
     def name(self) -> str:
         """What the names of its files begin with."""
         return self.outputs.name
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What tells this run from those of other outputs and datasets."""
+        dataset = self.outputs.links[self.run.dataset]
+        return {"output": str(self.outputs.root), "dataset": str(dataset), "run": self.name}
 
     @cached_property
     def inputs(self) -> dict[str, Path]:
@@ -240,4 +247,12 @@ class Job:
             role: next(filter(None, (why_stale(p, fingerprints[role]) for p in product.paths)), "")
             for role, product in self.products.items()
         }
-        return {role: reason for role, reason in reasons.items() if reason}
+        stale = {role: reason for role, reason in reasons.items() if reason}
+        if "fod" in self.products and "fod" not in stale and self._is_unchecked():
+            stale["fod"] = "its gradient table was not checked"
+        return stale
+
+    def _is_unchecked(self) -> bool:
+        """Tell whether the fit that is there was made without the check that is wanted."""
+        checks = read_record(self.paths["fod"])["details"]["checks"]
+        return self.config.gradients.check != "off" and GRADIENT_TABLE not in checks

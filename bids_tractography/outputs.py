@@ -11,12 +11,13 @@ import json
 import logging
 import os
 import re
+import stat
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,14 +27,20 @@ from bids_tractography import __version__
 from bids_tractography.errors import BusyError, OutputError, TractographyError
 from bids_tractography.files import read_json_file
 from bids_tractography.images import Grid, write_image
-from bids_tractography.provenance import RECORD_KEY, Fingerprint, Record, sha256_of_file
+from bids_tractography.provenance import (
+    RECORD_KEY,
+    Fingerprint,
+    Record,
+    sha256_of_file,
+    sha256_of_json,
+)
 
 logger = logging.getLogger(__name__)
 
 PIPELINE = "bids_tractography"
 BIDS_VERSION = "1.11.1"
-_LOCK_TRIES = 10_000
-WORK = ".work"  # locks, and batches unless they are to lie elsewhere
+WORK = ".work"  # locks, and batches unless --work-dir names another folder
+_TEMPORARY = ".tmp-"
 
 # As the two proposals and the released schema order them.
 _ENTITY_ORDER = (
@@ -128,6 +135,19 @@ class RunOutputs:
         session = [f"ses-{entities['ses']}"] if "ses" in entities else []
         return self.root.joinpath(f"sub-{entities['sub']}", *session, "dwi")
 
+    def batches(self, work: Path, dataset: Path) -> Path:
+        """Return the folder for unfinished batches, which no other output or dataset shares.
+
+        Parameters
+        ----------
+        work : Path
+            Folder for unfinished work, which several outputs may share.
+        dataset : Path
+            Root of the dataset that the DWI is from.
+        """
+        digest = sha256_of_json([str(self.root), str(dataset)])
+        return work / f"{self.name}.{digest[:12]}.batches"
+
     def path(self, suffix: str, extension: str = ".nii.gz", **entities: str) -> Path:
         """Return the path of a derivative."""
         return self.folder / file_name({**self.entities, **entities}, suffix, extension)
@@ -142,12 +162,12 @@ class RunOutputs:
         name, root = max(homes, key=lambda item: len(item[1].parts))
         return f"bids:{name}:{path.relative_to(root).as_posix()}"
 
-    def remove_leftovers(self) -> None:
-        """Remove temporary files of a run that was killed; only while holding its lock."""
-        for path in self.folder.glob(f".tmp-*.{self.name}_*"):
-            _, _, name = path.name.removeprefix(".tmp-").partition(".")
-            if entities_of(name).keys() - _DERIVED == self.entities.keys():  # no other run's
-                path.unlink()
+    def remove_leftovers(self, keep: Path | None = None) -> None:
+        """Remove temporary files of a run that was killed, but one; only while holding its lock."""
+        for path, name in _leftovers(self.folder):
+            of_run = name.startswith(f"{self.name}_") and path != keep
+            if of_run and entities_of(name).keys() - _DERIVED == self.entities.keys():
+                path.unlink(missing_ok=True)
 
     def write_data(self, path: Path, writer: Callable[[Path], None]) -> None:
         """Write a file under a temporary name first; a file without a sidecar is unfinished."""
@@ -213,6 +233,14 @@ def read_record(path: Path) -> dict[str, Any]:
     return record
 
 
+def _leftovers(folder: Path) -> list[tuple[Path, str]]:
+    """Find the temporary files in a folder, with the names that they were meant to get."""
+    with suppress(OSError):
+        names = [path.name for path in folder.iterdir() if path.name.startswith(_TEMPORARY)]
+        return [(folder / n, n.removeprefix(_TEMPORARY).partition(".")[2]) for n in names]
+    return []
+
+
 def write_atomically(path: Path, writer: Callable[[Path], None]) -> None:
     """Write under a temporary name in the same folder, force to disk, and rename.
 
@@ -221,7 +249,7 @@ def write_atomically(path: Path, writer: Callable[[Path], None]) -> None:
     OutputError
         If the folder cannot be written or the disk is full.
     """
-    temporary = path.with_name(f".tmp-{uuid.uuid4().hex}.{path.name}")
+    temporary = path.with_name(f"{_TEMPORARY}{uuid.uuid4().hex}.{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         writer(temporary)
@@ -265,14 +293,14 @@ def write_json(path: Path, content: Any) -> None:
 
 @contextmanager
 def exclusive(root: Path, name: str, *, wait: bool = False) -> Iterator[None]:
-    """Hold a run of an output folder for this process; the lock goes with the process.
+    """Hold a run of an output folder for this process.
 
     Parameters
     ----------
     root : Path
         The output folder.
     name : str
-        Of the run.
+        Name of the run.
     wait : bool
         Wait for another process that holds it.
 
@@ -281,43 +309,81 @@ def exclusive(root: Path, name: str, *, wait: bool = False) -> Iterator[None]:
     BusyError
         If another process holds it, and this one does not wait.
     OutputError
-        If the lock cannot be written.
+        If the lock file cannot be written.
     """
-    lock = root / WORK / f"{name}.lock"
-    with _locked(lock, wait=wait):
+    with locked(root / WORK / f"{name}.lock", wait=wait):
+        yield
+
+
+@contextmanager
+def locked(path: Path, *, wait: bool = False) -> Iterator[None]:
+    """Hold a lock file for this process.
+
+    The kernel releases the lock when the process ends, however it ends. The file is removed by its
+    holder; that of a killed process is locked again by the next one.
+
+    Parameters
+    ----------
+    path : Path
+        The lock file; its folder is created, and stays.
+    wait : bool
+        Wait for another process that holds it.
+
+    Raises
+    ------
+    BusyError
+        If another process holds it, and this one does not wait.
+    OutputError
+        If the lock file cannot be written, or is not a regular file.
+    """
+    make_folder(path.parent)
+    descriptor = _acquire(path, wait=wait)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            path.unlink()
+        os.close(descriptor)
+
+
+def _acquire(path: Path, *, wait: bool) -> int:
+    while True:  # each further turn means that a holder has removed the file meanwhile
+        descriptor, held = _open_lock(path), False
         try:
-            yield
+            held = _is_locked(path, descriptor, wait=wait)
         finally:
-            lock.unlink(missing_ok=True)
-            with suppress(OSError):  # others are at work
-                lock.parent.rmdir()
+            if not held:
+                os.close(descriptor)
+        if held:
+            return descriptor
 
 
-def _locked(lock: Path, *, wait: bool) -> IO[str]:
-    """Return a lock's file, locked; its holders remove it, and with the last of them its folder."""
-    make_folder(lock.parent.parent)
-    for _ in range(_LOCK_TRIES):
-        try:
-            with suppress(FileExistsError):
-                lock.parent.mkdir()
-            file = lock.open("w")
-        except FileNotFoundError:  # the folder has just been removed
-            continue
-        except OSError as error:
-            raise OutputError(f"{lock} cannot be written ({error.strerror}).") from None
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            file.close()
-            break
-        except OSError as error:
-            logger.warning("Cannot lock %s (%s): run one process at a time.", lock, error.strerror)
-            return file
-        with suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(file.fileno()), lock.stat()):
-                return file
-        file.close()  # the file has just been removed: this lock keeps nobody out
-    raise BusyError(f"another process is working on {lock.stem}.", "Wait for it, or stop it.")
+def _open_lock(path: Path) -> int:
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+    try:
+        descriptor = os.open(path, flags, 0o666)
+    except OSError as error:
+        raise OutputError(f"{path} cannot be opened as a lock ({error.strerror}).") from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OutputError(f"{path} is not a regular file.", "Remove it.")
+    return descriptor
+
+
+def _is_locked(path: Path, descriptor: int, *, wait: bool) -> bool:
+    """Lock an open file; return False if it is not the file at the path any more."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        raise BusyError(
+            f"another process is working on {path.stem}.", "Wait for it, or stop it."
+        ) from None
+    except OSError as error:
+        logger.warning("Cannot lock %s (%s): run one process at a time.", path, error.strerror)
+        return True
+    with suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(descriptor), path.lstat())
+    return False
 
 
 def check_output_folder(output: Path, bids: Path, work: Path) -> None:
@@ -353,23 +419,28 @@ def _is_writable(folder: Path) -> bool:
         return False
 
 
+@contextmanager
+def dataset_files(root: Path) -> Iterator[None]:
+    """Hold the files of the dataset as a whole: those in its root, ``code/`` and ``logs/``.
+
+    Everyone who writes there holds them, so that temporary files found there are of processes
+    that were killed; they are removed.
+    """
+    with exclusive(root, "dataset", wait=True):
+        for folder in (root, root / "code", root / "logs"):
+            for path, _ in _leftovers(folder):
+                with suppress(OSError):
+                    path.unlink()
+        yield
+
+
 def write_dataset_files(
     root: Path,
     links: Mapping[str, Path],
     inputs_generated_by: list[dict[str, Any]],
     container: dict[str, str] | None,
 ) -> None:
-    """Write what makes the output folder a BIDS derivative dataset."""
-    with exclusive(root, "dataset", wait=True):  # others may add their links
-        _write_dataset_files(root, links, inputs_generated_by, container)
-
-
-def _write_dataset_files(
-    root: Path,
-    links: Mapping[str, Path],
-    inputs_generated_by: list[dict[str, Any]],
-    container: dict[str, str] | None,
-) -> None:
+    """Write what makes the output folder a BIDS derivative dataset, holding `dataset_files`."""
     path = root / "dataset_description.json"
     before = _our_description(path)
     ourselves: dict[str, Any] = {

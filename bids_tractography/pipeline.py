@@ -13,7 +13,7 @@ from bids_tractography.config.tracking import GivenSeeds
 from bids_tractography.dwi import read_dwi
 from bids_tractography.files import unchanged
 from bids_tractography.fitting import Fit, fit_or_read, tissue_or_read
-from bids_tractography.inspection import report_dwi, report_inputs
+from bids_tractography.inspection import judge_again, report_dwi, report_inputs
 from bids_tractography.job import Job
 from bids_tractography.masks import Mask, Sources, check_files
 from bids_tractography.outputs import exclusive, read_record, sidecar_path
@@ -95,17 +95,22 @@ def process_dwi(
     """
     watch = Stopwatch()
     findings = findings or Findings(job.name, job.config.checks, job.subject)
-    with exclusive(job.outputs.root, job.name), unchanged(job.inputs.values()):
-        job.outputs.remove_leftovers()
+    with (
+        exclusive(job.outputs.root, job.name),
+        BatchStore.lock(job.work),
+        unchanged(job.inputs.values()),
+    ):
+        job.outputs.remove_leftovers(keep=BatchStore(job.work, 0).partial)
         with watch.stage("hashing"):
             hashes = job.hash_inputs()
         fingerprints = job.fingerprints(hashes)
         stale = job.stale(fingerprints)
-        if not stale:
+        if not {"tractogram", "tdi"} & set(stale):
             BatchStore(job.work, 0).discard()  # of a run that was stopped at its very end
+        if not stale:
             logger.info("%s: everything is up to date; nothing to compute.", job.name)
-            warnings = read_record(job.paths["tractogram"])["warnings"]
-            return Done(job.paths["tractogram"], reused=True, warnings=tuple(warnings))
+            _judge_what_is_there(job, findings)
+            return Done(job.paths["tractogram"], True, tuple(findings.all.warnings))
         check_files(job.config, job.run.named)
         report_inputs(job, findings)
         _invalidate(job, stale)
@@ -138,6 +143,14 @@ def process_dwi(
     return _done(job, findings)
 
 
+def _judge_what_is_there(job: Job, findings: Findings) -> None:
+    """Report what was found when the files were made; a stricter configuration may refuse it."""
+    for role in ("fod", "tractogram"):
+        if role in job.products:
+            record = read_record(job.paths[role])
+            judge_again(record["details"] if role == "fod" else record, job, findings)
+
+
 def _done(job: Job, findings: Findings) -> Done:
     warnings = tuple(findings.all.warnings)
     return Done(job.paths["tractogram"], reused=False, warnings=warnings)
@@ -162,9 +175,8 @@ def _batch_store(job: Job, stale: Mapping[str, str], fingerprint: Fingerprint) -
     seed = job.config.seeding.rng_seed
     if seed is None and "tractogram" not in stale:
         seed = read_record(job.paths["tractogram"])["rng_seed"]
-    return BatchStore.open(
-        job.work, fingerprint.model_dump(), draw_rng_seed() if seed is None else seed
-    )
+    identity = job.identity | fingerprint.model_dump()
+    return BatchStore.open(job.work, identity, draw_rng_seed() if seed is None else seed)
 
 
 def _seed_list(job: Job, fit: Fit, mask: Mask | None, rng_seed: int) -> SeedList:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from bids_tractography.checks import MIN_COUNT, Findings
 from bids_tractography.config import Config
 from bids_tractography.config.tracking import GivenSeeds, Tracking
-from bids_tractography.errors import NoStreamlinesError
+from bids_tractography.errors import NoStreamlinesError, OutputError
 from bids_tractography.files import check_unchanged, read_json_file
 from bids_tractography.fitting import Fit
 from bids_tractography.images import Grid, read_grid
@@ -36,11 +36,12 @@ from bids_tractography.sidecars import density_sidecar, import_sidecar, tractogr
 from bids_tractography.streamlines import Counts
 from bids_tractography.tracking import choose_engine
 from bids_tractography.tractogram import linearise
-from bids_tractography.tractogram.base import Streamlines, Writer
+from bids_tractography.tractogram.base import Streamlines, StreamlineValues, Writer
 from bids_tractography.tractogram.formats import writers
 from bids_tractography.tractogram.imported import bring, check_tractogram
 from bids_tractography.tractogram.store import BatchStore
 from bids_tractography.tractogram.summary import content_hash, density, length_quantiles_mm
+from bids_tractography.tractogram.trx import reserve_trx
 
 logger = logging.getLogger(__name__)
 
@@ -73,10 +74,13 @@ def write_tractogram(
         _write_density(job, density(store, fit.grid), fit.grid, fingerprint)
         written, linearised = _linearised(job, store)
         values = [store.per_streamline(name) for name in output.per_streamline]
-        makers = writers(output, values).values()
-        for path, write in zip(products.paths, makers, strict=True):
-            _write(job, path, write, written, fit.grid)
-        content = content_hash(written, output.dtype)
+        if (output.formats, output.dtype, output.linearise) == (("trx",), "float32", None):
+            content = _move(job, store, fit.grid, values)
+        else:
+            makers = writers(output, values).values()
+            for path, write in zip(products.paths, makers, strict=True):
+                _write(job, path, write, written, fit.grid)
+            content = content_hash(written, output.dtype)
     watch.add("tracking", store.seconds, store.cpu_seconds)
     record = TractogramRecord(
         fingerprint=fingerprint,
@@ -140,6 +144,22 @@ def import_tractogram(
 
 def _write(job: Job, path: Path, write: Writer, tractogram: Streamlines, grid: Grid) -> None:
     job.outputs.write_data(path, lambda temporary: write(temporary, tractogram, grid))
+
+
+def _move(job: Job, store: BatchStore, grid: Grid, values: list[StreamlineValues]) -> str:
+    """Move the points of the store into the tractogram; return the hash of its content."""
+    path = job.paths["tractogram"]
+    logger.info("Writing %s", path.name)
+    sidecar_path(path).unlink(missing_ok=True)
+    partial = store.move_points(
+        path, lambda p: reserve_trx(p, store, grid, store.points_crc32, values)
+    )
+    content = content_hash(store)  # compares what was moved with its checksum
+    try:
+        partial.replace(path)
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written ({error.strerror}).") from error
+    return content
 
 
 def _write_density(job: Job, data: NDArray[np.int32], grid: Grid, fingerprint: Fingerprint) -> None:

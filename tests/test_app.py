@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
@@ -24,6 +25,7 @@ from conftest import (
     write_description,
 )
 
+from bids_tractography import results
 from bids_tractography.phantom import (
     Phantom,
     ScanGrid,
@@ -58,9 +60,10 @@ def test_a_dataset_becomes_a_tractogram_with_maps_masks_and_sidecars(finished) -
     expected = {f"{stem}{extension}" for stem in stems for extension in (".nii.gz", ".json")}
     tractogram = "sub-01_tract-wholebrain_track-prob_tractogram"
     assert written == expected | {f"{tractogram}.trx", f"{tractogram}.json"}
-    assert not (output / ".work").exists()
+    assert not list((output / ".work").iterdir())
     assert {path.name for path in output.iterdir()} == {
         ".bidsignore",
+        ".work",
         "README",
         "code",
         "dataset_description.json",
@@ -186,8 +189,11 @@ def test_threads_and_batches_do_not_change_a_byte(
     assert sha256(the_tractogram(tmp_path / "output")) == sha256(the_tractogram(finished[0]))
 
 
-def batches_in(ledger: Path) -> int:
-    return len(ledger.read_bytes().splitlines()) - 1 if ledger.exists() else -1
+def batches_in(output: Path) -> int:
+    for ledger in (output / ".work").glob("sub-01.*.batches/ledger.jsonl"):
+        with contextlib.suppress(FileNotFoundError):
+            return len(ledger.read_bytes().splitlines()) - 1
+    return -1
 
 
 def test_a_killed_run_resumes_to_the_same_bytes(
@@ -197,13 +203,12 @@ def test_a_killed_run_resumes_to_the_same_bytes(
     quick_batches = (*QUICK, "tracking.batch_size=10")  # 60 of them
     settings = [word for override in quick_batches for word in ("--set", override)]
     command = [sys.executable, "-m", "bids_tractography", scanned_once, output, "participant"]
-    ledger = output / ".work" / "sub-01.batches" / "ledger.jsonl"
     ends = []
     for after in np.random.default_rng(5).permutation([0, 13, 27, 44]).cumsum() % 50:
         with subprocess.Popen(
             [*command, *settings], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         ) as process:
-            while batches_in(ledger) < after and process.poll() is None:
+            while batches_in(output) < after and process.poll() is None:
                 time.sleep(0.001)
             process.send_signal(signal.SIGKILL)
             ends.append(process.wait())
@@ -212,8 +217,41 @@ def test_a_killed_run_resumes_to_the_same_bytes(
     assert ended.returncode == 0
     assert "finished batches" in ended.stderr
     assert sha256(the_tractogram(output)) == sha256(the_tractogram(finished[0]))
-    assert not (output / ".work").exists()
+    assert not list((output / ".work").iterdir())
     assert not list(output.rglob(".*.nii.gz"))
+
+
+@pytest.mark.parametrize("file", ["points.float32", "lengths.uint32"])
+@pytest.mark.parametrize("moment", ["density", "reserve_trx", "content_hash"])
+def test_batches_damaged_during_assembly_write_nothing_and_the_next_try_succeeds(
+    finished,
+    scanned_once: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    file: str,
+    moment: str,
+) -> None:
+    output = tmp_path / "output"
+    function = getattr(results, moment)
+
+    def damage(*arguments, **named):
+        (path,) = [*output.rglob(".tmp-points.*"), *output.rglob(file)][:1]
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 16
+        path.write_bytes(content)
+        return function(*arguments, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(results, moment, damage)
+        ended = run_cli(scanned_once, output, "participant")
+    assert ended.returncode == 75, ended.stderr
+    assert "Rerun the same command" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert not tractograms(output)
+    assert not list((output / ".work").iterdir())
+    assert not list(output.rglob(".tmp-*"))
+    assert run_cli(scanned_once, output, "participant").returncode == 0
+    assert sha256(the_tractogram(output)) == sha256(the_tractogram(finished[0]))
 
 
 ORIENTATIONS = {
@@ -573,14 +611,13 @@ def test_a_request_to_end_is_obeyed_at_once_and_the_run_resumes(
     output = tmp_path / "output"
     slow = (*QUICK, "tracking.batch_size=10")
     settings = [word for override in slow for word in ("--set", override)]
-    ledger = output / ".work" / "sub-01.batches" / "ledger.jsonl"
     command = [sys.executable, "-m", "bids_tractography", scanned_once, output, "participant"]
     with subprocess.Popen(
         [*command, "--n-procs", "2", *settings],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     ) as process:
-        while batches_in(ledger) < 5 and process.poll() is None:
+        while batches_in(output) < 5 and process.poll() is None:
             time.sleep(0.001)
         process.terminate()
         assert process.wait(timeout=20) == 143

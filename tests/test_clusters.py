@@ -136,7 +136,7 @@ def test_twenty_processes_write_one_output_folder_at_once(dataset: Path, tmp_pat
     assert len({row.split("\t")[column] for row in rows}) == 1  # the same head
     assert not list(output.rglob("*.lock"))
     assert not list(output.rglob(".tmp-*"))
-    assert not (output / ".work").exists()
+    assert not list((output / ".work").iterdir())
     assert len(list((output / "logs").glob("*_participant.json"))) == 20
     description = json.loads((output / "dataset_description.json").read_text())
     assert description["DatasetType"] == "derivative"

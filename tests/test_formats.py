@@ -7,6 +7,7 @@ import itertools
 import re
 import shutil
 import subprocess
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, get_args
@@ -25,6 +26,7 @@ from bids_tractography.streamlines import Stop
 from bids_tractography.tractogram.base import Piece, blocks
 from bids_tractography.tractogram.formats import READERS, WRITERS, extension_of, writers
 from bids_tractography.tractogram.summary import content_hash
+from bids_tractography.tractogram.trx import reserve_trx, write_trx
 
 FORMATS = tuple(WRITERS)
 # float32 at 150 mm has steps of 1.5e-5 mm; a trk has them in points and in its affine.
@@ -81,6 +83,22 @@ def test_every_format_gives_the_points_in_mm_back(
     streamlines, path = in_image(grid()), tmp_path / f"a.{name}"
     WRITERS[name](path, stored(tmp_path / "s", streamlines, 17), grid())
     assert_same(read(path), streamlines, WITHIN_MM[name])
+
+
+@pytest.mark.parametrize("limit", [zipfile.ZIP64_LIMIT, 3000], ids=["32 bits", "64 bits"])
+def test_a_trx_file_whose_positions_come_later_is_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    monkeypatch.setattr("zipfile.ZIP64_LIMIT", limit)
+    grid = oblique_las_grid()
+    store = stored(tmp_path / "s", in_image(grid), 17)
+    values = [store.per_streamline("seed"), store.per_streamline("ends")]
+    write_trx(tmp_path / "a.trx", store, grid, per_streamline=values)
+    expected = (tmp_path / "a.trx").read_bytes()
+    partial = store.move_points(
+        tmp_path / "b.trx", lambda p: reserve_trx(p, store, grid, store.points_crc32, values)
+    )
+    assert partial.read_bytes() == expected
 
 
 @pytest.mark.parametrize("grid", GRIDS.values(), ids=GRIDS)
@@ -206,9 +224,8 @@ def test_mrtrix_counts_and_reads_our_tck(tmp_path: Path) -> None:
 
 def with_values(folder: Path, path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
     """Write a TRX file with values of each streamline; return what they were."""
-    store = stored(folder, random_streamlines(40))
     ends = np.random.default_rng(2).integers(0, len(Stop), (40, 2)).astype(np.uint8)
-    (folder / "ends.uint8").write_bytes(ends.tobytes())
+    store = stored(folder, random_streamlines(40), ends=ends)
     values = [store.per_streamline("seed"), store.per_streamline("ends")]
     write = writers(Output(per_streamline=("seed", "ends")), values)["trx"]
     write(path, store, oblique_las_grid())

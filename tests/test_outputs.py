@@ -26,11 +26,13 @@ from bids_tractography.outputs import (
     RunOutputs,
     Sidecar,
     check_output_folder,
+    dataset_files,
     entities_of,
     exclusive,
     file_name,
     link_name,
     link_target,
+    locked,
     read_record,
     sidecar_path,
     why_stale,
@@ -168,7 +170,8 @@ def test_names_of_links_are_not_taken_twice() -> None:
 def test_the_output_is_a_derivative_dataset_with_links(tmp_path: Path) -> None:
     raw, out = tmp_path / "raw", tmp_path / "raw/derivatives/out"
     earlier: list[dict[str, Any]] = [{"Name": "qsiprep"}]
-    write_dataset_files(out, {"raw": raw}, earlier, {"Type": "docker", "Tag": "a:1"})
+    with dataset_files(out):
+        write_dataset_files(out, {"raw": raw}, earlier, {"Type": "docker", "Tag": "a:1"})
     description = json.loads((out / "dataset_description.json").read_text())
     assert description["DatasetType"] == "derivative"
     assert [tool["Name"] for tool in description["GeneratedBy"]] == ["bids_tractography", "qsiprep"]
@@ -417,12 +420,28 @@ def test_a_run_is_free_again_afterwards_and_no_lock_is_left(tmp_path: Path) -> N
     with pytest.raises(RuntimeError), exclusive(tmp_path, "sub-01"):
         raise RuntimeError
     assert is_free(tmp_path, "sub-01")
-    assert list(tmp_path.iterdir()) == []
+    assert list((tmp_path / ".work").iterdir()) == []
 
 
 def test_a_lock_that_cannot_be_made_is_an_output_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="file"), exclusive(tmp_path / "file", "sub-01"):
+        pass
+
+
+@pytest.mark.parametrize("target", ["mine", "nowhere"])
+def test_a_lock_that_is_a_link_is_refused_and_its_target_stays(tmp_path: Path, target: str) -> None:
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / "a.lock").symlink_to(tmp_path / target)
+    with pytest.raises(OutputError, match=r"a\.lock"), locked(tmp_path / "a.lock"):
+        pass
+    assert (tmp_path / "mine").read_text() == "mine"
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_lock_that_is_a_fifo_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.lock")
+    with pytest.raises(OutputError, match="not a regular file"), locked(tmp_path / "a.lock"):
         pass
 
 
@@ -497,16 +516,16 @@ def test_nothing_is_left_by_the_check_in_a_folder_that_is_there(bids: Path) -> N
 
 
 def test_links_that_many_write_at_once_are_all_kept(tmp_path: Path) -> None:
+    def write(number: int) -> None:
+        with dataset_files(tmp_path):
+            links = {f"d{number}": Path(f"/data/{number}")}
+            write_dataset_files(tmp_path, links, [], None)
+
     with ThreadPoolExecutor(16) as pool:
-        written = [
-            pool.submit(write_dataset_files, tmp_path, {f"d{i}": Path(f"/data/{i}")}, [], None)
-            for i in range(16)
-        ]
-        for future in written:
-            future.result()
+        list(pool.map(write, range(16)))
     description = json.loads((tmp_path / "dataset_description.json").read_text())
     assert set(description["DatasetLinks"]) == {f"d{i}" for i in range(16)}
-    assert not (tmp_path / ".work").exists()
+    assert list((tmp_path / ".work").iterdir()) == []
 
 
 def test_locks_that_come_and_go_do_not_hinder_each_other(tmp_path: Path) -> None:
@@ -517,7 +536,7 @@ def test_locks_that_come_and_go_do_not_hinder_each_other(tmp_path: Path) -> None
     with ThreadPoolExecutor(16) as pool:
         for future in [pool.submit(hold, number) for number in range(800)]:
             future.result()
-    assert not (tmp_path / ".work").exists()
+    assert list((tmp_path / ".work").iterdir()) == []
 
 
 def test_leftovers_of_another_run_of_the_session_stay(tmp_path: Path) -> None:
@@ -530,3 +549,29 @@ def test_leftovers_of_another_run_of_the_session_stay(tmp_path: Path) -> None:
     assert [path.name for path in ours.folder.iterdir()] == [
         ".tmp-0.sub-01_dir-AP_model-csd_param-fod_dwimap.nii.gz"
     ]
+
+
+def test_leftovers_of_killed_processes_are_removed_whatever_their_names(tmp_path: Path) -> None:
+    outputs = outputs_of(tmp_path, "sub-01_acq-[red]_dwi.nii.gz")
+    places = [tmp_path, tmp_path / "code", tmp_path / "logs", outputs.folder]
+    for folder in places:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".tmp-0.sub-01_acq-[red]_param-fa_dwimap.nii.gz").touch()
+        (folder / "kept").touch()
+    with dataset_files(tmp_path):
+        assert [len(list(folder.glob(".tmp-*"))) for folder in places] == [0, 0, 0, 1]
+    outputs.remove_leftovers()
+    assert not list(tmp_path.rglob(".tmp-*"))
+    assert len(list(tmp_path.rglob("kept"))) == 4
+
+
+def test_batches_of_other_outputs_datasets_and_runs_lie_in_other_folders() -> None:
+    places = {
+        outputs_of(Path(root), name).batches(Path("/work"), Path(dataset))
+        for root in ("/a", "/b")
+        for dataset in ("/x", "/y")
+        for name in ("sub-01_dwi.nii.gz", "sub-01_dir-AP_dwi.nii.gz")
+    }
+    assert len(places) == 8
+    assert {place.name.split(".")[0] for place in places} == {"sub-01", "sub-01_dir-AP"}
+    assert {(place.parent, place.suffix) for place in places} == {(Path("/work"), ".batches")}

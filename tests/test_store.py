@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -20,6 +21,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from bids_tractography.errors import BusyError, DamagedStoreError, OutputError
 from bids_tractography.seeding import SeedBatch
 from bids_tractography.streamlines import Counts, Rejection, Stop, StreamlineBatch
 from bids_tractography.tractogram.base import offsets_of
@@ -221,18 +223,135 @@ def test_a_ledger_that_lost_the_end_of_its_first_line_can_be_reopened_when_compl
     resumed_after(complete, lambda folder: os.truncate(folder / "ledger.jsonl", size))
 
 
-@settings(max_examples=40, deadline=None)
-@given(name=st.sampled_from(DATA_FILES), share=st.floats(0, 1, exclude_max=True))
-@example(name="points.float32", share=0.0)
-def test_a_flipped_bit_in_the_data_is_found_and_computed_again(
-    complete: Path, name: str, share: float
+@settings(max_examples=100, deadline=None)
+@given(
+    name=st.sampled_from([*DATA_FILES, "ledger.jsonl"]),
+    share=st.floats(0, 1, exclude_max=True),
+    bit=st.integers(0, 7),
+)
+@example(name="points.float32", share=0.0, bit=0)
+@example(name="ledger.jsonl", share=0.0, bit=0)
+def test_a_flipped_bit_anywhere_is_found_and_tracked_again(
+    complete: Path, name: str, share: float, bit: int
 ) -> None:
     def damage(folder: Path) -> None:
         content = bytearray((folder / name).read_bytes())
-        content[int(share * len(content))] ^= 1
+        content[int(share * len(content))] ^= 1 << bit
         (folder / name).write_bytes(content)
 
     resumed_after(complete, damage)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "kept"),
+    [
+        ('"rng_seed": 5', '"rng_seed": 6', 0),
+        ('"first": 21, "stop": 28', '"first": 21, "stop": 35', 21),
+        ('"stop": 60', '"stop": 59', 56),
+        ('"seeds_without_direction": 0', '"seeds_without_direction": 7', 0),
+        ('"first": 7,', '"first":  7,', 7),
+    ],
+)
+def test_an_edited_ledger_is_not_believed_from_the_edited_line_on(
+    tmp_path: Path,
+    complete: Path,
+    caplog: pytest.LogCaptureFixture,
+    before: str,
+    after: str,
+    kept: int,
+) -> None:
+    folder = Path(shutil.copytree(complete, tmp_path / "work"))
+    ledger = folder / "ledger.jsonl"
+    text = ledger.read_text()
+    assert before in text
+    ledger.write_text(text.replace(before, after, 1))
+    store = BatchStore.open(folder, FINGERPRINT, 5)
+    assert (store.next_seed, store.rng_seed) == (kept, 5)
+    assert "damaged" in caplog.text
+    fill(folder)
+    assert data_of(folder) == expected_data()
+
+
+def test_lines_of_another_ledger_are_not_believed(tmp_path: Path, complete: Path) -> None:
+    folder = tmp_path / "work"
+    fill(folder, rng_seed=6)
+    head = (folder / "ledger.jsonl").read_bytes().splitlines(keepends=True)[0]
+    others = (complete / "ledger.jsonl").read_bytes().splitlines(keepends=True)[1:]
+    (folder / "ledger.jsonl").write_bytes(b"".join([head, *others]))
+    assert BatchStore.open(folder, FINGERPRINT, 6).next_seed == 0
+
+
+def read_all(store: BatchStore) -> None:
+    for pieces in (
+        store.streamlines(),
+        store.lengths(),
+        *(store.per_streamline(name).read() for name in ("seed", "ends")),
+    ):
+        for _ in pieces:
+            pass
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    name=st.sampled_from(DATA_FILES),
+    share=st.floats(0, 1, exclude_max=True),
+    how=st.sampled_from(["flip", "high flip", "cut", "extend", "remove"]),
+)
+def test_damage_after_opening_is_found_by_reading(
+    complete: Path, name: str, share: float, how: str
+) -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(shutil.copytree(complete, Path(scratch) / "work"))
+        store = BatchStore.open(folder, FINGERPRINT, 5)
+        read_all(store)
+        content = bytearray((folder / name).read_bytes())
+        place = int(share * len(content))
+        match how:
+            case "flip" | "high flip":
+                content[place] ^= 1 if how == "flip" else 128
+            case "cut":
+                del content[place:]
+            case "extend":
+                content += content[:4]
+        (folder / name).write_bytes(content)
+        if how == "remove":
+            (folder / name).unlink()
+        with pytest.raises(DamagedStoreError) as raised, store:
+            read_all(store)
+        assert raised.value.exit_code == 75
+        assert not folder.exists(), "the next try would fail as well"
+
+
+@pytest.mark.parametrize("name", [*DATA_FILES, "ledger.jsonl"])
+@pytest.mark.parametrize("kind", ["fifo", "link", "folder"])
+def test_something_in_place_of_a_file_neither_hangs_nor_is_followed(
+    tmp_path: Path, name: str, kind: str
+) -> None:
+    folder, target = tmp_path / "work", tmp_path / "mine"
+    fill(folder, until=20)
+    target.write_text("mine")
+    (folder / name).unlink()
+    if kind == "folder":
+        (folder / name).mkdir()
+        with pytest.raises(OutputError, match=name):
+            fill(folder)
+        return
+    os.mkfifo(folder / name) if kind == "fifo" else (folder / name).symlink_to(target)
+    fill(folder)
+    assert data_of(folder) == expected_data()
+    assert target.read_text() == "mine"
+
+
+def test_a_store_in_use_is_busy_for_others(tmp_path: Path) -> None:
+    with (
+        BatchStore.lock(tmp_path / "sub-01.batches"),
+        BatchStore.lock(tmp_path / "sub-02.batches"),
+        pytest.raises(BusyError, match=r"working on sub-01\.batches"),
+        BatchStore.lock(tmp_path / "sub-01.batches"),
+    ):
+        pass
+    with BatchStore.lock(tmp_path / "sub-01.batches"):
+        pass
 
 
 @settings(max_examples=60, deadline=None)
@@ -406,36 +525,93 @@ def test_10000_streamlines_are_read_back_whole_in_several_pieces(tmp_path: Path)
     np.testing.assert_array_equal(np.concatenate([n for _, n in pieces]), lengths)
 
 
+class Stopped(BaseException):
+    """In place of a kill."""
+
+
+def move(store: BatchStore, path: Path) -> Path:
+    def reserve(partial: Path) -> int:
+        partial.write_bytes(b"head" + bytes(12 * store.n_points) + b"tail")
+        return 4
+
+    return store.move_points(path, reserve)
+
+
+def test_points_are_moved_and_read_from_where_they_are(
+    tmp_path: Path, complete: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bids_tractography.tractogram.store._MOVE_BYTES", 100)
+    folder = Path(shutil.copytree(complete, tmp_path / "work"))
+    store = BatchStore.open(folder, FINGERPRINT, 5)
+    partial = move(store, tmp_path / "a.trx")
+    assert partial.read_bytes() == b"head" + expected_data()[0] + b"tail"
+    assert (folder / "points.float32").stat().st_size == 0
+    read_all(store)
+    content = bytearray(partial.read_bytes())
+    content[50] ^= 4
+    partial.write_bytes(content)
+    with pytest.raises(DamagedStoreError), store:
+        read_all(store)
+    assert not partial.exists()
+    assert not folder.exists()
+
+
+@settings(max_examples=40, deadline=None)
+@given(stop=st.integers(0, 60), again=st.integers(0, 20), renamed=st.booleans())
+def test_points_that_were_being_moved_are_moved_back(
+    complete: Path, stop: int, again: int, renamed: bool
+) -> None:
+    truncate, left = os.truncate, 10**6
+
+    def counted(*arguments: Any) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise Stopped
+        if len(arguments) == 2:  # forcing to disk takes too long here
+            truncate(*arguments)
+
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        mock.patch("bids_tractography.tractogram.store._MOVE_BYTES", 100),
+        mock.patch("bids_tractography.tractogram.store._COPY_BYTES", 50),
+        mock.patch("os.fsync", counted),
+        mock.patch("os.truncate", counted),
+    ):
+        folder = Path(shutil.copytree(complete, Path(scratch) / "work"))
+        store = BatchStore.open(folder, FINGERPRINT, 5)
+        left = stop
+        with contextlib.suppress(Stopped):
+            partial = move(store, Path(scratch) / "a.trx")
+            if renamed:
+                partial.rename(Path(scratch) / "a.trx")
+        for allowed in (again, 10**6):  # the next run is stopped too
+            left = allowed
+            with contextlib.suppress(Stopped):
+                store = BatchStore.open(folder, FINGERPRINT, 5)
+        assert store.next_seed == N_SEEDS, "batches were lost"
+        assert data_of(folder) == expected_data()
+        assert store.partial is None
+        assert not list(Path(scratch).glob(".tmp-*"))
+
+
+def test_a_discarded_store_takes_the_file_with_it_that_its_points_were_moved_to(
+    tmp_path: Path, complete: Path
+) -> None:
+    folder = Path(shutil.copytree(complete, tmp_path / "work"))
+    partial = move(BatchStore.open(folder, FINGERPRINT, 5), tmp_path / "a.trx")
+    BatchStore(folder, 0).discard()
+    assert not folder.exists()
+    assert not partial.exists()
+
+
 def test_the_ledger_names_each_batch_on_a_line(complete: Path) -> None:
     lines = [json.loads(line) for line in (complete / "ledger.jsonl").read_text().splitlines()]
     assert lines[0]["rng_seed"] == 5
-    assert lines[0]["fingerprint"] == FINGERPRINT
+    assert lines[0]["identity"] == FINGERPRINT
     assert [(line["first"], line["stop"]) for line in lines[1:]] == [
         (first, min(first + BATCH, N_SEEDS)) for first in range(0, N_SEEDS, BATCH)
     ]
-
-
-REMOVES = """
-import contextlib, os, sys, time
-print("ready", flush=True)
-while True:
-    with contextlib.suppress(OSError):
-        os.rmdir(sys.argv[1])
-    time.sleep(1e-4)  # or no folder would ever live long enough
-"""
-
-
-def test_a_store_is_made_though_others_remove_the_empty_folder_around_it(tmp_path: Path) -> None:
-    shared = tmp_path / "shared"
-    command = [sys.executable, "-c", REMOVES, str(shared)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"ready\n"
-        try:
-            for number in range(200):
-                BatchStore.open(shared / str(number), FINGERPRINT, 5).discard()
-        finally:
-            process.kill()
 
 
 KILLED = """
@@ -448,6 +624,11 @@ test_store.fill(Path(sys.argv[2]), until=int(sys.argv[3]), size=7)
 """
 
 
+def size_of(folder: Path) -> int:
+    path = folder / "points.float32"
+    return path.stat().st_size if path.exists() else 0
+
+
 def test_runs_killed_at_random_moments_are_finished_to_the_same_bytes(tmp_path: Path) -> None:
     folder, endless = tmp_path / "work", str(10**9)
     rng = np.random.default_rng()
@@ -457,13 +638,17 @@ def test_runs_killed_at_random_moments_are_finished_to_the_same_bytes(tmp_path: 
         with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
             assert process.stdout is not None
             assert process.stdout.readline() == b"ready\n"
-            time.sleep(rng.uniform(0.02, 0.2))
+            before = size_of(folder)
+            while size_of(folder) <= before:  # fsync takes as long as the disk is busy
+                time.sleep(0.001)
+            time.sleep(rng.uniform(0, 0.1))
             process.send_signal(signal.SIGKILL)
         assert process.returncode == -signal.SIGKILL
-        progress.append((folder / "points.float32").stat().st_size if folder.exists() else 0)
+        progress.append(size_of(folder))
     n_seeds = BatchStore.open(folder, FINGERPRINT, 5).next_seed + 50
     store = fill(folder, until=n_seeds, size=20)
     _, whole = tracked(0, n_seeds)
+    assert progress == sorted(progress)
     assert 0 < progress[-1] < len(whole.points_mm) * 12
     assert store.counts == whole.counts
     assert data_of(folder) == data_until(store.next_seed)

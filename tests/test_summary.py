@@ -45,8 +45,9 @@ def random_streamlines(count: int, longest: int = 30) -> list[Any]:
     ]
 
 
-def stored(folder: Path, streamlines: list[Any], size: int = 10**6) -> BatchStore:
+def stored(folder: Path, streamlines: list[Any], size: int = 10**6, ends: Any = None) -> BatchStore:
     """Store streamlines, one for every seed, in batches of a size."""
+    ends = np.zeros((len(streamlines), 2), np.uint8) if ends is None else ends
     store = BatchStore.open(folder, {"inputs": "a"}, 1)
     with store, mock.patch("os.fsync"):
         for first in range(0, len(streamlines), size):
@@ -58,7 +59,7 @@ def stored(folder: Path, streamlines: list[Any], size: int = 10**6) -> BatchStor
                 np.cumsum([0, *map(len, some)]).astype(np.int64),
                 np.arange(first, first + n),
                 Counts(seeds=n, generated=n, kept=n, stops=stops),
-                np.zeros((n, 2), np.uint8),
+                ends[first : first + n],
             )
             store.append(SeedBatch(first, np.zeros((n, 3))), batch, seconds=0, cpu_seconds=0)
     return store

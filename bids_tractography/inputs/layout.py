@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
@@ -20,6 +21,9 @@ from typing import Any
 
 from bids import BIDSLayout, BIDSLayoutIndexer
 from bids.layout.db import ConnectionManager
+from sqlalchemy.exc import SQLAlchemyError
+
+logger = logging.getLogger(__name__)
 
 # Entities of BEP016 and BEP046 that pybids does not know.
 _ENTITIES = [
@@ -75,7 +79,14 @@ def layout_of(root: Path, paths: Sequence[Path], databases: Path | None) -> BIDS
     """
     database = databases / _database_name(root, paths) if databases else None
     if database and database.is_dir():
-        return _Layout(root, (), database)
+        try:
+            layout = _Layout(root, (), database)
+            layout.get(suffix="dwi")  # the database is opened by the first query
+        except (SQLAlchemyError, OSError, ValueError) as error:
+            logger.warning("%s is damaged and is rebuilt: %s", database, error)
+            shutil.rmtree(database, ignore_errors=True)
+        else:
+            return layout
     layout = _Layout(root, paths, None)
     if database:
         # pybids would trust an index that was interrupted, so it is saved when it is whole.

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from bids_tractography.errors import DamagedStoreError
 from bids_tractography.images import Grid
 
 # Points (n, 3), RAS+ mm, of whole streamlines, and the number of points of each (t,).
@@ -127,19 +130,101 @@ def grid_of_header(shape: ArrayLike, affine: ArrayLike) -> Grid:
     return Grid((int(sizes[0]), int(sizes[1]), int(sizes[2])), matrix)
 
 
-def read_array(path: Path, dtype: str, columns: int = 1) -> Iterator[NDArray[Any]]:
-    """Read a file of numbers in pieces, each (n, columns), or (n,) for one column."""
-    row = np.dtype(dtype).itemsize * columns
-    with path.open("rb") as file:
-        while content := file.read(max(_READ_BYTES // row, 1) * row):
-            numbers = np.frombuffer(content, dtype)
-            yield numbers.reshape(-1, columns) if columns > 1 else numbers
+@dataclass(frozen=True)
+class ArrayFile:
+    """An array in a file, and what it must contain.
+
+    Parameters
+    ----------
+    path : Path
+    dtype : str
+    columns : int
+    rows : int
+        Number of rows that the array must have.
+    crc32 : int
+        CRC-32 that the whole array must have.
+    offset : int
+        Where the array begins; where that is 0, the file contains nothing else.
+    """
+
+    path: Path
+    dtype: str
+    columns: int
+    rows: int
+    crc32: int
+    offset: int = 0
+
+    @property
+    def row_bytes(self) -> int:
+        """Size of a row."""
+        return np.dtype(self.dtype).itemsize * self.columns
 
 
-def read_streamlines(points_path: Path, lengths_path: Path) -> Iterator[Piece]:
-    """Read whole streamlines in pieces from a file of float32 and one of uint32."""
-    with points_path.open("rb") as points, lengths_path.open("rb") as lengths:
-        while content := lengths.read(4 * PIECE_STREAMLINES):
-            counts = np.frombuffer(content, "<u4")
-            coordinates = points.read(12 * int(counts.sum()))
-            yield np.frombuffer(coordinates, "<f4").reshape(-1, 3), counts
+class _ArrayReader:
+    """Reads an array file once, from its first row to its last."""
+
+    def __init__(self, array: ArrayFile, file: BinaryIO) -> None:
+        self.left = array.rows
+        self._array = array
+        self._file = file
+        self._crc32 = 0
+
+    def read(self, rows: int) -> NDArray[Any]:
+        """Read the next rows, shape (rows, columns), or (rows,) for one column."""
+        n_bytes = rows * self._array.row_bytes
+        content = self._file.read(n_bytes)
+        if len(content) < n_bytes:
+            raise DamagedStoreError(f"{self._array.path} is truncated.")
+        self.left -= rows
+        self._crc32 = zlib.crc32(content, self._crc32)
+        numbers = np.frombuffer(content, self._array.dtype)
+        return numbers.reshape(-1, self._array.columns) if self._array.columns > 1 else numbers
+
+    def finish(self) -> None:
+        """Check that everything was read, and that it is what was written."""
+        longer = not self._array.offset and self._file.read(1)
+        if self.left or longer or self._crc32 != self._array.crc32:
+            raise DamagedStoreError(f"{self._array.path} does not match its checksum.")
+
+
+@contextmanager
+def _opened(array: ArrayFile) -> Iterator[_ArrayReader]:
+    """Open an array file; the checks are made at the end of the block."""
+    try:
+        with array.path.open("rb") as file:
+            file.seek(array.offset)
+            reader = _ArrayReader(array, file)
+            yield reader
+            reader.finish()
+    except OSError as error:
+        raise DamagedStoreError(f"{array.path} cannot be read ({error.strerror}).") from error
+
+
+def read_array(array: ArrayFile) -> Iterator[NDArray[Any]]:
+    """Read an array file in pieces, each (n, columns), or (n,) for one column.
+
+    Raises
+    ------
+    DamagedStoreError
+        If the file does not contain what was written, at the latest after the last piece.
+    """
+    with _opened(array) as reader:
+        while reader.left:
+            yield reader.read(min(reader.left, max(_READ_BYTES // array.row_bytes, 1)))
+
+
+def read_streamlines(points: ArrayFile, lengths: ArrayFile) -> Iterator[Piece]:
+    """Read whole streamlines in pieces from their points and their numbers of points.
+
+    Raises
+    ------
+    DamagedStoreError
+        If a file does not contain what was written, at the latest after the last piece.
+    """
+    with _opened(points) as points_reader, _opened(lengths) as lengths_reader:
+        while lengths_reader.left:
+            counts = lengths_reader.read(min(lengths_reader.left, PIECE_STREAMLINES))
+            n_points = int(counts.sum(dtype=np.int64))
+            if n_points > points_reader.left or counts.max() > LONGEST:
+                raise DamagedStoreError(f"{lengths.path} does not match {points.path.name}.")
+            yield points_reader.read(n_points), counts

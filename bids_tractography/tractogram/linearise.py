@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from bids_tractography.errors import OutputError
 from bids_tractography.tractogram.base import (
     LINEARISED,
+    ArrayFile,
     Piece,
     Streamlines,
     blocks,
@@ -29,9 +31,7 @@ class Linearised:
 
     Parameters
     ----------
-    folder : Path
-        Where the files are.
-    n_streamlines, n_points : int
+    points_file, lengths_file : ArrayFile
     n_points_before : int
         Of the whole tractogram.
     max_error_mm : float
@@ -40,12 +40,21 @@ class Linearised:
         Mean distance of the dropped points; 0 if there is none.
     """
 
-    folder: Path
-    n_streamlines: int
-    n_points: int
+    points_file: ArrayFile
+    lengths_file: ArrayFile
     n_points_before: int
     max_error_mm: float
     mean_error_mm: float
+
+    @property
+    def n_streamlines(self) -> int:
+        """Number of streamlines."""
+        return self.lengths_file.rows
+
+    @property
+    def n_points(self) -> int:
+        """Number of points of all streamlines."""
+        return self.points_file.rows
 
     @property
     def share_kept(self) -> float:
@@ -54,11 +63,11 @@ class Linearised:
 
     def streamlines(self) -> Iterator[Piece]:
         """Read whole streamlines in pieces: points (n, 3), and points of each streamline (t,)."""
-        return read_streamlines(*_paths(self.folder))
+        return read_streamlines(self.points_file, self.lengths_file)
 
     def lengths(self) -> Iterator[NDArray[np.uint32]]:
         """Read the numbers of points of the streamlines in pieces."""
-        return read_array(_paths(self.folder)[1], "<u4")
+        return read_array(self.lengths_file)
 
 
 def linearise(tractogram: Streamlines, max_error_mm: float, folder: Path) -> Linearised:
@@ -79,7 +88,8 @@ def linearise(tractogram: Streamlines, max_error_mm: float, folder: Path) -> Lin
         If the folder cannot be written.
     """
     n_points, max_error, sum_errors = 0, 0.0, 0.0
-    points_path, lengths_path = _paths(folder)
+    points_crc32, lengths_crc32 = 0, 0
+    points_path, lengths_path = (folder / name for name in LINEARISED)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with points_path.open("wb") as points_file, lengths_path.open("wb") as lengths_file:
@@ -88,8 +98,12 @@ def linearise(tractogram: Streamlines, max_error_mm: float, folder: Path) -> Lin
                     kept, error_mm = kept_points(points[where], lengths[some], max_error_mm)
                     streamline = np.repeat(np.arange(some.stop - some.start), lengths[some])
                     counts = np.bincount(streamline[kept], minlength=some.stop - some.start)
-                    points_file.write(points[where][kept].astype("<f4").tobytes())
-                    lengths_file.write(counts.astype("<u4").tobytes())
+                    content = points[where][kept].astype("<f4").tobytes()
+                    points_crc32 = zlib.crc32(content, points_crc32)
+                    points_file.write(content)
+                    content = counts.astype("<u4").tobytes()
+                    lengths_crc32 = zlib.crc32(content, lengths_crc32)
+                    lengths_file.write(content)
                     n_points += int(np.count_nonzero(kept))
                     max_error = max(max_error, float(error_mm.max(initial=0)))
                     sum_errors += float(error_mm.sum())
@@ -97,18 +111,12 @@ def linearise(tractogram: Streamlines, max_error_mm: float, folder: Path) -> Lin
         raise OutputError(f"{folder} cannot be written ({error.strerror}).") from error
     n_dropped = tractogram.n_points - n_points
     return Linearised(
-        folder,
-        tractogram.n_streamlines,
-        n_points,
+        ArrayFile(points_path, "<f4", 3, n_points, points_crc32),
+        ArrayFile(lengths_path, "<u4", 1, tractogram.n_streamlines, lengths_crc32),
         tractogram.n_points,
         max_error,
         sum_errors / max(n_dropped, 1),
     )
-
-
-def _paths(folder: Path) -> tuple[Path, Path]:
-    points, lengths = LINEARISED
-    return folder / points, folder / lengths
 
 
 def kept_points(

@@ -1,18 +1,24 @@
-"""The batch store: finished batches on disk, entered in a ledger.
+"""The batch store: finished batches on disk, recorded in a ledger.
 
-A batch is appended to the data files and forced to disk; only then its line is appended to the
-ledger. Whatever a killed run left behind the last whole line of the ledger is cut off when the
-store is opened again, and tracking goes on with the seed after it.
+A batch is appended to the data files and forced to disk; only then is its line appended to the
+ledger. The first line of the ledger states what the store belongs to, and every line carries a
+checksum of itself and of all lines before it. When a store is opened again, everything from the
+first batch on that does not match its checksums is removed, and tracking resumes with its first
+seed. What is read later is compared with the same checksums.
+
+In the end the points can be moved into the tractogram, from the last to the first, so that they
+never take their space on disk twice. If such a run does not finish, the next one moves them back.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
 import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -22,11 +28,13 @@ from typing import Any, BinaryIO, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from bids_tractography.errors import OutputError
+from bids_tractography.errors import DamagedStoreError, OutputError
+from bids_tractography.outputs import locked
 from bids_tractography.seeding import SeedBatch
 from bids_tractography.streamlines import Counts, StreamlineBatch
 from bids_tractography.tractogram.base import (
     LINEARISED,
+    ArrayFile,
     Piece,
     StreamlineValues,
     read_array,
@@ -35,9 +43,15 @@ from bids_tractography.tractogram.base import (
 
 logger = logging.getLogger(__name__)
 
-_FORMAT = 2
+_FORMAT = 3
+_LEDGER = "ledger.jsonl"
+_NEW_LEDGER = "ledger.tmp"
+_MOVE = "move.json"
+_NEW_MOVE = "move.tmp"
 _COPY_BYTES = 1 << 22
-_MAKE_TRIES = 1000
+_MOVE_BYTES = 1 << 24  # between two calls of fsync
+_MAX_LINE_BYTES = 1 << 16
+_SEAL = b', "sha256": "'
 
 
 @dataclass(frozen=True)
@@ -65,19 +79,39 @@ _ARRAYS = (_POINTS, _LENGTHS, _SEED, _ENDS)
 
 
 @dataclass(frozen=True)
+class _Move:
+    """Where points are moved to, and back from.
+
+    Parameters
+    ----------
+    partial, path : str
+        The file that they are moved into, and what it is renamed to.
+    offset : int
+        Where they begin in it; 0 until the file is ready for them.
+    n_bytes : int
+        Size of all points.
+    """
+
+    partial: str
+    path: str
+    offset: int
+    n_bytes: int
+
+
+@dataclass(frozen=True)
 class Entry:
-    """A finished batch, as the ledger has it.
+    """A finished batch, as recorded in the ledger.
 
     Parameters
     ----------
     first, stop : int
         Its seeds are ``first <= i < stop``.
     streamlines, points : int
-        What it added to the data files.
+        Numbers of rows that it added to the data files.
     checksum : int
         CRC-32 of what it added: points, lengths, seed indices, ends.
     seconds, cpu_seconds : float
-        What it took to track.
+        Time that tracking took.
     counts : Counts
     """
 
@@ -92,7 +126,7 @@ class Entry:
 
 
 class BatchStore:
-    """Finished batches of one tractogram; use `open` as a context.
+    """Finished batches of one tractogram; use `open` as a context, while holding `lock`.
 
     Parameters
     ----------
@@ -111,47 +145,84 @@ class BatchStore:
         self.seconds = 0.0
         self.cpu_seconds = 0.0
         self.counts = Counts()
+        self._seal = ""  # of the last line of the ledger
+        self._crc32 = dict.fromkeys(_ARRAYS, 0)  # of whole data files
         self._files: dict[Path, BinaryIO] = {}
+        self._moved: _Move | None = None
+
+    @staticmethod
+    def lock(folder: Path) -> AbstractContextManager[None]:
+        """Hold a store for this process; the lock file lies next to its folder.
+
+        Raises
+        ------
+        BusyError
+            If another process holds it.
+        OutputError
+            If the lock file cannot be written.
+        """
+        return locked(folder.with_name(f"{folder.name}.lock"))
 
     @classmethod
-    def open(cls, folder: Path, fingerprint: dict[str, str], rng_seed: int) -> BatchStore:
-        """Open the store in a folder, going on with what it has if that belongs to this run.
+    def open(cls, folder: Path, identity: Mapping[str, str], rng_seed: int) -> BatchStore:
+        """Open the store in a folder, keeping its batches if they belong to this run.
 
         Parameters
         ----------
         folder : Path
-            Made if it is not there.
-        fingerprint : dict
-            Identifies inputs, configuration and software; a store with another one is emptied.
+            Created if it does not exist.
+        identity : mapping
+            Identifies output, dataset, run, inputs, configuration and software; a store with
+            another identity is emptied.
         rng_seed : int
-            Used for a new store; an old one keeps the seed it began with.
+            Used for a new store; an existing one keeps its own.
+
+        Raises
+        ------
+        OutputError
+            If the folder cannot be written.
         """
-        head = _read_head(folder)
-        if head and (head.get("format"), head.get("fingerprint")) == (_FORMAT, fingerprint):
-            store = cls(folder, head["rng_seed"])
-            store._recover()
-            return store
-        if head:
-            logger.info("Unfinished batches in %s belong to another run: starting over.", folder)
+        store = cls(folder, rng_seed)
+        try:
+            if store._recover(identity):
+                return store
+        except OSError as error:
+            logger.warning("%s cannot be read (%s): starting over.", folder, error.strerror)
         store = cls(folder, rng_seed)
         store.discard()
-        try:
-            _make(folder)
-            for array in _ARRAYS:
-                store._path(array).touch()
-            head = {"format": _FORMAT, "fingerprint": fingerprint, "rng_seed": rng_seed}
-            temporary = folder / "ledger.tmp"
-            temporary.write_text(json.dumps(head) + "\n")
-            temporary.rename(store._ledger_path)
-        except OSError as error:
-            raise OutputError(f"{folder} cannot be written ({error.strerror}).") from None
+        store._create(identity)
         return store
 
+    def _create(self, identity: Mapping[str, str]) -> None:
+        head = {"format": _FORMAT, "identity": dict(identity), "rng_seed": self.rng_seed}
+        line, self._seal = _sealed(head, "")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for array in _ARRAYS:
+                self._path(array).touch()
+            temporary = self.folder / _NEW_LEDGER
+            temporary.write_bytes(line)
+            temporary.rename(self._ledger_path)
+        except OSError as error:
+            raise OutputError(f"{self.folder} cannot be written ({error.strerror}).") from None
+
     def discard(self) -> None:
-        """Remove the store: its own files, and the folder if nothing else is in it."""
-        arrays = (array.name for array in _ARRAYS)
-        for name in ("ledger.jsonl", "ledger.tmp", *arrays, *LINEARISED):
-            (self.folder / name).unlink(missing_ok=True)
+        """Remove the store: its own files, and the folder if nothing else is in it.
+
+        Raises
+        ------
+        OutputError
+            If a file cannot be removed.
+        """
+        names = [_LEDGER, _NEW_LEDGER, *(array.name for array in _ARRAYS), *LINEARISED]
+        partial = [self.partial] if self.partial else []
+        for path in (*(self.folder / n for n in names), *partial, *self._move_paths):
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                raise OutputError(
+                    f"{path} cannot be removed ({error.strerror}).", "Remove it, and rerun."
+                ) from None
         with suppress(OSError):
             self.folder.rmdir()
 
@@ -160,11 +231,15 @@ class BatchStore:
 
     @property
     def _ledger_path(self) -> Path:
-        return self.folder / "ledger.jsonl"
+        return self.folder / _LEDGER
 
     def __enter__(self) -> Self:
-        for path in (*map(self._path, _ARRAYS), self._ledger_path):
-            self._files[path] = path.open("ab")
+        try:
+            for path in (*map(self._path, _ARRAYS), self._ledger_path):
+                self._files[path] = path.open("ab")
+        except OSError as error:
+            self._close()
+            raise OutputError(f"{self.folder} cannot be written ({error.strerror}).") from None
         return self
 
     def __exit__(
@@ -173,8 +248,14 @@ class BatchStore:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._close()
+        if isinstance(error, DamagedStoreError):
+            self.discard()  # or every other try would fail as well
+
+    def _close(self) -> None:
         for file in self._files.values():
-            file.close()
+            with suppress(OSError):  # everything that counts was flushed
+                file.close()
         self._files.clear()
 
     def append(
@@ -219,7 +300,9 @@ class BatchStore:
         )
         for array, content in added.items():
             self._write(self._path(array), content)
-        self._write(self._ledger_path, (json.dumps(asdict(entry)) + "\n").encode())
+            self._crc32[array] = zlib.crc32(content, self._crc32[array])
+        line, self._seal = _sealed(asdict(entry), self._seal)
+        self._write(self._ledger_path, line)
         self._account(entry)
 
     def _write(self, path: Path, content: bytes) -> None:
@@ -240,43 +323,195 @@ class BatchStore:
         self.cpu_seconds += entry.cpu_seconds
         self.counts = self.counts + entry.counts
 
-    def _recover(self) -> None:
-        """Count the batches that are whole, and cut off what follows them."""
-        intact = len(_first_line(self._ledger_path))
+    def _recover(self, identity: Mapping[str, str]) -> bool:
+        """Account for the batches that are intact, and cut off what follows them.
+
+        Returns
+        -------
+        usable : bool
+            False if there is no store, or one that is damaged or belongs to another run.
+        """
+        if not self._ledger_path.exists():
+            return False
+        self._move_back()
+        paths = [self._ledger_path, *map(self._path, _ARRAYS)]
+        if any(path.is_symlink() or (path.exists() and not path.is_file()) for path in paths):
+            logger.warning("%s has something in place of its files: starting over.", self.folder)
+            return False
         with ExitStack() as stack:
             ledger = stack.enter_context(self._ledger_path.open("rb"))
-            files = []
+            line = ledger.readline(_MAX_LINE_BYTES)
+            head = _unsealed(line, "")
+            if head is None or "rng_seed" not in head[0]:
+                logger.warning("%s is damaged: starting over.", self._ledger_path)
+                return False
+            if (head[0].get("format"), head[0].get("identity")) != (_FORMAT, dict(identity)):
+                logger.info("Batches in %s belong to another run: starting over.", self.folder)
+                return False
+            self.rng_seed, self._seal = head[0]["rng_seed"], head[1]
             for array in _ARRAYS:
-                self._path(array).touch()  # one that is lost is as one that was cut off
-                files.append(stack.enter_context(self._path(array).open("rb")))
-            ledger.seek(intact)
-            for line in ledger:
-                entry = _parse(line)
-                if entry is None or entry.first != self.next_seed:
-                    break
-                if not _intact(entry, files):
+                self._path(array).touch()  # a missing file is treated as a truncated one
+            files = [stack.enter_context(self._path(array).open("rb")) for array in _ARRAYS]
+            intact = len(line)
+            while line := ledger.readline(_MAX_LINE_BYTES):
+                if not self._take(line, files):
+                    logger.warning(
+                        "Batches in %s are damaged from seed %d on: they are tracked again.",
+                        self.folder,
+                        self.next_seed,
+                    )
                     break
                 intact += len(line)
-                self._account(entry)
         os.truncate(self._ledger_path, intact)
         for array in _ARRAYS:
-            n_rows = array.rows(self.n_streamlines, self.n_points)
-            os.truncate(self._path(array), n_rows * array.row_bytes)
+            os.truncate(self._path(array), self._array_file(array).rows * array.row_bytes)
         if self.n_batches:
             logger.info(
-                "Going on after seed %d: %d finished batches with %d streamlines are kept.",
+                "Resuming after seed %d: %d finished batches with %d streamlines are kept.",
                 self.next_seed,
                 self.n_batches,
                 self.n_streamlines,
             )
+        return True
+
+    def _take(self, line: bytes, files: Sequence[BinaryIO]) -> bool:
+        """Account for the batch of a line of the ledger; return False if anything is damaged."""
+        unsealed = _unsealed(line, self._seal)
+        entry = _entry(unsealed[0]) if unsealed else None
+        if unsealed is None or entry is None or entry.first != self.next_seed:
+            return False
+        checksum, crc32 = 0, self._crc32.copy()
+        for array, file in zip(_ARRAYS, files, strict=True):
+            left = array.rows(entry.streamlines, entry.points) * array.row_bytes
+            while left > 0:
+                content = file.read(min(left, _COPY_BYTES))
+                if not content:
+                    return False
+                checksum = zlib.crc32(content, checksum)
+                crc32[array] = zlib.crc32(content, crc32[array])
+                left -= len(content)
+        if checksum != entry.checksum:
+            return False
+        self._seal, self._crc32 = unsealed[1], crc32
+        self._account(entry)
+        return True
+
+    def _array_file(self, array: _Array) -> ArrayFile:
+        """Return a data file with what it must contain by the ledger."""
+        rows = array.rows(self.n_streamlines, self.n_points)
+        path, offset = self._path(array), 0
+        if array is _POINTS and self._moved:
+            path, offset = Path(self._moved.partial), self._moved.offset
+        return ArrayFile(path, array.dtype, array.columns, rows, self._crc32[array], offset)
+
+    @property
+    def points_crc32(self) -> int:
+        """CRC-32 of all points, as little-endian float32."""
+        return self._crc32[_POINTS]
+
+    def move_points(self, path: Path, reserve: Callable[[Path], int]) -> Path:
+        """Move the points into a file, from the last to the first, and read them there from now on.
+
+        At any moment each of them is on disk here or there: whichever run opens the store next
+        moves them back. The file keeps a temporary name; the caller renames it.
+
+        Parameters
+        ----------
+        path : Path
+            Final name of the file.
+        reserve : callable
+            Writes a file with a gap for the points, and returns where the gap begins.
+
+        Returns
+        -------
+        Path
+            Temporary name of the file.
+
+        Raises
+        ------
+        OutputError
+            If the file or the store cannot be written.
+        """
+        partial, points = path.with_name(f".tmp-points.{path.name}"), self._path(_POINTS)
+        n_bytes = self.n_points * _POINTS.row_bytes
+        try:
+            self._write_move(_Move(str(partial), str(path), 0, n_bytes))
+            partial.unlink(missing_ok=True)
+            self._moved = move = _Move(str(partial), str(path), reserve(partial), n_bytes)
+            with partial.open("rb+") as target, points.open("rb") as source:
+                os.fsync(target.fileno())
+                self._write_move(move)
+                for begin in reversed(range(0, n_bytes, _MOVE_BYTES)):
+                    source.seek(begin)
+                    target.seek(move.offset + begin)
+                    target.write(source.read(_MOVE_BYTES))
+                    target.flush()
+                    os.fsync(target.fileno())
+                    os.truncate(points, begin)
+        except OSError as error:
+            raise OutputError(f"{path} cannot be written ({error.strerror}).") from error
+        return partial
+
+    @property
+    def partial(self) -> Path | None:
+        """File that points were being moved into when a run was stopped."""
+        move = self._read_move()
+        return Path(move.partial) if move else None
+
+    def _move_back(self) -> None:
+        """Move points back that a run which did not finish has moved."""
+        move = self._read_move()
+        if move is None:
+            return
+        partial, path = Path(move.partial), Path(move.path)
+        source = partial if partial.exists() else path  # which had just been renamed
+        points = self._path(_POINTS)
+        if move.offset and source.is_file() and points.is_file() and not points.is_symlink():
+            try:
+                with source.open("rb") as moved, points.open("ab") as file:
+                    size = file.tell() // _POINTS.row_bytes * _POINTS.row_bytes
+                    file.truncate(size)
+                    moved.seek(move.offset + size)
+                    while size < move.n_bytes:
+                        content = moved.read(min(move.n_bytes - size, _COPY_BYTES))
+                        if not content:
+                            break
+                        size += file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+            except OSError as error:
+                raise OutputError(f"{points} cannot be written ({error.strerror}).") from error
+        partial.unlink(missing_ok=True)
+        for note in self._move_paths:
+            note.unlink(missing_ok=True)
+
+    @property
+    def _move_paths(self) -> tuple[Path, Path]:
+        return self.folder / _MOVE, self.folder / _NEW_MOVE
+
+    def _write_move(self, move: _Move) -> None:
+        path, temporary = self._move_paths
+        with temporary.open("wb") as file:
+            file.write(_sealed(asdict(move), "")[0])
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+
+    def _read_move(self) -> _Move | None:
+        path, _ = self._move_paths
+        try:
+            unsealed = _unsealed(path.read_bytes(), "") if path.is_file() else None
+            return _Move(**unsealed[0]) if unsealed else None
+        except (OSError, TypeError):
+            return None
 
     def streamlines(self) -> Iterator[Piece]:
         """Read whole streamlines in pieces: points (n, 3), and points of each streamline (t,)."""
-        return read_streamlines(self._path(_POINTS), self._path(_LENGTHS))
+        return read_streamlines(self._array_file(_POINTS), self._array_file(_LENGTHS))
 
     def lengths(self) -> Iterator[NDArray[np.uint32]]:
         """Read the numbers of points of the streamlines in pieces."""
-        return read_array(self._path(_LENGTHS), _LENGTHS.dtype)
+        return read_array(self._array_file(_LENGTHS))
 
     def per_streamline(self, name: str) -> StreamlineValues:
         """Read what is known of each streamline beside its points.
@@ -292,7 +527,7 @@ class BatchStore:
             title,
             np.dtype(array.dtype),
             array.columns,
-            partial(read_array, self._path(array), array.dtype, array.columns),
+            partial(read_array, self._array_file(array)),
         )
 
     def points_histogram(self) -> NDArray[np.int64]:
@@ -305,49 +540,41 @@ class BatchStore:
         return histogram
 
 
-def _make(folder: Path) -> None:
-    """Make a folder in one that others remove whenever they find it empty."""
-    for _ in range(_MAKE_TRIES):
-        with suppress(FileNotFoundError, FileExistsError):
-            folder.mkdir(parents=True, exist_ok=True)
-            return
-    folder.mkdir(parents=True, exist_ok=True)
+def _sealed(content: Mapping[str, Any], before: str) -> tuple[bytes, str]:
+    """Turn content into a line of the ledger with a seal.
+
+    Parameters
+    ----------
+    content : mapping
+    before : str
+        Seal of the line before, so that lines cannot be exchanged, or taken from other ledgers.
+
+    Returns
+    -------
+    line : bytes
+        JSON.
+    seal : str
+    """
+    text = json.dumps(content).encode().removesuffix(b"}")
+    seal = _digest(text, before)
+    return text + _SEAL + seal.encode() + b'"}\n', seal
 
 
-def _read_head(folder: Path) -> dict[str, Any] | None:
-    try:
-        line = _first_line(folder / "ledger.jsonl")
-        head = json.loads(line)
-    except (OSError, ValueError):
+def _unsealed(line: bytes, before: str) -> tuple[dict[str, Any], str] | None:
+    """Return content and seal of a line of the ledger; None if the seal does not match."""
+    text, _, _ = line.rpartition(_SEAL)
+    seal = _digest(text, before)
+    if line != text + _SEAL + seal.encode() + b'"}\n':
         return None
-    return head if isinstance(head, dict) and line.endswith(b"\n") else None
+    return json.loads(text + b"}"), seal
 
 
-def _first_line(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.readline()
+def _digest(text: bytes, before: str) -> str:
+    return hashlib.sha256(before.encode() + text).hexdigest()
 
 
-def _parse(line: bytes) -> Entry | None:
-    """Read a line of the ledger; None if it is not whole."""
-    if not line.endswith(b"\n"):
-        return None
+def _entry(content: Mapping[str, Any]) -> Entry | None:
     try:
-        content = json.loads(line)
         return Entry(**{**content, "counts": Counts(**content["counts"])})
-    except (ValueError, TypeError, KeyError):
+    except (TypeError, KeyError):
         return None
-
-
-def _intact(entry: Entry, files: Sequence[BinaryIO]) -> bool:
-    """Tell whether the next bytes of the data files are what the ledger says."""
-    checksum = 0
-    for array, file in zip(_ARRAYS, files, strict=True):
-        left = array.rows(entry.streamlines, entry.points) * array.row_bytes
-        while left > 0:
-            content = file.read(min(left, _COPY_BYTES))
-            if not content:
-                return False
-            checksum = zlib.crc32(content, checksum)
-            left -= len(content)
-    return checksum == entry.checksum

@@ -61,26 +61,82 @@ def write_trx(
     per_streamline : iterable of StreamlineValues
         Written as ``dps/``.
     """
+    little_endian = np.dtype(dtype).newbyteorder("<")
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        _write_header(archive, tractogram, grid)
+        n_bytes = tractogram.n_points * 3 * little_endian.itemsize
+        positions = (points.astype(little_endian) for points, _ in tractogram.streamlines())
+        _member(archive, f"positions.3.{dtype}", n_bytes, positions)
+        _write_others(archive, tractogram, per_streamline)
+
+
+def reserve_trx(
+    path: Path,
+    tractogram: Streamlines,
+    grid: Grid,
+    crc32: int,
+    per_streamline: Iterable[StreamlineValues] = (),
+) -> int:
+    """Write a TRX file as `write_trx` does, leaving a gap for its positions.
+
+    Parameters
+    ----------
+    path, tractogram, grid, per_streamline
+        As for `write_trx`.
+    crc32 : int
+        CRC-32 of the positions, as little-endian float32.
+
+    Returns
+    -------
+    int
+        Where the gap begins.
+    """
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        _write_header(archive, tractogram, grid)
+        offset = _gap(archive, "positions.3.float32", tractogram.n_points * 12, crc32)
+        _write_others(archive, tractogram, per_streamline)
+    return offset
+
+
+def _write_header(archive: zipfile.ZipFile, tractogram: Streamlines, grid: Grid) -> None:
     header = {
         "DIMENSIONS": [int(n) for n in grid.stored_shape],
         "VOXEL_TO_RASMM": grid.stored_affine.tolist(),
         "NB_VERTICES": tractogram.n_points,
         "NB_STREAMLINES": tractogram.n_streamlines,
     }
-    little_endian = np.dtype(dtype).newbyteorder("<")
-    positions = (points.astype(little_endian) for points, _ in tractogram.streamlines())
+    content = json.dumps(header).encode()
+    _member(archive, "header.json", len(content), iter([np.frombuffer(content, np.uint8)]))
+
+
+def _write_others(
+    archive: zipfile.ZipFile, tractogram: Streamlines, per_streamline: Iterable[StreamlineValues]
+) -> None:
+    """Write everything after the positions."""
     offsets = offsets_of(tractogram.lengths())
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-        content = json.dumps(header).encode()
-        _member(archive, "header.json", len(content), iter([np.frombuffer(content, np.uint8)]))
-        n_bytes = tractogram.n_points * 3 * little_endian.itemsize
-        _member(archive, f"positions.3.{dtype}", n_bytes, positions)
-        _member(archive, "offsets.uint64", (tractogram.n_streamlines + 1) * 8, offsets)
-        for values in per_streamline:
-            columns = f".{values.columns}" if values.columns > 1 else ""
-            n_bytes = tractogram.n_streamlines * values.columns * values.dtype.itemsize
-            name = f"dps/{values.name}{columns}.{values.dtype.name}"
-            _member(archive, name, n_bytes, values.read())
+    _member(archive, "offsets.uint64", (tractogram.n_streamlines + 1) * 8, offsets)
+    for values in per_streamline:
+        columns = f".{values.columns}" if values.columns > 1 else ""
+        n_bytes = tractogram.n_streamlines * values.columns * values.dtype.itemsize
+        name = f"dps/{values.name}{columns}.{values.dtype.name}"
+        _member(archive, name, n_bytes, values.read())
+
+
+def _gap(archive: zipfile.ZipFile, name: str, n_bytes: int, crc32: int) -> int:
+    """Write the header of a member and skip its content, which `zipfile` itself does not offer."""
+    file = archive.fp
+    assert file is not None  # it is open
+    info = zipfile.ZipInfo(name, date_time=_DATE)
+    info.file_size = info.compress_size = n_bytes
+    info.CRC = crc32
+    info.external_attr = 0o600 << 16  # as `ZipFile.open` sets it
+    info.header_offset = file.tell()
+    file.write(info.FileHeader(zip64=n_bytes * 1.05 > zipfile.ZIP64_LIMIT))
+    offset = file.tell()
+    archive.start_dir = file.seek(offset + n_bytes)
+    archive.filelist.append(info)
+    archive.NameToInfo[name] = info
+    return offset
 
 
 def _member(
