@@ -105,6 +105,12 @@ class BusyError(TractographyError):
     exit_code = 75
 
 
+class ChangedError(TractographyError):
+    """An input file changed while a run was using it; another try may do."""
+
+    exit_code = 75
+
+
 class DamagedStoreError(TractographyError):
     """Finished batches changed on disk while they were in use; another try tracks them again."""
 
@@ -116,12 +122,6 @@ class DamagedStoreError(TractographyError):
         remedy: str = "Rerun the same command: the damaged batches are tracked again.",
     ) -> None:
         super().__init__(message, remedy)
-
-
-class ChangedError(TractographyError):
-    """An input file changed while a run was using it; another try may do."""
-
-    exit_code = 75
 
 
 class CrashError(TractographyError):

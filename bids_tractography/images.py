@@ -324,8 +324,7 @@ def header_warnings(path: Path) -> list[str]:
         warnings.append(f"{path.name}: the header is in {unit}; converted to mm.")
     if _unit_code(header) not in _MM_PER_UNIT:
         warnings.append(f"{path.name}: the header has an unknown unit of length; taken as mm.")
-    codes = [int(header[name]) for name in _CODES if name in header]
-    if codes and not any(codes):
+    if not any(int(header[name]) for name in _CODES):
         warnings.append(
             f"{path.name}: the header has neither an sform nor a qform: which side is left is not "
             "known."

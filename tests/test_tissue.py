@@ -280,6 +280,13 @@ def test_a_real_t1w():
     assert np.abs(centre[[0, 2]]).max() < 2
 
 
+def test_a_t1w_with_voxels_of_microns_is_refused(tmp_path: Path) -> None:
+    affine = np.diag([2e-3, 2e-3, 2e-3, 1])
+    nib.save(nib.Nifti1Image(np.ones((8, 8, 8), np.float32), affine), tmp_path / "T1w.nii")
+    with pytest.raises(GridError, match="too small for a head"):
+        fractions_of_t1w((tmp_path / "T1w.nii",), None, None, 0.8)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("voxels", [(0, 0, 0), (2, 0, 0), (0, -3, 0), (0, 0, 2), (-1, 2, 1)])
 def test_the_displacement_of_tissue_is_measured(head, voxels):
     brain, grid = head.brain, head.dwi.grid
@@ -287,10 +294,3 @@ def test_the_displacement_of_tissue_is_measured(head, voxels):
     moved = np.roll(head.truth["wm"], voxels, axis=(0, 1, 2))
     expected = np.linalg.norm(voxels * grid.voxel_size_mm)
     assert displacement_mm(moved, fa, brain, grid) == pytest.approx(expected)
-
-
-def test_a_t1w_with_voxels_of_microns_is_refused(tmp_path: Path) -> None:
-    affine = np.diag([2e-3, 2e-3, 2e-3, 1])
-    nib.save(nib.Nifti1Image(np.ones((8, 8, 8), np.float32), affine), tmp_path / "T1w.nii")
-    with pytest.raises(GridError, match="too small for a head"):
-        fractions_of_t1w((tmp_path / "T1w.nii",), None, None, 0.8)  # type: ignore[arg-type]
