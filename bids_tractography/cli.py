@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import logging
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
 from rich.console import Console
 from rich.logging import RichHandler
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -27,8 +27,9 @@ from rich.progress import (
     Progress as Bars,
 )
 from rich.table import Table
+from rich.text import Text
 
-from bids_tractography import __version__
+from bids_tractography import __version__, signals
 from bids_tractography.app import (
     Request,
     Study,
@@ -43,18 +44,18 @@ from bids_tractography.config.load import load_config, translate_config
 from bids_tractography.container import describe_container
 from bids_tractography.cpus import count_cpus
 from bids_tractography.doctor import examine
-from bids_tractography.errors import TractographyError, UnknownLevelError, UsageError
+from bids_tractography.errors import UnknownLevelError, UsageError
 from bids_tractography.estimate import estimate
-from bids_tractography.executor import LOG_FORMAT, LOG_TIME, Failure, LogProgress, Outcome, Skipped
+from bids_tractography.executor import LOG_FORMAT, LOG_TIME, LogProgress, Outcome
 from bids_tractography.group import write_group_table
 from bids_tractography.inputs import read_filters
 from bids_tractography.job import Job
+from bids_tractography.outcomes import Failure, Places, Skipped, attempt
 from bids_tractography.phantom import write_phantom
 from bids_tractography.pipeline import Progress
 from bids_tractography.tracking import choose_engine
 
 _LEVELS = ("participant", "group")
-_INTERRUPTED, _TERMINATED = 130, 143  # as shells have it
 
 logger = logging.getLogger(__name__)
 
@@ -68,30 +69,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "doctor": _doctor_command,
     }
     command = commands.get(words[0]) if words else None
-    signal.signal(signal.SIGTERM, _terminate)
+    logging.raiseExceptions = False  # a log that cannot be written stops nothing
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be any bytes
     try:
-        return command(words[1:]) if command else _bids_app(words)
-    except TractographyError as error:
-        print(f"bids-tractography: error: {error}", file=sys.stderr)
-        return error.exit_code
-    except _Terminated:
-        return _TERMINATED
-    except KeyboardInterrupt:
-        print(
-            "bids-tractography: interrupted; the same command goes on where this one stopped.",
-            file=sys.stderr,
-        )
-        return _INTERRUPTED
+        with signals.unwinding():
+            return _run(partial(command, words[1:]) if command else partial(_bids_app, words))
+    except signals.Stopped as stopped:
+        return _stopped(stopped.exit_code)
+    except KeyboardInterrupt:  # from a library that has a handler of its own
+        return _stopped(signals.INTERRUPTED)
     except BrokenPipeError:
         return 0
 
 
-class _Terminated(BaseException):
-    """The process was asked to end, as schedulers do before they kill."""
+def _run(command: Callable[[], int]) -> int:
+    """Run a command; report what goes wrong as a whole."""
+    ended = attempt("bids-tractography", command, Places())
+    if isinstance(ended, Failure):
+        print(f"bids-tractography: error: {ended.message}", file=sys.stderr)
+        return ended.exit_code
+    return ended
 
 
-def _terminate(_number: int, _frame: object) -> NoReturn:
-    raise _Terminated
+def _stopped(exit_code: int) -> int:
+    if exit_code == signals.INTERRUPTED:
+        with suppress(OSError):
+            print(
+                "bids-tractography: interrupted; rerun the same command to resume.", file=sys.stderr
+            )
+    return exit_code
 
 
 class _Parser(argparse.ArgumentParser):
@@ -321,7 +328,7 @@ def _progress(console: Console) -> Iterator[Callable[[Progress], None]]:
         yield LogProgress()
         return
     bars = Bars(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]:.0f} seeds/s, {task.fields[kept]} streamlines"),
@@ -371,10 +378,9 @@ def _print_job(job: Job) -> Failure | None:
     if "brain_mask" not in job.inputs:
         lines.append(("brain_mask", "none found: made from the DWI (median_otsu)"))
     if job.config.import_tract is None:
-        try:
-            expected = estimate(job)
-        except TractographyError as error:
-            return Failure(str(error), error.exit_code)
+        expected = attempt(job.name, partial(estimate, job), Places(tuple(job.inputs.values())))
+        if isinstance(expected, Failure):
+            return expected
         lines += [
             ("model", json.dumps(expected.model)),
             ("engine", f"{choose_engine(job.config).name}, {job.n_threads} thread(s)"),
@@ -407,7 +413,7 @@ def _print_outcomes(request: Request, outcomes: dict[str, Outcome]) -> None:
             where = outcome.tractogram.relative_to(request.output_dir)
             word = "up to date" if outcome.reused else "done"
             row = (word, _count(outcome.warnings), str(where))
-        table.add_row(escape(name), *map(escape, row))
+        table.add_row(*map(Text, (name, *row)))
     console = Console(width=None if sys.stdout.isatty() else 200)
     console.print(table)
     print(f"written to {request.output_dir}")
