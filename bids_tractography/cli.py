@@ -221,6 +221,12 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="HOST:PORT",
         help="a running Ray cluster, or 'auto' (default: one is started on this machine)",
     )
+    parser.add_argument(
+        "--verify-files",
+        action="store_true",
+        help="group level: compare the SHA-256 of every tractogram with its sidecar, not only its "
+        "size (reads all of them)",
+    )
     parser.add_argument("-v", "--verbose", action="count", default=0, help="more of the log")
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     return parser
@@ -243,9 +249,15 @@ def _bids_app(words: list[str]) -> int:
     _set_up_logging(console, options.verbose)
     if options.analysis_level == "group":
         _refuse_participant_options(options)
-        path, n_rows = write_group_table(options.output_dir.absolute())
+        path, n_rows = write_group_table(
+            options.output_dir.absolute(), read_files=options.verify_files
+        )
         print(f"{path}: {n_rows} tractograms")
         return 0
+    if options.verify_files:
+        raise UsageError(
+            "--verify-files is for the group level; the participant level always does."
+        )
     request = _request(options)
     study = open_study(request)
     if options.dry_run:
@@ -265,7 +277,7 @@ def _bids_app(words: list[str]) -> int:
 def _refuse_participant_options(options: argparse.Namespace) -> None:
     """Refuse what the group level would ignore."""
     unused = build_parser().parse_args(["in", "out", "group"])
-    kept = ("bids_dir", "output_dir", "verbose")
+    kept = ("bids_dir", "output_dir", "verify_files", "verbose")
     given = [
         f"--{name.replace('_', '-')}"
         for name, value in vars(options).items()

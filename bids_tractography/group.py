@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,8 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from bids_tractography.errors import NoInputError
-from bids_tractography.outputs import write_json, write_text
+from bids_tractography.inputs.access import printable
+from bids_tractography.outputs import read_sidecar, why_changed, write_json, write_text
 from bids_tractography.provenance import RECORD_KEY, ImportRecord, TractogramRecord
 from bids_tractography.streamlines import Rejection, Stop
 
@@ -47,8 +47,18 @@ _COLUMNS: dict[str, str] = {
 }
 
 
-def write_group_table(root: Path) -> tuple[Path, int]:
+def write_group_table(root: Path, *, read_files: bool = False) -> tuple[Path, int]:
     """Gather the tractograms of a derivative dataset into ``group_tractograms.tsv``.
+
+    What is not as it was written has no row, and a warning says so: a sidecar with another
+    content than it had, a file that is missing or has another size.
+
+    Parameters
+    ----------
+    root : Path
+        The derivative dataset.
+    read_files : bool
+        Compare the contents of the tractograms with their hashes, too.
 
     Returns
     -------
@@ -61,7 +71,7 @@ def write_group_table(root: Path) -> tuple[Path, int]:
         If there is no finished tractogram.
     """
     sidecars = sorted(root.glob("sub-*/**/*_tractogram.json"))
-    rows = [row for sidecar in sidecars if (row := _row(root, sidecar))]
+    rows = [row for sidecar in sidecars if (row := _row(root, sidecar, read_files=read_files))]
     if not rows:
         raise NoInputError(
             f"{root} has no finished tractogram.", "Run the participant level first."
@@ -79,17 +89,32 @@ def write_group_table(root: Path) -> tuple[Path, int]:
     return path, len(rows)
 
 
-def _row(root: Path, sidecar: Path) -> dict[str, Any] | None:
+def _row(root: Path, sidecar: Path, *, read_files: bool) -> dict[str, Any] | None:
     try:
-        content = json.loads(sidecar.read_text(encoding="utf-8"))[RECORD_KEY]
-        record = _RECORD.validate_python(content)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        logger.warning("%s is left out: it has no record of this version (%s).", sidecar, error)
-        return None
-    missing = [n for n in record.file_sha256 if not sidecar.with_name(n).exists()]
-    if missing or not record.file_sha256:
-        logger.warning("%s is left out: its tractogram is not there.", sidecar)
-        return None
+        reason = why_changed(sidecar, read_files=read_files)
+        if reason is None:
+            return _read_row(root, sidecar)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        reason = f"it has no usable record of this version ({_first_line(error)})"
+    logger.warning("%s is left out: %s.", printable(sidecar), reason)
+    return None
+
+
+def _first_line(error: Exception) -> str:
+    """Shorten a message: those of pydantic have a line for every key."""
+    lines = [line.strip() for line in f"{type(error).__name__}: {error}".splitlines()]
+    return ", ".join(lines[:3]).rstrip(".")
+
+
+def _read_row(root: Path, sidecar: Path) -> dict[str, Any]:
+    """Turn a sidecar into a row.
+
+    Raises
+    ------
+    ValueError, LookupError, TypeError, AttributeError
+        If its record is not what this version writes.
+    """
+    record = _RECORD.validate_python(read_sidecar(sidecar)[RECORD_KEY])
     parts = sidecar.relative_to(root).parts
     row = {
         "participant_id": parts[0],
@@ -105,8 +130,13 @@ def _row(root: Path, sidecar: Path) -> dict[str, Any] | None:
         "content_sha256": record.content_sha256,
     }
     if isinstance(record, ImportRecord):
-        return row | {"track": "custom", "kept": record.streamlines}
-    return row | _tracked(record)
+        row |= {"track": "custom", "kept": record.streamlines}
+    else:
+        row |= _tracked(record)
+    if unknown := row.keys() - _COLUMNS.keys():
+        raise ValueError(f"unknown: {', '.join(sorted(unknown))}")
+    "\t".join(map(str, row.values())).encode()  # names of files may be no text
+    return row
 
 
 def _tracked(record: TractogramRecord) -> dict[str, Any]:

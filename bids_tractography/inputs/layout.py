@@ -103,7 +103,9 @@ def _is_whole(index: Path) -> bool:
     if not index.is_file():
         return False
     try:
-        with closing(sqlite3.connect(f"{index.as_uri()}?mode=ro", uri=True)) as connection:
+        with closing(
+            sqlite3.connect(f"{index.absolute().as_uri()}?mode=ro", uri=True)
+        ) as connection:
             (sound,) = connection.execute("PRAGMA quick_check(1)").fetchone()
             (n_files,) = connection.execute("SELECT count(*) FROM files").fetchone()
     except sqlite3.Error:
