@@ -378,6 +378,7 @@ def _print_plan(request: Request, study: Study) -> int:
             print(f"\n{name}: cannot be done: {fault.message}")
         elif isinstance(fault, Skipped):
             print(f"\n{name}: skipped: {fault.error}")
+    print("\n# Only headers and text files were read: what the signal shows is checked by the run.")
     print("\n# configuration")
     print(_as_yaml(request.config), end="")
     check_not_all_skipped(ends)
@@ -398,7 +399,7 @@ def _print_job(job: Job) -> Failure | None:
             ("engine", f"{choose_engine(job.config).name}, {job.n_threads} thread(s)"),
             ("seeds", f"about {expected.seeds}"),
             ("streamlines", f"about {expected.streamlines}"),
-            ("time", f"about {expected.seconds:.0f} s"),
+            ("time", f"about {expected.seconds:.0f} s ({expected.cpu_seconds:.0f} s of CPU)"),
             ("memory", f"about {expected.memory_mib:.0f} MiB"),
             ("disk", f"about {expected.disk_mib:.0f} MiB"),
             *(("warning", text) for text in expected.warnings),
