@@ -14,9 +14,10 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from itertools import islice
 from multiprocessing import resource_tracker
+from multiprocessing.process import BaseProcess
 
 from bids_tractography.checks import Findings
-from bids_tractography.errors import DiedError
+from bids_tractography.errors import CrashError, DiedError
 from bids_tractography.job import Job
 from bids_tractography.outcomes import Failure, Places, Skipped, attempt
 from bids_tractography.pipeline import Done, Progress, process_dwi
@@ -26,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 LOG_FORMAT, LOG_TIME = "%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"
 _LOG_SECONDS = 60
+_JOIN_SECONDS = 5
+_CRASHES = {signal.SIGSEGV, signal.SIGABRT, signal.SIGILL, signal.SIGFPE}
 
 
 Outcome = Done | Failure | Skipped
@@ -86,10 +89,29 @@ def _run_apart(job: Job) -> Outcome:
     with ProcessPoolExecutor(
         1, mp_context=spawn, initializer=_start_worker, initargs=(level, os.getpid())
     ) as pool:
+        process = None
         try:
+            pid = pool.submit(os.getpid).result()
+            process = next((c for c in multiprocessing.active_children() if c.pid == pid), None)
             return pool.submit(_run_logging, job).result()
         except BrokenProcessPool:
-            return Failure("its process died (killed, perhaps for memory).", DiedError.exit_code)
+            return _death(process)
+
+
+def _death(process: BaseProcess | None) -> Failure:
+    """Describe how a process ended: a crash would come again, one that was killed need not."""
+    if process is not None:
+        process.join(_JOIN_SECONDS)
+    number = -(process.exitcode or 0) if process is not None else 0
+    if number in _CRASHES:
+        name = signal.Signals(number).name
+        return Failure(
+            f"its process crashed ({name}). This is a defect of the program or of a library. "
+            "Please report it.",
+            CrashError.exit_code,
+        )
+    by = f" by {signal.Signals(number).name}" if number > 0 else ""
+    return Failure(f"its process was killed{by}, perhaps for memory.", DiedError.exit_code)
 
 
 def _exit_with(parent: int) -> None:

@@ -8,8 +8,6 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
-
 from bids_tractography.errors import NoInputError
 from bids_tractography.inputs.access import printable
 from bids_tractography.outputs import read_sidecar, why_changed, write_json, write_text
@@ -17,8 +15,6 @@ from bids_tractography.provenance import RECORD_KEY, ImportRecord, TractogramRec
 from bids_tractography.streamlines import Rejection, Stop
 
 logger = logging.getLogger(__name__)
-
-_RECORD: TypeAdapter[TractogramRecord | ImportRecord] = TypeAdapter(TractogramRecord | ImportRecord)
 
 _COLUMNS: dict[str, str] = {
     "participant_id": "Participant.",
@@ -91,9 +87,10 @@ def write_group_table(root: Path, *, read_files: bool = False) -> tuple[Path, in
 
 def _row(root: Path, sidecar: Path, *, read_files: bool) -> dict[str, Any] | None:
     try:
-        reason = why_changed(sidecar, read_files=read_files)
+        content = read_sidecar(sidecar)
+        reason = why_changed(sidecar, content, read_files=read_files)
         if reason is None:
-            return _read_row(root, sidecar)
+            return _to_row(root, sidecar, content[RECORD_KEY])
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         reason = f"it has no usable record of this version ({_first_line(error)})"
     logger.warning("%s is left out: %s.", printable(sidecar), reason)
@@ -106,15 +103,16 @@ def _first_line(error: Exception) -> str:
     return ", ".join(lines[:3]).rstrip(".")
 
 
-def _read_row(root: Path, sidecar: Path) -> dict[str, Any]:
-    """Turn a sidecar into a row.
+def _to_row(root: Path, sidecar: Path, content: dict[str, Any]) -> dict[str, Any]:
+    """Turn a record into a row.
 
     Raises
     ------
     ValueError, LookupError, TypeError, AttributeError
         If its record is not what this version writes.
     """
-    record = _RECORD.validate_python(read_sidecar(sidecar)[RECORD_KEY])
+    kind = ImportRecord if "place" in content else TractogramRecord
+    record = kind.model_validate(content)
     parts = sidecar.relative_to(root).parts
     row = {
         "participant_id": parts[0],
@@ -135,7 +133,8 @@ def _read_row(root: Path, sidecar: Path) -> dict[str, Any]:
         row |= _tracked(record)
     if unknown := row.keys() - _COLUMNS.keys():
         raise ValueError(f"unknown: {', '.join(sorted(unknown))}")
-    "\t".join(map(str, row.values())).encode()  # names of files may be no text
+    for value in row.values():
+        str(value).encode()  # names of files and JSON may hold what is not Unicode: a ValueError
     return row
 
 

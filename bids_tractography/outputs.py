@@ -213,22 +213,23 @@ def why_stale(path: Path, fingerprint: Fingerprint) -> str | None:
     return f"it was made with another {' and '.join(parts)}" if parts else None
 
 
-def why_changed(path: Path, *, read_files: bool = False) -> str | None:
+def why_changed(path: Path, content: Mapping[str, Any], *, read_files: bool = False) -> str | None:
     """State how a sidecar or its files differ from what was written; None if they do not.
 
     Parameters
     ----------
     path : Path
         The sidecar, or one of its files.
+    content : mapping
+        Of the sidecar, see `read_sidecar`.
     read_files : bool
         Compare the contents of the files, too, not only their sizes.
 
     Raises
     ------
-    OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError
+    OSError, ValueError, LookupError, TypeError, AttributeError
         If the sidecar is not one of ours.
     """
-    content = read_sidecar(path)
     record = content[RECORD_KEY]
     if record["sidecar_sha256"] != hash_of_sidecar(content):
         return "the sidecar was changed or damaged"

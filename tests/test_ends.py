@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -121,6 +122,19 @@ def test_a_defect_in_running_is_the_row_of_its_run(
     assert "Traceback" not in ended.stderr + ended.stdout
     (log,) = (tmp_path / "output" / "logs").glob("*_traceback.txt")
     assert "KeyError: 'bug'" in log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGKILL, 75), (signal.SIGTERM, 75), (signal.SIGSEGV, 70), (signal.SIGABRT, 70)],
+)
+def test_a_process_that_crashes_is_not_worth_another_try(number: int, code: int) -> None:
+    spawn = multiprocessing.get_context("spawn")
+    process = spawn.Process(target=signal.raise_signal, args=(number,))
+    process.start()
+    failure = executor._death(process)
+    assert failure.exit_code == code
+    assert signal.Signals(number).name in failure.message
 
 
 def test_a_damaged_index_of_pybids_is_made_again(dataset: Path, tmp_path: Path) -> None:
