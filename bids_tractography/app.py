@@ -52,6 +52,7 @@ from bids_tractography.outcomes import Failure, Places, Skipped, attempt
 from bids_tractography.outputs import (
     RunOutputs,
     check_output_folder,
+    entities_of,
     link_name,
     make_folder,
     read_json,
@@ -222,7 +223,8 @@ def _datasets(request: Request) -> list[Dataset]:
         if request.check_dataset or path != request.bids_dir:
             datasets.append(read_dataset(name, path))
         elif path.is_dir():
-            datasets.append(Dataset(name, path.resolve(), {}))
+            description = read_json(path / "dataset_description.json")
+            datasets.append(Dataset(name, path.resolve(), description))
         else:
             raise NoInputError(f"{path} is no folder.")
     return datasets
@@ -230,7 +232,8 @@ def _datasets(request: Request) -> list[Dataset]:
 
 def _planned(request: Request, datasets: list[Dataset], run: FoundRun) -> Planned:
     if isinstance(run, SkippedRun):
-        return run.name, Skipped(NoDwiError(f"{run.reason}."))
+        # The name of the file, which no job has: another run may have what is left of it.
+        return f"{run.name}_dwi", Skipped(NoDwiError(f"{run.reason}."))
     planned = attempt(run.name, partial(_job, request, datasets, run), _places(request, datasets))
     return planned.name if isinstance(planned, Job) else run.name, planned
 
@@ -279,7 +282,8 @@ def _names(datasets: list[Dataset], run: DwiRun) -> list[str]:
 
 def _doubts(config: Config, run: DwiRun) -> list[str]:
     """Warn of data that nobody has corrected."""
-    if not run.is_raw or config.import_tract is not None:
+    preprocessed = not run.is_raw or entities_of(run.image.name).get("desc") == "preproc"
+    if preprocessed or config.import_tract is not None:
         return []
     return [
         "the DWI is raw: motion, eddy currents and susceptibility distortion are not corrected. "
@@ -289,17 +293,24 @@ def _doubts(config: Config, run: DwiRun) -> list[str]:
 
 def _distinct(planned: list[Planned]) -> list[Planned]:
     """Refuse runs whose results would have the same names."""
-    seen: dict[str, Job] = {}
+    images: dict[str, list[str]] = {}
     for name, what in planned:
-        if isinstance(what, Job) and name in seen:
+        if isinstance(what, Job):
+            images.setdefault(name, []).append(str(what.run.image))
+    distinct: list[Planned] = []
+    for name, what in planned:
+        if not isinstance(what, Job):
+            distinct.append((f"{name}_dwi" if name in images else name, what))
+        elif len(images[name]) == 1:
+            distinct.append((name, what))
+    for name, several in images.items():
+        if len(several) > 1:
             error = OutputError(
-                f"{what.run.image} and {seen[name].run.image} would give the same file names.",
+                f"{' and '.join(several)} would give the same file names.",
                 "Choose one with --bids-filter-file.",
             )
-            return [(f"sub-{what.run.subject}", Failure(str(error), error.exit_code))]
-        if isinstance(what, Job):
-            seen[name] = what
-    return planned
+            distinct.append((name, Failure(str(error), error.exit_code)))
+    return distinct
 
 
 def run(
@@ -323,8 +334,8 @@ def run(
     first = next(jobs, None)
     if first is None:
         check_not_all_skipped(others)
-    else:
-        yield from _run_jobs(request, study, chain([first], jobs), others, report)
+    found = [] if first is None else [first]
+    yield from _run_jobs(request, study, chain(found, jobs), others, report)
     yield from others.items()
 
 
@@ -347,6 +358,8 @@ def _jobs(planned: Iterable[Planned], others: dict[str, Failure | Skipped]) -> I
         if isinstance(what, Job):
             yield what
             continue
+        while name in others:  # of another dataset, or misplaced
+            name += " (another)"
         others[name] = what
         if isinstance(what, Skipped):
             logger.info("%s: skipped: %s", name, what.error)

@@ -69,11 +69,37 @@ def brain_figures(dwi: Dwi, brain: NDArray[np.bool_]) -> dict[str, float]:
     """
     values = dwi.data[brain]
     return {
+        "volume_ratio": _volume_ratio(dwi, values),
         "brain_volume_ml": float(brain.sum() * dwi.grid.voxel_size_mm.prod() / 1000),
         "negative_share": float(np.mean(values < 0)),
         "zero_share": float(np.mean(values == 0)),
         "growing_share": float(np.mean(dwi.mean_weighted[brain] > _GROWTH * dwi.mean_b0[brain])),
     }
+
+
+def _volume_ratio(dwi: Dwi, values: NDArray[np.float32]) -> float:
+    """Return by how much the median of one volume differs from those of about the same b-value.
+
+    Parameters
+    ----------
+    dwi : Dwi
+    values : ndarray, shape (N, V)
+        Signal in the brain.
+
+    Returns
+    -------
+    float
+        Ratio of the larger to the smaller, 1 at least; infinite if only one is not positive.
+    """
+    medians, bvals = np.median(values, axis=0).astype(np.float64), dwi.gradients.bvals
+    largest = 1.0
+    for median, b in zip(medians, bvals, strict=True):
+        alike = medians[np.abs(bvals - b) <= max(dwi.gradients.b0_threshold_s_mm2, 0.1 * b)]
+        typical = float(np.median(alike))
+        if len(alike) > 2 and typical > 0:
+            ratio = max(median / typical, typical / median) if median > 0 else np.inf
+            largest = max(largest, float(ratio))
+    return largest
 
 
 def is_cut(brain: NDArray[np.bool_]) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ _INF = float("inf")
 
 
 _ADULT_YEARS = 3.0
+_PHANTOM = re.compile(r"phantom(?! *(limb|pain))", re.IGNORECASE)
+_HUMAN = re.compile(r"sapiens|human|\b9606\b|unknown|n/a")
 
 
 def choose_subject(
@@ -43,13 +46,14 @@ def choose_subject(
     """
     if wanted != "auto":
         return wanted
-    if any("phantom" in name.lower() for name in names):
+    row = {key.strip().lower(): value.strip().lower() for key, value in participant.items()}
+    species = row.get("species", "")
+    if any(_PHANTOM.search(name) for name in (*names, species)):
         return "phantom"
-    species = participant.get("species", "").strip().lower()
-    if species not in ("", "n/a", "homo sapiens", "human"):
+    if species and not _HUMAN.search(species):
         return "animal"
     try:
-        age_years = float(participant.get("age", ""))
+        age_years = float(row.get("age", ""))
     except ValueError:
         return "adult"
     return "infant" if age_years < _ADULT_YEARS else "adult"
@@ -146,6 +150,18 @@ QUANTITIES: Mapping[str, Quantity] = {
         "An integer overflow may have wrapped the intensities when the file was written.",
         {"adult": Range((0, 1e-4), (0, 5e-3)), "any": Range((0, 1e-4), (0, 5e-3))},
     ),
+    "limit_share": Quantity(
+        "The share of b=0 values at the largest integer of their type",
+        "",
+        "Intensities above it were cut off or wrapped around when the file was written.",
+        {"adult": Range((0, 2e-4), (0, 1)), "any": Range((0, 2e-4), (0, 1))},
+    ),
+    "volume_ratio": Quantity(
+        "The ratio between the median of one volume in the brain and those of about its b-value",
+        "",
+        "A volume may be damaged, scaled otherwise or in another place than its b-value.",
+        {"adult": Range((1, 1.6), (1, 20)), "any": Range((1, 1.6), (1, 1000))},
+    ),
     "negative_share": Quantity(
         "The share of negative values in the brain",
         "",
@@ -207,6 +223,12 @@ QUANTITIES: Mapping[str, Quantity] = {
             "ex_vivo": Range((0.3e-3, 3.5e-3), (0.05e-3, 4.5e-3)),
             "phantom": Range((0.3e-3, 3.5e-3), (0.05e-3, 5e-3)),
         },
+    ),
+    "tissue_shift_mm": Quantity(
+        "The displacement at which white matter fits the anisotropy best",
+        "mm",
+        "The tissue may be in another space than the DWI, or the distortion of the DWI large.",
+        {"adult": Range((0, 4), (0, 15))},
     ),
     "tissue_in_brain": Quantity(
         "The share of white and grey matter that lies in the brain mask",
@@ -323,8 +345,6 @@ class Findings:
         ImplausibleError
             If the subject cannot have it and the configuration does not let it pass.
         """
-        if self._config.plausibility == "off":
-            return
         quantity = QUANTITIES[name]
         bounds = quantity.range_of(self._subject)
         value = float(f"{value:.4g}")  # as it is recorded, so that it is judged alike when reused
@@ -342,7 +362,7 @@ class Findings:
                 "verdict": verdict,
             },
         )
-        if verdict == "usual":
+        if verdict == "usual" or self._config.plausibility == "off":
             return
         words = "is unusual" if verdict == "unusual" else f"is not possible ({self._subject})"
         text = (

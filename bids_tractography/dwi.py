@@ -16,6 +16,7 @@ from bids_tractography.images import Grid, read_image
 
 # Beyond these, squares overflow or vanish in single precision.
 _MAGNITUDE_RANGE = (1e-15, 1e15)
+_INTEGER_LIMITS, _NEAR = (255, 32_767, 65_535), 0.02
 _BRIGHT_PERCENTILE, _STRONG_SHARE = 99, 0.25
 # Signals below this share of the typical signal without diffusion weighting count as none.
 _NO_SIGNAL_SHARE = 1e-7
@@ -46,7 +47,18 @@ class Dwi:
         return {
             **header_figures(self.grid, self.gradients),
             "wrapped_share": self._wrapped_share(),
+            "limit_share": self._limit_share(),
         }
+
+    def _limit_share(self) -> float:
+        """Return the share of b=0 values just below the largest integer that a file can hold."""
+        values = self.data[..., self.gradients.b0_volumes]
+        values = values[values != 0]
+        largest = float(values.max()) if values.size else 0.0
+        for limit in _INTEGER_LIMITS:
+            if (1 - _NEAR) * limit < largest <= limit:
+                return float(np.mean(values > (1 - _NEAR) * limit))
+        return 0.0
 
     def _wrapped_share(self) -> float:
         """Return the share of b=0 values that are as strongly negative as others are positive.

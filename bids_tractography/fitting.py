@@ -15,7 +15,7 @@ from bids_tractography.checks import Findings
 from bids_tractography.dwi import Dwi
 from bids_tractography.errors import DataError
 from bids_tractography.images import Grid, read_image
-from bids_tractography.inspection import find_brain, guard, report_model
+from bids_tractography.inspection import find_brain, guard, judge_again, report_model
 from bids_tractography.job import TENSOR_MAPS, TISSUES, Job
 from bids_tractography.outputs import Sidecar, read_record
 from bids_tractography.provenance import Fingerprint, Record
@@ -29,7 +29,7 @@ from bids_tractography.sidecars import (
     tensor_map_sidecar,
     tissue_sidecar,
 )
-from bids_tractography.tissue import make_tissue
+from bids_tractography.tissue import displacement_mm, make_tissue
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ def fit_or_read(
     names = (*TENSOR_MAPS, *MODELS[job.config.model.kind].maps)
     maps = {name: read(name) for name in names} | {"gfa": gfa(fodf.coefficients)}
     details = read_record(job.paths["fod"])["details"]
-    findings.repeat(details)
+    judge_again(details, job, findings)
     return Fit(dwi.grid, read("brain") > 0, maps, fodf, details)
 
 
@@ -157,7 +157,7 @@ def tissue_or_read(
         return {}
     if not set(TISSUES) & set(stale):
         logger.info("%s: tissue fractions are up to date.", job.name)
-        findings.repeat(read_record(job.paths["wm"])["details"])
+        judge_again(read_record(job.paths["wm"])["details"], job, findings)
         return {name: read_image(job.paths[name], ndim=3).data for name in TISSUES}
     from_model = None
     if job.tissue is not None and job.tissue[0] == "dwi":
@@ -177,6 +177,9 @@ def tissue_or_read(
         for warning in (*tissue.warnings, *_assumed(job)):
             findings.warn(warning)
         findings.measure_all(tissue.figures)
+        if tissue.source != "dwi":
+            shift_mm = displacement_mm(tissue.wm, fit.maps["fa"], fit.brain, fit.grid)
+            findings.measure("tissue_shift_mm", shift_mm)
     details = {**tissue.record, **found.record}
     maps = {name: getattr(tissue, name) for name in TISSUES}
     for name, data in maps.items():

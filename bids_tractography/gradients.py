@@ -38,7 +38,6 @@ _UNIT_REMEDY = "BIDS requires b-values in s/mm²: 1000, not 1 (ms/µm²) or 1e9 
 # Two files with the same directions differ by rounding, or by the small rotation of an axis that
 # one program applied to both; a wrong axis or sign differs by tens of degrees.
 _SAME_DIRECTION_DEG = 2.0
-_SAME_DIRECTION_SHARE = 0.95
 # Pipelines that write b-vectors along the image axes (PennLINC/qsiprep#530).
 _ALONG_IMAGE_AXES = ("qsiprep", "ingress2qsirecon")
 _SAME_B_SHARE, _SAME_B_S_MM2 = 0.02, 20.0
@@ -173,6 +172,7 @@ class Frame:
         return rotation
 
 
+FRAMES: tuple[FrameName, ...] = ("image", "fsl", "scanner")
 FSL = Frame("fsl", "BIDS adopts FSL's convention")
 
 
@@ -322,11 +322,12 @@ def _agreeing(
         )
     weighted = bvals > b0_threshold_s_mm2
     cosine = np.cos(np.deg2rad(_SAME_DIRECTION_DEG))
-    agreeing = []
-    for kind in ("image", "fsl", "scanner"):
+    agreeing: list[str] = []
+    for kind in FRAMES:
         turned = vectors @ Frame(kind, "").axes(grid).T
+        lengths = np.linalg.norm(turned, axis=1) * np.linalg.norm(directions, axis=1)
         products = np.abs((turned * directions).sum(axis=1))[weighted]
-        if np.mean(products > cosine) >= _SAME_DIRECTION_SHARE:
+        if (products > cosine * lengths[weighted]).all():
             agreeing.append(kind)
     if not agreeing:
         raise GradientError(

@@ -34,6 +34,7 @@ _SHEAR_TOLERANCE = 0.01
 # NIfTI's codes of spatial units: unknown counts as mm, as everywhere.
 _MM_PER_UNIT = {0: 1.0, 1: 1e3, 2: 1.0, 3: 1e-3}
 _UNIT_WORDS = {1: "metres", 3: "micrometres"}
+_CODES = ("sform_code", "qform_code")
 _VOXEL_RANGE_MM = (1e-3, 100.0)
 _GRID_TOLERANCE_MM = 1e-2
 
@@ -291,6 +292,12 @@ def header_warnings(path: Path) -> list[str]:
         warnings.append(f"{path.name}: the header is in {unit}; converted to mm.")
     if _unit_code(image) not in _MM_PER_UNIT:
         warnings.append(f"{path.name}: the header has an unknown unit of length; taken as mm.")
+    codes = [int(image.header[name]) for name in _CODES if name in image.header]
+    if codes and not any(codes):
+        warnings.append(
+            f"{path.name}: the header has neither an sform nor a qform: which side is left is not "
+            "known."
+        )
     sform, qform = np.asarray(image.affine, dtype=np.float64), _qform(image)
     if qform is None or _is_singular(qform):
         return warnings

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,13 +16,14 @@ from bids_tractography.config.model import GradientsConfig
 from bids_tractography.dwi import Dwi
 from bids_tractography.errors import GradientError
 from bids_tractography.gradients import (
+    FRAMES,
     Frame,
     Gradients,
     compose_permutations,
     permutation_matrix,
 )
 from bids_tractography.images import Grid, Image, header_warnings
-from bids_tractography.job import Job
+from bids_tractography.job import GRADIENT_TABLE, Job
 from bids_tractography.masks import Mask
 from bids_tractography.reconst import ModelFit
 from bids_tractography.reconst.coherence import GradientCheck, check_gradients
@@ -105,27 +107,71 @@ def guard(
     if config.check == "off":
         return
     check = check_gradients(tensor, brain, dwi.grid, dwi.gradients.axes)
-    findings.record("gradient_table", check.record)
-    if check.verdict == "agrees":
+    record = {
+        **check.record,
+        "file": dwi.gradients.record["file"],
+        "frame": dwi.gradients.record["frame"],
+        "permute": [_permute_line(names, config) for names in check.best],
+        "as_frame": _as_frame(check, dwi, config),
+    }
+    judge_gradients(record, config, findings)
+
+
+def judge_gradients(record: Mapping[str, Any], config: GradientsConfig, findings: Findings) -> None:
+    """Report what the check of the gradients found, now or when a reused file was made.
+
+    Parameters
+    ----------
+    record : mapping
+        What `guard` recorded.
+
+    Raises
+    ------
+    GradientError
+        If another table is better beyond doubt, and the configuration does not let it pass.
+    """
+    findings.record(GRADIENT_TABLE, record)
+    if record["verdict"] == "agrees" or config.check == "off":
         return
-    if check.verdict == "undecided":
+    if record["verdict"] == "undecided":
         findings.warn(
             f"the coherence of principal directions cannot confirm the gradient table: "
-            f"{check.reason} Compare the principal directions (tensor.v1) with the anatomy."
+            f"{record['reason']} Compare the principal directions (tensor.v1) with the anatomy."
         )
         return
-    remedies = [_permute_line(names, config) for names in check.best]
     text = (
-        f"the b-vectors of {dwi.gradients.record['file']} (read in the frame "
-        f"'{dwi.gradients.record['frame']}') do not fit the image: with {' or '.join(remedies)} "
-        f"the principal directions of neighbouring voxels agree better beyond doubt."
+        f"the b-vectors of {record['file']} (read in the frame '{record['frame']}') do not fit "
+        f"the image: with {' or '.join(record['permute'])} the principal directions of "
+        "neighbouring voxels agree better beyond doubt."
     )
-    text += _as_frame(check, dwi, config)
+    if record["as_frame"]:
+        text += f" This is how gradients.frame={record['as_frame']} would read them."
     if config.check == "error":
         raise GradientError(
-            text, f"Set {remedies[0]}, or gradients.check=warn to go on with the table as it is."
+            text,
+            f"Set {record['permute'][0]}, or gradients.check=warn to go on with the table as it "
+            "is.",
         )
     findings.warn(text)
+
+
+def judge_again(record: Mapping[str, Any], job: Job, findings: Findings) -> None:
+    """Report again what was found when a file that is reused was made.
+
+    Parameters
+    ----------
+    record : mapping
+        ``details`` of the record of a map, or the record of a tractogram.
+
+    Raises
+    ------
+    TractographyError
+        If it would have stopped a run with this configuration.
+    """
+    table = record.get("checks", {}).get(GRADIENT_TABLE)
+    if table:
+        judge_gradients(table, job.config.gradients, findings)
+    findings.repeat(record)
 
 
 def _permute_line(names: tuple[str, str, str], config: GradientsConfig) -> str:
@@ -135,13 +181,13 @@ def _permute_line(names: tuple[str, str, str], config: GradientsConfig) -> str:
     return f"gradients.permute=[{', '.join(names)}]"
 
 
-def _as_frame(check: GradientCheck, dwi: Dwi, config: GradientsConfig) -> str:
-    """Say which frame the better table is, if it is one."""
+def _as_frame(check: GradientCheck, dwi: Dwi, config: GradientsConfig) -> str | None:
+    """Return the frame that the better table is, if it is one."""
     if config.permute is not None:
-        return ""
+        return None
     better = dwi.gradients.axes @ permutation_matrix(check.best[0])
-    for kind in ("fsl", "image", "scanner"):
+    for kind in FRAMES:
         axes = Frame(kind, "").axes(dwi.grid)
         if min(np.abs(better - axes).max(), np.abs(better + axes).max()) < 1e-6:
-            return f" This is how gradients.frame={kind} would read them."
-    return ""
+            return kind
+    return None

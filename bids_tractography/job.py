@@ -36,6 +36,7 @@ from bids_tractography.tracking import choose_engine
 
 TENSOR_MAPS = ("fa", "md", "ad", "rd")
 TISSUES = ("wm", "gm", "csf")
+GRADIENT_TABLE = "gradient_table"  # what the check of the gradients is called in records
 _DWI = ("dwi", "bval", "bvec", "b", "brain_mask")
 
 
@@ -245,4 +246,12 @@ class Job:
             role: next(filter(None, (why_stale(p, fingerprints[role]) for p in product.paths)), "")
             for role, product in self.products.items()
         }
-        return {role: reason for role, reason in reasons.items() if reason}
+        stale = {role: reason for role, reason in reasons.items() if reason}
+        if "fod" in self.products and "fod" not in stale and self._is_unchecked():
+            stale["fod"] = "its gradient table was not checked"
+        return stale
+
+    def _is_unchecked(self) -> bool:
+        """Tell whether the fit that is there was made without the check that is wanted."""
+        checks = read_record(self.paths["fod"])["details"]["checks"]
+        return self.config.gradients.check != "off" and GRADIENT_TABLE not in checks

@@ -81,7 +81,8 @@ class Sources:
 
     def labels(self, key: str) -> NDArray[np.float32]:
         """Return a file's values on the DWI's grid, those of the nearest voxels."""
-        return read_on_grid(self.files[key], self.grid, self.brain, nearest=True)
+        nowhere = np.zeros_like(self.brain)  # a voxel without a value is in no region
+        return read_on_grid(self.files[key], self.grid, nowhere, nearest=True)
 
 
 def make_mask(config: define.Mask, sources: Sources, key: str) -> Mask:

@@ -12,7 +12,7 @@ from bids_tractography.checks import Findings
 from bids_tractography.config.tracking import GivenSeeds
 from bids_tractography.dwi import read_dwi
 from bids_tractography.fitting import Fit, fit_or_read, tissue_or_read
-from bids_tractography.inspection import report_dwi, report_inputs
+from bids_tractography.inspection import judge_again, report_dwi, report_inputs
 from bids_tractography.job import Job
 from bids_tractography.masks import Mask, Sources, check_files
 from bids_tractography.outputs import exclusive, read_record, sidecar_path
@@ -103,8 +103,8 @@ def process_dwi(
         if not stale:
             BatchStore(job.work, 0).discard()  # of a run that was stopped at its very end
             logger.info("%s: everything is up to date; nothing to compute.", job.name)
-            warnings = read_record(job.paths["tractogram"])["warnings"]
-            return Done(job.paths["tractogram"], reused=True, warnings=tuple(warnings))
+            _judge_what_is_there(job, findings)
+            return Done(job.paths["tractogram"], True, tuple(findings.all.warnings))
         check_files(job.config, job.run.named)
         report_inputs(job, findings)
         _invalidate(job, stale)
@@ -135,6 +135,14 @@ def process_dwi(
             write_tractogram(job, fit, seeds, store, hashes, fingerprint, watch, findings)
             store.discard()
     return _done(job, findings)
+
+
+def _judge_what_is_there(job: Job, findings: Findings) -> None:
+    """Report what was found when the files were made; a stricter configuration may refuse it."""
+    for role in ("fod", "tractogram"):
+        if role in job.products:
+            record = read_record(job.paths[role])
+            judge_again(record["details"] if role == "fod" else record, job, findings)
 
 
 def _done(job: Job, findings: Findings) -> Done:

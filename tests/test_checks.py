@@ -61,7 +61,9 @@ def test_nothing_is_refused_where_warnings_are_wanted(name: str, value: float) -
     verdict, findings = judged(name, value, "adult", "warn")
     assert verdict in ("usual", "unusual")
     json.dumps(findings.all.record, allow_nan=False)
-    assert judged(name, value, "adult", "off")[1].all.figures == {}
+    verdict, findings = judged(name, value, "adult", "off")
+    assert verdict == "usual"
+    assert list(findings.all.figures) == [name]
 
 
 @pytest.mark.parametrize(
@@ -76,6 +78,7 @@ def test_nothing_is_refused_where_warnings_are_wanted(name: str, value: float) -
         ("brain_volume_ml", 3.0),
         ("mean_diffusivity_mm2_s", 1e-9),
         ("response_axial_mm2_s", math.nan),
+        ("volume_ratio", math.inf),
     ],
 )
 def test_what_no_adult_has_is_refused_with_the_figure_and_the_usual_range(
@@ -171,6 +174,14 @@ def test_what_is_reused_is_judged_as_what_is_new(
         ({}, ["A study", "01"], "adult"),
         ({"species": "homo sapiens", "age": "34"}, [], "adult"),
         ({"species": "n/a", "age": "n/a"}, [], "adult"),
+        *(
+            ({"species": text}, [], "adult")
+            for text in ("Homo_sapiens", "H. sapiens", "NCBITaxon:9606", "adult human", "Unknown")
+        ),
+        ({"Species": "Mus musculus"}, [], "animal"),
+        ({"species": "phantom"}, [], "phantom"),
+        ({}, ["Phantom limb pain study"], "adult"),
+        ({"age": "40 weeks"}, [], "adult"),
         ({"species": "Mus musculus"}, [], "animal"),
         ({"age": "0.1"}, [], "infant"),
         ({"age": "2"}, [], "infant"),

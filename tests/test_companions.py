@@ -8,7 +8,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from bids_tractography.errors import NoInputError, NoMatchError
@@ -49,6 +49,7 @@ def no_header(path: Path) -> str | None:
 # Names
 
 
+@settings(max_examples=50, deadline=None)
 @given(ENTITIES, st.sampled_from(["dwi.nii.gz", "mask.nii", "dwi.b", "dwi.b_table.txt"]))
 def test_parse_name_any_entities_returns_them_all(entities: dict[str, str], end: str) -> None:
     name = parse_name(file_name({"sub": "01", **entities}, end))
@@ -66,6 +67,7 @@ def test_parse_name_without_suffix_or_with_odd_parts_keeps_every_part() -> None:
     assert parse_name("dwi.json").entities == {}
 
 
+@settings(max_examples=50, deadline=None)
 @given(ENTITIES, st.data())
 def test_why_not_of_run_subset_in_any_order_belongs(
     entities: dict[str, str], data: st.DataObject
@@ -75,6 +77,7 @@ def test_why_not_of_run_subset_in_any_order_belongs(
     assert why_not_of_run(entities, other) is None
 
 
+@settings(max_examples=50, deadline=None)
 @given(ENTITIES, st.sampled_from(RUN_KEYS), VALUES)
 def test_why_not_of_run_one_entity_more_or_different_names_it(
     entities: dict[str, str], key: str, value: str
@@ -86,6 +89,7 @@ def test_why_not_of_run_one_entity_more_or_different_names_it(
     assert (f"has no {key}" in reason) == (key not in entities)
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.sampled_from(["run", "echo"]), st.integers(0, 99), st.integers(0, 3), st.integers(0, 3))
 def test_index_entities_compare_as_numbers(key: str, value: int, one: int, two: int) -> None:
     dwi = in_dwi({key: "0" * one + str(value)})
@@ -98,6 +102,7 @@ def test_index_entities_compare_as_numbers(key: str, value: int, one: int, two: 
 LEVELS = ("", "sub-01/", "sub-01/ses-1/", "sub-01/ses-1/dwi/")
 
 
+@settings(max_examples=50, deadline=None)
 @given(ENTITIES, st.data())
 def test_inherited_takes_the_nearest_and_then_the_most_specific(
     entities: dict[str, str], data: st.DataObject
@@ -146,6 +151,7 @@ def test_inherited_misspelled_extension_is_named_with_the_right_one() -> None:
 # Brain masks
 
 
+@settings(max_examples=50, deadline=None)
 @given(ENTITIES, st.sampled_from(["res", "den", "space", "cohort"]), VALUES, VALUES)
 def test_brain_mask_grid_entities_tell_masks_apart(
     entities: dict[str, str], key: str, one: str, two: str
@@ -158,6 +164,7 @@ def test_brain_mask_grid_entities_tell_masks_apart(
         assert brain_mask(dwi, both, no_header).file == mask
 
 
+@settings(max_examples=50, deadline=None)
 @given(ENTITIES, st.data())
 def test_brain_mask_most_entities_win_and_none_is_taken_from_another_run(
     entities: dict[str, str], data: st.DataObject

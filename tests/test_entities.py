@@ -55,8 +55,6 @@ def test_what_names_a_space_says_what_that_refers_to(tmp_path: Path, name: str, 
     (dataset / "dataset_description.json").write_text('{"Name": "x", "BIDSVersion": "1.10.0"}')
     request = Request(dataset, tmp_path / "out", tmp_path / "work", load_config(None, []))
     [(_, found)] = plan(request, open_study(request))
-    assert isinstance(found, list)
-    [job] = found
-    assert isinstance(job, Job)
+    assert isinstance(found, Job)
     expected = f"bids:in:sub-1/dwi/{name}.nii.gz" if referred else None
-    assert job.outputs.common.get("SpatialReference") == expected
+    assert found.outputs.common.get("SpatialReference") == expected

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -32,6 +33,7 @@ from bids_tractography.inputs import (
 )
 from bids_tractography.inputs import layout as layouts
 from bids_tractography.inputs.index import Index
+from bids_tractography.inputs.weighting import only_b0
 
 DESCRIPTION = {"Name": "A dataset", "BIDSVersion": "1.10.0"}
 DERIVED = {**DESCRIPTION, "DatasetType": "derivative", "GeneratedBy": [{"Name": "qsiprep"}]}
@@ -837,3 +839,20 @@ def test_an_import_needs_no_gradients(tmp_path: Path) -> None:
     override = "import_tract={filters: {suffix: tractogram}}"
     (run,) = runs_of(root, overrides=[override])
     assert "bval" not in run.files
+
+
+def test_a_damaged_database_is_rebuilt(tmp_path: Path) -> None:
+    root = make(tmp_path / "data", "sub-01/dwi/sub-01_dwi")
+    expected = names(runs_of(root, database=tmp_path / "db"))
+    for path in (tmp_path / "db").rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"garbage")
+    assert names(runs_of(root, database=tmp_path / "db")) == expected
+    assert names(runs_of(root, database=tmp_path / "db")) == expected
+
+
+def test_a_table_with_its_columns_in_another_order_is_no_b0_run(tmp_path: Path) -> None:
+    path = tmp_path / "dwi.b"
+    rows = np.c_[[0.0] + [1000.0] * 6, np.zeros((7, 1)), np.zeros((7, 1)), np.ones((7, 1))]
+    np.savetxt(path, rows)
+    assert not only_b0(None, None, path, 50)

@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 
 from bids_tractography.brain import brain_mask
 from bids_tractography.checks import QUANTITIES
-from bids_tractography.config.model import GradientsConfig
+from bids_tractography.config.model import GradientsConfig, TensorMaps
 from bids_tractography.config.tissue import (
     AutoTissue,
     DsegTissue,
@@ -26,9 +26,11 @@ from bids_tractography.images import read_image
 from bids_tractography.inputs import TissueFiles
 from bids_tractography.masks import interface
 from bids_tractography.phantom import ScanGrid, write_dwi, write_t1w, write_tissue
+from bids_tractography.reconst.tensor import fit_tensor
 from bids_tractography.tissue import (
     Tissue,
     choose_source,
+    displacement_mm,
     include_exclude,
     make_tissue,
 )
@@ -275,3 +277,12 @@ def test_a_real_t1w():
     # opposite phase encoding distorts along y alone
     centre = (np.array(tissue.record["t1w_to_dwi_mm"]) @ [0, 0, 20, 1])[:3] - [0, 0, 20]
     assert np.abs(centre[[0, 2]]).max() < 2
+
+
+@pytest.mark.parametrize("voxels", [(0, 0, 0), (2, 0, 0), (0, -3, 0), (0, 0, 2), (-1, 2, 1)])
+def test_the_displacement_of_tissue_is_measured(head, voxels):
+    brain, grid = head.brain, head.dwi.grid
+    fa = fit_tensor(head.dwi, brain, TensorMaps(), 1).fa
+    moved = np.roll(head.truth["wm"], voxels, axis=(0, 1, 2))
+    expected = np.linalg.norm(voxels * grid.voxel_size_mm)
+    assert displacement_mm(moved, fa, brain, grid) == pytest.approx(expected)

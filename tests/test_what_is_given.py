@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -186,9 +187,9 @@ def test_what_is_no_failure_is_skipped_with_its_reason(dataset: Path, tmp_path: 
     ended = run(dataset, tmp_path / "output")
     assert ended.returncode == 0, ended.stderr
     skipped = of_run(tmp_path / "output")["skipped"]
-    assert set(skipped) == {"sub-01_dir-PA", "sub-01_part-phase", "sub-02"}
-    assert "b=0" in skipped["sub-01_dir-PA"]
-    assert "magnitude" in skipped["sub-01_part-phase"]
+    assert set(skipped) == {"sub-01_dir-PA_dwi", "sub-01_part-phase_dwi", "sub-02"}
+    assert "b=0" in skipped["sub-01_dir-PA_dwi"]
+    assert "magnitude" in skipped["sub-01_part-phase_dwi"]
     for name in skipped:
         assert any(
             line.startswith(name) and "skipped" in line for line in ended.stdout.splitlines()
@@ -232,3 +233,65 @@ def test_intensities_that_wrapped_around_are_refused(dataset: Path, tmp_path: Pa
     ended = run(dataset, tmp_path / "output", "gradients.check=off")
     assert ended.returncode == 65
     assert "usual range" in ended.stderr
+
+
+def test_a_stricter_configuration_judges_again_what_is_there(dataset: Path, tmp_path: Path) -> None:
+    bvec = dataset / f"{STEM}.bvec"
+    right = bvec.read_text()
+    np.savetxt(bvec, np.loadtxt(bvec)[[1, 0, 2]], fmt="%.8f")
+    output = tmp_path / "output"
+    for first in ("off", "warn"):
+        assert run(dataset, output, f"gradients.check={first}").returncode == 0
+        strict = run(dataset, output)
+        assert strict.returncode == 65
+        assert "gradients.permute" in strict.stderr
+    bvec.write_text(right)
+    path = dataset / f"{STEM}.nii.gz"
+    image = nib.load(path)
+    giant = image.affine * [[4], [4], [4], [1]]
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj), giant), path)
+    assert run(dataset, output, "checks.plausibility=off").returncode == 0
+    strict = run(dataset, output)
+    assert strict.returncode == 65
+    assert "volume of the brain mask" in strict.stderr
+
+
+@pytest.mark.parametrize(
+    ("factor", "code"), [(0.0, 65), (3.0, 0)], ids=["without signal", "scaled"]
+)
+def test_a_volume_unlike_the_others_of_its_b_value_is_noticed(
+    dataset: Path, tmp_path: Path, factor: float, code: int
+) -> None:
+    def spoil(data: NDArray[np.float32]) -> NDArray[np.float32]:
+        data[..., 7] *= factor
+        return data
+
+    changed(dataset, spoil)
+    ended = run(dataset, tmp_path / "output", "gradients.check=off")
+    assert ended.returncode == code, ended.stderr
+    assert "median of one volume" in ended.stderr
+
+
+def test_a_failure_is_not_hidden_by_a_run_of_the_same_name_that_is_skipped(
+    dataset: Path, tmp_path: Path
+) -> None:
+    (dataset / ".bidsignore").write_text("sub-01_dwi.nii.gz\n")
+    folder = dataset / "sub-01/dwi"
+    for path in list(folder.iterdir()):
+        shutil.copy(path, folder / path.name.replace("sub-01_", "sub-01_desc-preproc_"))
+    (folder / "sub-01_desc-preproc_dwi.bval").write_text("0 1000\n")
+    ended = run(dataset, tmp_path / "output")
+    assert ended.returncode == 65
+    assert set(of_run(tmp_path / "output")["failed"]) == {"sub-01"}
+    assert set(of_run(tmp_path / "output")["skipped"]) == {"sub-01_dwi"}
+
+
+def test_a_single_volume_that_would_inherit_the_gradients_of_another_image_is_skipped(
+    dataset: Path, tmp_path: Path
+) -> None:
+    image = nib.load(dataset / f"{STEM}.nii.gz")
+    b0 = nib.Nifti1Image(np.asarray(image.dataobj)[..., 0], image.affine)
+    nib.save(b0, dataset / "sub-01/dwi/sub-01_acq-b0_dwi.nii.gz")
+    ended = run(dataset, tmp_path / "output")
+    assert ended.returncode == 0, ended.stderr
+    assert set(of_run(tmp_path / "output")["skipped"]) == {"sub-01_acq-b0_dwi"}

@@ -14,7 +14,7 @@ class ChecksConfig(Section):
 
     plausibility: OnFinding = "error"
     """What to do with a figure that the subject cannot have: stop the run, go on with a warning,
-    or measure nothing. The figures and their usual ranges are in the sidecars."""
+    or go on without a word. The figures and their usual ranges are in the sidecars."""
     subject: SubjectKind | Literal["auto"] = "auto"
     """Whose ranges hold. ``auto``: ``animal`` if ``participants.tsv`` names a species other than
     human, ``infant`` up to an age of three years, ``phantom`` if the label or the sidecar of the

@@ -48,7 +48,8 @@ def inherited(dwi: BidsFile, files: Iterable[BidsFile], extension: str) -> Match
     """Find the file that belongs to a DWI by the inheritance principle.
 
     It lies in the folder of the image or in one above it, and none of its entities is missing
-    from or different in the image's name. The nearest folder goes first, then the file with the
+    from or different in the image's name; ``space-orig`` is the space of an image whose name has
+    none. The nearest folder goes first, then the file with the
     most entities. (pybids' own search accepts files of another run that have one entity more.)
 
     Parameters
@@ -70,7 +71,10 @@ def inherited(dwi: BidsFile, files: Iterable[BidsFile], extension: str) -> Match
         spelled = _MISSPELLED.get(file.name.extension, file.name.extension)
         if file.name.suffix != "dwi" or spelled != extension or file.path.parent not in folders:
             continue
-        reason = ignored_reason(file) or why_not_of_run(dwi.entities, file.name.entities)
+        entities = dict(file.name.entities)
+        if dwi.name.space is None and entities.get("space") == "orig":
+            del entities["space"]  # the space of an image that was not transformed
+        reason = ignored_reason(file) or why_not_of_run(dwi.entities, entities)
         if spelled != file.name.extension:
             reason = f"BIDS names such a file {extension}"
         if reason is None:

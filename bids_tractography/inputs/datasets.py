@@ -43,9 +43,8 @@ class Dataset:
     @property
     def generated_by(self) -> tuple[str, ...]:
         """Names of the pipelines that generated the dataset, none if it does not state any."""
-        return _names(self.description.get("GeneratedBy")) or _names(
-            self.description.get("PipelineDescription")
-        )
+        keys = ("GeneratedBy", "PipelineDescription")  # the latter of older versions of BIDS
+        return tuple(name for key in keys for name in _names(self.description.get(key)))
 
     @property
     def is_derivative(self) -> bool:
@@ -154,7 +153,9 @@ def some(names: list[str], most: int = 20) -> str:
 def _names(declared: Any) -> tuple[str, ...]:
     """Return the names in a list of pipelines, one pipeline, or a bare name."""
     items = declared if isinstance(declared, list) else [declared]
-    names = [item.get("Name") if isinstance(item, dict) else item for item in items]
+    names = [
+        item.get("Name", item.get("name")) if isinstance(item, dict) else item for item in items
+    ]
     return tuple(name.strip() for name in names if isinstance(name, str) and name.strip())
 
 

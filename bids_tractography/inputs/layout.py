@@ -13,9 +13,7 @@ import logging
 import os
 import re
 import shutil
-import sqlite3
 from collections.abc import Iterable, Sequence
-from contextlib import closing
 from functools import lru_cache
 from importlib.metadata import version
 from importlib.resources import files
@@ -24,10 +22,10 @@ from typing import Any
 
 from bids import BIDSLayout, BIDSLayoutIndexer
 from bids.layout.db import ConnectionManager
+from sqlalchemy.exc import SQLAlchemyError
 
 logger = logging.getLogger(__name__)
 
-_INDEX = "layout_index.sqlite"
 # Entities of BEP016 and BEP046 that pybids does not know.
 _ENTITIES = [
     {"name": name, "pattern": rf"[_/\\]+{name}-([a-zA-Z0-9+]+)"}
@@ -104,10 +102,14 @@ def layout_of(root: Path, paths: Sequence[Path], databases: Path | None) -> BIDS
     """
     database = databases / _database_name(root, paths) if databases else None
     if database and database.is_dir():
-        if _is_whole(database / _INDEX):
-            return _Layout(root, (), database)
-        logger.warning("pybids' index %s is damaged: it is created again.", database)
-        shutil.rmtree(database, ignore_errors=True)
+        try:
+            layout = _Layout(root, (), database)
+            layout.get(suffix="dwi")  # the database is opened by the first query
+        except (SQLAlchemyError, OSError, ValueError, TypeError) as error:
+            logger.warning("%s is damaged and is rebuilt: %s", database, error)
+            shutil.rmtree(database, ignore_errors=True)
+        else:
+            return layout
     layout = _Layout(root, paths, None)
     if database:
         # pybids would trust an index that was interrupted, so it is saved when it is whole.
@@ -119,21 +121,6 @@ def layout_of(root: Path, paths: Sequence[Path], databases: Path | None) -> BIDS
         except OSError:  # another process was quicker
             shutil.rmtree(temporary)
     return layout
-
-
-def _is_whole(index: Path) -> bool:
-    """Tell whether a database is one of pybids', and not damaged."""
-    if not index.is_file():
-        return False
-    try:
-        with closing(
-            sqlite3.connect(f"{index.absolute().as_uri()}?mode=ro", uri=True)
-        ) as connection:
-            (sound,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-            (n_files,) = connection.execute("SELECT count(*) FROM files").fetchone()
-    except sqlite3.Error:
-        return False
-    return bool(sound == "ok" and n_files > 0)
 
 
 def _pybids_configs(root: Path) -> list[dict[str, Any]]:

@@ -60,12 +60,8 @@ class Selection:
         return dict((self.filters or {}).get(query, {}))
 
 
-class _Untracked(Exception):  # noqa: N818
-    """A run is skipped; the message is the reason."""
-
-
-class _OnlyB0(_Untracked):
-    """A run has no diffusion weighting."""
+class _OnlyB0(Exception):  # noqa: N818
+    """A run has no diffusion weighting; the message is the reason."""
 
 
 class ParticipantFiles:
@@ -117,21 +113,40 @@ class ParticipantFiles:
         failed: list[FoundRun] = self._inaccessible()
         images, skipped = self._images(failed=bool(failed))
         runs: list[FoundRun] = []
-        weighted = True
-        for file in self._preferred(images):
-            name = run_name(file.path)
-            try:
-                runs.append(self._run(file, config))
-            except _Untracked as reason:
-                skipped.append(SkippedRun(name, str(reason)))
-                weighted = weighted and not isinstance(reason, _OnlyB0)
-            except TractographyError as error:
-                runs.append(FailedRun(name, error))
+        unweighted: list[SkippedRun] = []
+        for session in dict.fromkeys(file.session for file in images):
+            runs += self._runs_of(
+                [file for file in images if file.session == session], config, unweighted
+            )
+        skipped += unweighted
         if not runs and not failed:
             reasons = "; ".join(f"{run.name}: {run.reason}" for run in skipped)
-            error_class = NoDwiError if weighted else GradientError
+            error_class = GradientError if unweighted else NoDwiError
             raise error_class(f"sub-{self._subject} has no DWI run to track: {reasons}.")
         return [*runs, *skipped, *failed]
+
+    def _runs_of(
+        self, images: list[BidsFile], config: Config, unweighted: list[SkippedRun]
+    ) -> list[FoundRun]:
+        """Find the runs of one session: the preprocessed ones, or all if those give none."""
+        preprocessed = [f for f in images if f.name.entities.get("desc") == "preproc"]
+        others = [file for file in images if file not in preprocessed]
+        for files in (preprocessed, others):
+            runs: list[FoundRun] = []
+            for file in files:
+                name = run_name(file.path)
+                try:
+                    runs.append(self._run(file, config))
+                except _OnlyB0 as reason:
+                    unweighted.append(SkippedRun(name, str(reason)))
+                except TractographyError as error:
+                    runs.append(FailedRun(name, error))
+            if runs:
+                if files is preprocessed and others:
+                    names = ", ".join(file.path.name for file in others)
+                    logger.info("Using preprocessed runs instead of %s.", names)
+                return runs
+        return []
 
     def _inaccessible(self) -> list[FoundRun]:
         """Return what may be DWI and cannot be told: folders without permission, odd names."""
@@ -184,18 +199,6 @@ class ParticipantFiles:
                 images.append(file)
         return images, skipped
 
-    def _preferred(self, images: list[BidsFile]) -> list[BidsFile]:
-        """Return the preprocessed images of each session, or all if there are none."""
-        chosen: list[BidsFile] = []
-        for session in dict.fromkeys(file.session for file in images):
-            own = [file for file in images if file.session == session]
-            preprocessed = [f for f in own if f.name.entities.get("desc") == "preproc"]
-            aside = [file.path.name for file in own if file not in preprocessed]
-            if preprocessed and aside:
-                logger.info("Using preprocessed runs instead of %s.", ", ".join(aside))
-            chosen += preprocessed or own
-        return chosen
-
     def _get(self, query: Mapping[str, Any], scope: str | None = None) -> list[BidsFile]:
         """Query all datasets, or one."""
         wanted = self._main if scope == RAW else scope
@@ -204,18 +207,33 @@ class ParticipantFiles:
 
     def _run(self, file: BidsFile, config: Config) -> DwiRun:
         index = self._indices[file.dataset]
-        image = check_file(file.path)
         importing = config.import_tract is not None
-        gradients = {
-            role: inherited(file, index.files, extension) for role, extension in _GRADIENTS.items()
-        }
-        for match in gradients.values():
-            if match.file is not None:
-                check_file(match.file.path)
-        b_zero = self._why_untracked(image, gradients, config)
-        if b_zero and not importing:
-            raise b_zero
-        run = DwiRun(
+        image = check_file(file.path)
+        gradients = _gradient_files(file, index)
+        without_weighting = self._without_weighting(image, gradients, config)
+        if without_weighting and not importing:
+            raise without_weighting
+        warnings = [*index.warnings]
+        if not importing:
+            warnings += _gradient_warnings(file, index, gradients)
+        try:
+            named = {k: find_named(self._get, k, wanted, file) for k, wanted in config.files()}
+        except NoMatchError:
+            if without_weighting:  # nothing was made from this run
+                raise without_weighting from None
+            raise
+        mask = self._brain_mask(file)
+        unexplained = [f for f, _ in mask.passed_over if f.path not in named.values()]
+        if mask.file is None and unexplained:
+            warnings.append(f"no brain mask was taken; there are: {mask.reasons()}.")
+        tissue = None
+        if config.needs_tissue and not importing:
+            tissue = self._tissue_files(file, config)
+            warnings += tissue.skipped if isinstance(config.tissue, AutoTissue) else ()
+        if tissue or named:
+            warnings += [f"{f} cannot be read and was not searched." for f in self._unreadable()]
+        sidecar, fault = _sidecar(file, index)
+        return DwiRun(
             dataset=file.dataset,
             subject=self._subject,
             session=file.session,
@@ -223,65 +241,35 @@ class ParticipantFiles:
             bval=gradients["bval"].path,
             bvec=gradients["bvec"].path,
             gradient_table=gradients["gradient_table"].path,
-            generated_by=index.dataset.generated_by,
-            is_raw=not index.dataset.is_derivative,
-            participant=self._row,
-        )
-        warnings = [*index.warnings]
-        if not importing:
-            warnings += _gradient_warnings(file, index, gradients)
-        run, more = self._with_sidecar(run, file)
-        try:
-            named = {k: find_named(self._get, k, wanted, file) for k, wanted in config.files()}
-        except NoMatchError:
-            if b_zero:  # nothing was made from this run
-                raise b_zero from None
-            raise
-        mask = self._brain_mask(file)
-        if mask.file is None and mask.passed_over:
-            more.append(f"no brain mask was taken; there are: {mask.reasons()}.")
-        tissue = None
-        if config.needs_tissue and not importing:
-            tissue = self._tissue_files(file, config)
-            more += tissue.skipped if isinstance(config.tissue, AutoTissue) else ()
-        if config.needs_tissue or named:
-            more += self._unreadable_elsewhere()
-        return replace(
-            run,
+            sidecar=sidecar,
             brain_mask=check_file(mask.file.path) if mask.file else None,
             named=named,
             tissue=tissue,
-            warnings=(*warnings, *more),
+            generated_by=index.dataset.generated_by,
+            is_raw=not index.dataset.is_derivative,
+            participant=self._row,
+            warnings=(*warnings, *fault),
         )
 
-    def _why_untracked(
+    def _without_weighting(
         self, image: Path, gradients: Mapping[str, Match], config: Config
     ) -> _OnlyB0 | None:
         """State why a run has no diffusion weighting, if it has none; open as little as possible.
 
-        The header is opened only where gradient files are missing or lie above the image.
+        The header is opened only where gradient files are missing or inherited.
         """
         bval, bvec, table = (gradients[role].path for role in _GRADIENTS)
         complete = table is not None or (bval is not None and bvec is not None)
         used = [path for path in ((table,) if table else (bval, bvec)) if path is not None]
         if not complete and is_single_volume(image):
             return _OnlyB0("a single volume without gradient files")
-        from_above = any(path.parent != image.parent for path in used)
-        if from_above and n_entries(bval, table) not in (None, 1) and is_single_volume(image):
+        own = run_name(image)
+        inherited = any(run_name(path) != own or path.parent != image.parent for path in used)
+        if inherited and n_entries(bval, table) not in (None, 1) and is_single_volume(image):
             return _OnlyB0("a single volume, which the inherited gradient files do not describe")
         if only_b0(bval, bvec, table, config.gradients.b0_threshold_s_mm2):
             return _OnlyB0("all volumes are b=0")
         return None
-
-    def _with_sidecar(self, run: DwiRun, file: BidsFile) -> tuple[DwiRun, list[str]]:
-        """Add the JSON sidecar; as a run can do without, its faults are warnings."""
-        try:
-            sidecar = inherited(file, self._indices[file.dataset].files, ".json").file
-            if sidecar is not None:
-                return replace(run, sidecar=check_file(sidecar.path)), []
-        except (NoMatchError, NoInputError) as error:
-            return run, [f"the JSON sidecar is not used: {error.message.strip()}"]
-        return run, []
 
     def _brain_mask(self, dwi: BidsFile) -> Match:
         """Find the brain mask in the folder of the DWI, or where the user's filters point."""
@@ -305,16 +293,34 @@ class ParticipantFiles:
     def _tissue_files(self, dwi: BidsFile, config: Config) -> TissueFiles:
         files = [file for index in self._indices.values() for file in index.files]
         any_space = getattr(config.tissue, "space", "auto") == "any"
-        return find_tissue(files, dwi, grid_comparison(dwi.path), any_space=any_space)
+        found = find_tissue(files, dwi, grid_comparison(dwi.path), any_space=any_space)
+        return replace(found, unsearched=tuple(self._unreadable()))
 
-    def _unreadable_elsewhere(self) -> list[str]:
-        folders = [folder for index in self._indices.values() for folder in index.unreadable]
-        return [f"{folder} cannot be read, and was not searched." for folder in folders]
+    def _unreadable(self) -> list[Path]:
+        return [folder for index in self._indices.values() for folder in index.unreadable]
 
 
 def _why_not_magnitude(file: BidsFile) -> str | None:
     part = file.name.entities.get("part")
     return None if part in (None, "mag") else f"part-{part}: only magnitude images are tracked"
+
+
+def _gradient_files(dwi: BidsFile, index: Index) -> dict[str, Match]:
+    """Find the gradient files by role, and check those that are there."""
+    found = {role: inherited(dwi, index.files, end) for role, end in _GRADIENTS.items()}
+    for match in found.values():
+        if match.file is not None:
+            check_file(match.file.path)
+    return found
+
+
+def _sidecar(dwi: BidsFile, index: Index) -> tuple[Path | None, list[str]]:
+    """Find the JSON sidecar; as a run can do without, its faults are warnings."""
+    try:
+        file = inherited(dwi, index.files, ".json").file
+        return (check_file(file.path) if file else None), []
+    except (NoMatchError, NoInputError) as error:
+        return None, [f"the JSON sidecar is not used: {error.message.strip()}"]
 
 
 def _gradient_warnings(dwi: BidsFile, index: Index, gradients: Mapping[str, Match]) -> list[str]:
@@ -328,8 +334,9 @@ def _gradient_warnings(dwi: BidsFile, index: Index, gradients: Mapping[str, Matc
     missing = [_GRADIENTS[role] for role in ("bval", "bvec") if gradients[role].file is None]
     table = gradients["gradient_table"]
     if missing and table.file is None:
-        seen = [*(m for m in gradients.values() if m.file is None and m.passed_over)]
-        reasons = "; ".join(match.reasons() for match in seen)
+        reasons = "; ".join(
+            m.reasons() for m in gradients.values() if m.file is None and m.passed_over
+        )
         raise NoInputError(
             f"{dwi.path.name} has no {' and no '.join(missing)} file."
             + (f" Not taken: {reasons}." if reasons else ""),

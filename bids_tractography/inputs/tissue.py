@@ -52,6 +52,8 @@ class TissueFiles:
     assumed : mapping of Path to str
         Files that are only assumed to be aligned with the DWI, each with a warning; of a set the
         first file.
+    unsearched : tuple of Path
+        Folders of the participant that cannot be read.
     """
 
     probseg: Mapping[str, Path] | None = None
@@ -63,6 +65,7 @@ class TissueFiles:
     refused: Mapping[str, NoMatchError] = field(default_factory=dict)
     passed_over: Mapping[str, str] = field(default_factory=dict)
     assumed: Mapping[Path, str] = field(default_factory=dict)
+    unsearched: tuple[Path, ...] = ()
 
     @property
     def by_kind(self) -> dict[str, tuple[Path, ...]]:
@@ -78,6 +81,14 @@ class TissueFiles:
             "t1w": t1w if self.t1w else (),
         }
         return {kind: paths for kind, paths in found.items() if paths or kind in self.faults}
+
+    def not_taken(self, kind: str | None = None) -> str:
+        """Say for messages what was found and not taken, of one kind or of all."""
+        kinds = [k for k in KINDS if kind in (None, k) and k in self.passed_over]
+        reasons = dict.fromkeys(self.passed_over[k] for k in kinds)
+        folders = [f"{folder} (cannot be read)" for folder in self.unsearched]
+        listed = "; ".join([*reasons, *folders])
+        return f" Not taken: {listed}." if listed else ""
 
     @property
     def skipped(self) -> tuple[str, ...]:

@@ -54,6 +54,8 @@ def only_b0(
         return bool(np.ptp(bvals) == 0)
     weighted = vectors[bvals > 0]
     norms = np.linalg.norm(weighted, axis=1)
+    if table is not None and (norms > 1 + _UNIT_TOLERANCE).any():
+        return False  # its columns are in another order
     unit = np.abs(norms - 1) < _UNIT_TOLERANCE
     return count_axes(weighted[unit] / norms[unit, None]) < _MIN_AXES
 

@@ -55,6 +55,8 @@ _NEGLIGIBLE = 1e-3
 # In edges of a cubic voxel of the same volume. Shorter steps compare a voxel with itself, as they
 # end between voxels of which it is one (up to sqrt(3) edges); longer ones leave the bundle.
 _STEP_EDGES = 1.75
+# White matter is a quarter of a head, and more than this of any whole one.
+_MIN_SHARE = 0.15
 # 16 to 128 blocks. More are not independent: they become smaller than bundles are thick.
 _MIN_HALVINGS, _MAX_HALVINGS = 4, 7
 _MIN_VOXELS_PER_BLOCK, _MAX_VOXELS_PER_BLOCK = 8, 16
@@ -181,7 +183,7 @@ def _choose_voxels(
     # Partial volume and motion make the rim of a brain anisotropic; a thin mask is all rim.
     for within in (ndimage.binary_erosion(mask, border_value=1), mask):
         candidates = np.flatnonzero(within.ravel() & (flat > 0))
-        white = _otsu(flat[candidates])
+        white = _white_matter_threshold(flat[candidates])
         candidates = candidates[flat[candidates] >= white]
         if candidates.size >= _MIN_VOXELS_PER_BLOCK << _MIN_HALVINGS:
             break
@@ -196,17 +198,22 @@ def _choose_voxels(
     return weights, chosen[_blocks(points_mm, halvings)]
 
 
-def _otsu(values: NDArray[np.float32]) -> float:
-    """Return the threshold that best separates values into two classes (Otsu 1979)."""
-    if values.size == 0 or values.min() == values.max():
-        return float(values.min(initial=1.0))
-    counts, edges = np.histogram(values, bins=256)
+def _white_matter_threshold(fa: NDArray[np.float32]) -> float:
+    """Return the lowest anisotropy that counts as white matter's.
+
+    Otsu's threshold (1979), which best separates two classes, but not so high that less than
+    `_MIN_SHARE` of the voxels reach it: outliers may form a class of their own.
+    """
+    if fa.size == 0 or fa.min() == fa.max():
+        return float(fa.min(initial=1.0))
+    counts, edges = np.histogram(fa, bins=256)
     centres = (edges[1:] + edges[:-1]) / 2
     below = np.cumsum(counts)[:-1]
     sums = np.cumsum(counts * centres)
-    above = values.size - below
+    above = fa.size - below
     apart = sums[:-1] / np.maximum(below, 1) - (sums[-1] - sums[:-1]) / np.maximum(above, 1)
-    return float(edges[1:][int(np.argmax(below * above * apart**2))])
+    otsu = edges[1:][int(np.argmax(below * above * apart**2))]
+    return float(min(otsu, np.quantile(fa, 1 - _MIN_SHARE)))
 
 
 def _blocks(points_mm: Floats, halvings: int) -> NDArray[np.intp]:

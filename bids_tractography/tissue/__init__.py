@@ -125,7 +125,7 @@ def choose_source(
         if not there:
             raise NoInputError(
                 "tissue: the datasets have no probseg, dseg, 5TT or T1w image of this DWI run, "
-                "and the model gives no fractions.",
+                "and the model gives no fractions." + files.not_taken(),
                 "Add a dataset that has one with --derivatives, or use model msmt_csd.",
             )
         kind = next(iter(there))
@@ -134,10 +134,9 @@ def choose_source(
     elif config.kind in files.refused:
         raise files.refused[config.kind]
     else:
-        seen = files.passed_over.get(config.kind)
         raise NoInputError(
             f"tissue.kind {config.kind}: the datasets have no such file of this DWI run."
-            + (f" Not taken: {seen}." if seen else ""),
+            + files.not_taken(config.kind),
             f"There is: {', '.join(there) or 'nothing'}. Add a dataset with --derivatives, name "
             "the file, or set tissue.kind to auto.",
         )
@@ -275,6 +274,38 @@ def _overlap(fractions: Fractions, brain: NDArray[np.bool_]) -> dict[str, float]
         "tissue_in_brain": float(matter[brain].sum() / max(matter.sum(), 1e-9)),
         "brain_with_tissue": float(filled),
     }
+
+
+def displacement_mm(
+    wm: NDArray[np.float32], fa: NDArray[np.float32], brain: NDArray[np.bool_], grid: Grid
+) -> float:
+    """Measure by how much white matter is displaced from where anisotropy is high.
+
+    Parameters
+    ----------
+    wm : ndarray, shape (X, Y, Z)
+        Fraction of white matter.
+    fa : ndarray, shape (X, Y, Z)
+        Fractional anisotropy.
+    brain : ndarray of bool, shape (X, Y, Z)
+    grid : Grid
+
+    Returns
+    -------
+    float
+        Length of the shift, by whole voxels along the axes, at which the two correlate best.
+    """
+    anisotropy = np.where(brain, fa - fa[brain].mean(), 0.0)
+    fraction = np.where(brain, wm - wm[brain].mean(), 0.0)
+    shape = [2 * size for size in brain.shape]  # so that nothing wraps around
+    spectra = (np.fft.rfftn(field, shape) for field in (anisotropy, fraction))
+    first, second = spectra
+    correlation = np.fft.irfftn(first * np.conj(second), shape)
+    place = np.unravel_index(int(correlation.argmax()), correlation.shape)
+    shift = [
+        at if at < size else at - 2 * size for at, size in zip(place, brain.shape, strict=True)
+    ]
+    return float(np.linalg.norm(shift * grid.voxel_size_mm))
 
 
 def include_exclude(
