@@ -1,9 +1,8 @@
 """``bids-tractography`` and ``python -m bids_tractography``."""
 
-import os
-import pwd
 import sys
-import tempfile
+
+from bids_tractography import signals
 
 
 def main() -> int:
@@ -12,13 +11,41 @@ def main() -> int:
     Such a user, without ``HOME``, is who containers run as; libraries look for a home as they are
     imported.
     """
+    signals.end_at_once()  # importing takes seconds
+    _provide_home()
+    from bids_tractography import cli
+
+    exit_code = cli.main()
+    _flush()
+    signals.ignore()
+    return exit_code
+
+
+def _provide_home() -> None:
+    import os
+    import pwd
+    import tempfile
+
     try:
         pwd.getpwuid(os.getuid())
     except KeyError:
-        os.environ.setdefault("HOME", tempfile.gettempdir())
-    from bids_tractography import cli
+        try:
+            os.environ.setdefault("HOME", tempfile.gettempdir())
+        except OSError:  # there is no directory that can be written
+            os.environ.setdefault("HOME", "/")
 
-    return cli.main()
+
+def _flush() -> None:
+    """Write what is left of the output; the interpreter would complain if that is impossible."""
+    import os
+
+    for stream in (sys.stdout, sys.stderr):
+        if stream is None:
+            continue
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 if __name__ == "__main__":

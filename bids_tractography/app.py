@@ -7,8 +7,9 @@ import logging
 import os
 import platform
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
@@ -28,10 +29,9 @@ from bids_tractography.errors import (
     NoDwiError,
     NoInputError,
     OutputError,
-    TractographyError,
     UsageError,
 )
-from bids_tractography.executor import Failure, Outcome, Skipped, run_jobs
+from bids_tractography.executor import Outcome, run_jobs
 from bids_tractography.files import exists
 from bids_tractography.gradients import FSL, choose_frame
 from bids_tractography.inputs import (
@@ -48,6 +48,7 @@ from bids_tractography.inputs import (
     read_dataset,
 )
 from bids_tractography.job import Job
+from bids_tractography.outcomes import Failure, Places, Skipped, attempt
 from bids_tractography.outputs import (
     RunOutputs,
     check_output_folder,
@@ -163,22 +164,31 @@ def plan(request: Request, study: Study) -> Iterator[Planned]:
     planned : Job, Failure or Skipped
         Faults are values: the others go on.
     """
-    selection = Selection(
-        tuple(label.removeprefix("ses-") for label in request.sessions),
-        request.filters,
-        request.database,
-    )
+    places = _places(request, study.datasets)
     for subject in study.participants:
-        name = f"sub-{subject}"
-        try:
-            runs = ParticipantFiles(study.datasets, subject, selection).dwi_runs(request.config)
-        except (NoDwiError, FilteredOutError, GradientError) as error:
-            yield name, Skipped(error)  # nobody can track what is not there
-            continue
-        except TractographyError as error:
-            yield name, Failure(str(error), error.exit_code)
-            continue
-        yield from _distinct([_planned(request, study.datasets, run) for run in runs])
+        find = partial(_find_runs, request, study.datasets, subject)
+        found = attempt(f"sub-{subject}", find, places)
+        if isinstance(found, Failure | Skipped):
+            yield f"sub-{subject}", found
+        else:
+            yield from _distinct([_planned(request, study.datasets, run) for run in found])
+
+
+def _places(request: Request, datasets: list[Dataset]) -> Places:
+    roots = tuple(dataset.root for dataset in datasets)
+    return Places(roots, (request.output_dir, request.work_dir))
+
+
+def _find_runs(
+    request: Request, datasets: list[Dataset], subject: str
+) -> Sequence[FoundRun] | Skipped:
+    """Find the DWI runs of a participant; one without any is skipped."""
+    sessions = tuple(label.removeprefix("ses-") for label in request.sessions)
+    selection = Selection(sessions, request.filters, request.database)
+    try:
+        return ParticipantFiles(datasets, subject, selection).dwi_runs(request.config)
+    except (NoDwiError, FilteredOutError, GradientError) as error:
+        return Skipped(error)
 
 
 def _check_config(config: Config, datasets: list[Dataset]) -> None:
@@ -225,16 +235,13 @@ def _planned(request: Request, datasets: list[Dataset], run: FoundRun) -> Planne
     if isinstance(run, SkippedRun):
         # The name of the file, which no job has: another run may have what is left of it.
         return f"{run.name}_dwi", Skipped(NoDwiError(f"{run.reason}."))
-    try:
-        if isinstance(run, FailedRun):
-            raise run.error
-        job = _job(request, datasets, run)
-    except TractographyError as error:
-        return run.name, Failure(str(error), error.exit_code)
-    return job.name, job
+    planned = attempt(run.name, partial(_job, request, datasets, run), _places(request, datasets))
+    return planned.name if isinstance(planned, Job) else run.name, planned
 
 
-def _job(request: Request, datasets: list[Dataset], run: DwiRun) -> Job:
+def _job(request: Request, datasets: list[Dataset], run: DwiRun | FailedRun) -> Job:
+    if isinstance(run, FailedRun):
+        raise run.error
     links = {dataset.name: dataset.root for dataset in datasets}
     outputs = RunOutputs(request.output_dir, run.image.name, links)
     common: dict[str, Any] = {}
@@ -377,8 +384,11 @@ def _run_jobs(
     finally:
         process = f"{platform.node()}-{os.getpid()}"  # many may start in one second
         path = request.output_dir / "logs" / f"{started}_{process}_participant.json"
-        with dataset_files(request.output_dir):
-            _write_log(path, request, study, {**outcomes, **others})
+        try:
+            with dataset_files(request.output_dir):
+                _write_log(path, request, study, {**outcomes, **others})
+        except (OSError, ValueError, OutputError) as error:  # must not hide how the runs ended
+            logger.warning("The record of this call is not written: %s", error)
 
 
 def _outcomes(

@@ -159,11 +159,22 @@ def _read_mask(path: Path, grid: Grid) -> Mask:
         If it is on another grid.
     """
     image = read_image(path, ndim=3)
-    if not image.grid.matches(grid):
+    check_grid(path, image.grid, grid)
+    data, warnings = two_valued(image.data, path.name)
+    return Mask(data, f"Brain mask {path.name}.", {"method": "file"}, warnings=warnings)
+
+
+def check_grid(path: Path, found: Grid, grid: Grid) -> None:
+    """Check that a brain mask is on the grid of the DWI.
+
+    Raises
+    ------
+    GridError
+        If it is on another grid.
+    """
+    if not found.matches(grid):
         raise GridError(
-            f"{path} is not on the grid of the DWI: it has {image.grid.describe()}, and the DWI "
+            f"{path} is not on the grid of the DWI: it has {found.describe()}, and the DWI "
             f"has {grid.describe()}.",
             "Resample the mask to the grid of the DWI (nearest neighbour).",
         )
-    data, warnings = two_valued(image.data, path.name)
-    return Mask(data, f"Brain mask {path.name}.", {"method": "file"}, warnings=warnings)

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import logging
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
 from rich.console import Console
 from rich.logging import RichHandler
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -27,8 +27,9 @@ from rich.progress import (
     Progress as Bars,
 )
 from rich.table import Table
+from rich.text import Text
 
-from bids_tractography import __version__
+from bids_tractography import __version__, signals
 from bids_tractography.app import (
     Request,
     Study,
@@ -43,19 +44,19 @@ from bids_tractography.config.load import load_config, translate_config
 from bids_tractography.container import describe_container
 from bids_tractography.cpus import count_cpus
 from bids_tractography.doctor import examine
-from bids_tractography.errors import TractographyError, UnknownLevelError, UsageError
+from bids_tractography.errors import UnknownLevelError, UsageError
 from bids_tractography.estimate import estimate
-from bids_tractography.executor import LOG_FORMAT, LOG_TIME, Failure, LogProgress, Outcome, Skipped
+from bids_tractography.executor import LOG_FORMAT, LOG_TIME, LogProgress, Outcome
 from bids_tractography.files import exists, resolve
 from bids_tractography.group import write_group_table
 from bids_tractography.inputs import read_filters
 from bids_tractography.job import Job
+from bids_tractography.outcomes import Failure, Places, Skipped, attempt
 from bids_tractography.phantom import write_phantom
 from bids_tractography.pipeline import Progress
 from bids_tractography.tracking import choose_engine
 
 _LEVELS = ("participant", "group")
-_INTERRUPTED, _TERMINATED = 130, 143  # as shells have it
 
 logger = logging.getLogger(__name__)
 
@@ -69,30 +70,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "doctor": _doctor_command,
     }
     command = commands.get(words[0]) if words else None
-    signal.signal(signal.SIGTERM, _terminate)
+    logging.raiseExceptions = False  # a log that cannot be written stops nothing
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be any bytes
     try:
-        return command(words[1:]) if command else _bids_app(words)
-    except TractographyError as error:
-        print(f"bids-tractography: error: {error}", file=sys.stderr)
-        return error.exit_code
-    except _Terminated:
-        return _TERMINATED
-    except KeyboardInterrupt:
-        print(
-            "bids-tractography: interrupted; the same command goes on where this one stopped.",
-            file=sys.stderr,
-        )
-        return _INTERRUPTED
+        with signals.unwinding():
+            return _run(partial(command, words[1:]) if command else partial(_bids_app, words))
+    except signals.Stopped as stopped:
+        return _stopped(stopped.exit_code)
+    except KeyboardInterrupt:  # from a library that has a handler of its own
+        return _stopped(signals.INTERRUPTED)
     except BrokenPipeError:
         return 0
 
 
-class _Terminated(BaseException):
-    """The process was asked to end, as schedulers do before they kill."""
+def _run(command: Callable[[], int]) -> int:
+    """Run a command; report what goes wrong as a whole."""
+    ended = attempt("bids-tractography", command, Places())
+    if isinstance(ended, Failure):
+        print(f"bids-tractography: error: {ended.message}", file=sys.stderr)
+        return ended.exit_code
+    return ended
 
 
-def _terminate(_number: int, _frame: object) -> NoReturn:
-    raise _Terminated
+def _stopped(exit_code: int) -> int:
+    if exit_code == signals.INTERRUPTED:
+        with suppress(OSError):
+            print(
+                "bids-tractography: interrupted; rerun the same command to resume.", file=sys.stderr
+            )
+    return exit_code
 
 
 class _Parser(argparse.ArgumentParser):
@@ -215,6 +222,12 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="HOST:PORT",
         help="a running Ray cluster, or 'auto' (default: one is started on this machine)",
     )
+    parser.add_argument(
+        "--verify-files",
+        action="store_true",
+        help="group level: compare the SHA-256 of every tractogram with its sidecar, not only its "
+        "size (reads all of them)",
+    )
     parser.add_argument("-v", "--verbose", action="count", default=0, help="more of the log")
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     return parser
@@ -237,9 +250,15 @@ def _bids_app(words: list[str]) -> int:
     _set_up_logging(console, options.verbose)
     if options.analysis_level == "group":
         _refuse_participant_options(options)
-        path, n_rows = write_group_table(options.output_dir.absolute())
+        path, n_rows = write_group_table(
+            options.output_dir.absolute(), read_files=options.verify_files
+        )
         print(f"{path}: {n_rows} tractograms")
         return 0
+    if options.verify_files:
+        raise UsageError(
+            "--verify-files is for the group level; the participant level always does."
+        )
     request = _request(options)
     study = open_study(request)
     if options.dry_run:
@@ -259,7 +278,7 @@ def _bids_app(words: list[str]) -> int:
 def _refuse_participant_options(options: argparse.Namespace) -> None:
     """Refuse what the group level would ignore."""
     unused = build_parser().parse_args(["in", "out", "group"])
-    kept = ("bids_dir", "output_dir", "verbose")
+    kept = ("bids_dir", "output_dir", "verify_files", "verbose")
     given = [
         f"--{name.replace('_', '-')}"
         for name, value in vars(options).items()
@@ -322,7 +341,7 @@ def _progress(console: Console) -> Iterator[Callable[[Progress], None]]:
         yield LogProgress()
         return
     bars = Bars(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]:.0f} seeds/s, {task.fields[kept]} streamlines"),
@@ -360,6 +379,7 @@ def _print_plan(request: Request, study: Study) -> int:
             print(f"\n{name}: cannot be done: {fault.message}")
         elif isinstance(fault, Skipped):
             print(f"\n{name}: skipped: {fault.error}")
+    print("\n# Only headers and text files were read: what the signal shows is checked by the run.")
     print("\n# configuration")
     print(_as_yaml(request.config), end="")
     check_not_all_skipped(ends)
@@ -372,16 +392,15 @@ def _print_job(job: Job) -> Failure | None:
     if "brain_mask" not in job.inputs:
         lines.append(("brain_mask", "none found: made from the DWI (median_otsu)"))
     if job.config.import_tract is None:
-        try:
-            expected = estimate(job)
-        except TractographyError as error:
-            return Failure(str(error), error.exit_code)
+        expected = attempt(job.name, partial(estimate, job), Places(tuple(job.inputs.values())))
+        if isinstance(expected, Failure):
+            return expected
         lines += [
             ("model", json.dumps(expected.model)),
             ("engine", f"{choose_engine(job.config).name}, {job.n_threads} thread(s)"),
             ("seeds", f"about {expected.seeds}"),
             ("streamlines", f"about {expected.streamlines}"),
-            ("time", f"about {expected.seconds:.0f} s"),
+            ("time", f"about {expected.seconds:.0f} s ({expected.cpu_seconds:.0f} s of CPU)"),
             ("memory", f"about {expected.memory_mib:.0f} MiB"),
             ("disk", f"about {expected.disk_mib:.0f} MiB"),
             *(("warning", text) for text in expected.warnings),
@@ -408,7 +427,7 @@ def _print_outcomes(request: Request, outcomes: dict[str, Outcome]) -> None:
             where = outcome.tractogram.relative_to(request.output_dir)
             word = "up to date" if outcome.reused else "done"
             row = (word, _count(outcome.warnings), str(where))
-        table.add_row(escape(name), *map(escape, row))
+        table.add_row(*map(Text, (name, *row)))
     console = Console(width=None if sys.stdout.isatty() else 200)
     console.print(table)
     print(f"written to {request.output_dir}")

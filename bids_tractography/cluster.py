@@ -18,8 +18,9 @@ from itertools import islice
 from typing import Any
 
 from bids_tractography.errors import DiedError, UnavailableError
-from bids_tractography.executor import LOG_FORMAT, LOG_TIME, Failure, LogProgress, Outcome, run_job
+from bids_tractography.executor import LOG_FORMAT, LOG_TIME, LogProgress, Outcome, run_job
 from bids_tractography.job import Job
+from bids_tractography.outcomes import Failure
 from bids_tractography.seeding import SeedBatch
 from bids_tractography.tracking import ENGINES
 from bids_tractography.tracking.base import (

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import hashlib
 import os
+import pickle
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numba
 from numba import njit
-from numba.core.caching import CompileResultCacheImpl, FunctionCache
+from numba.core.caching import CompileResultCacheImpl, FunctionCache, IndexDataCacheFile
 
 Function = Callable[..., Any]
 
@@ -111,8 +113,65 @@ class _Places(CompileResultCacheImpl):  # type: ignore[misc]
     )
 
 
+class _CheckedFiles(IndexDataCacheFile):  # type: ignore[misc]
+    """numba's files, each followed by the SHA-256 of what it holds.
+
+    numba would fail on a file that is cut, and run whatever is in one that is damaged.
+    """
+
+    def _load_index(self) -> dict[Any, str]:
+        try:
+            content = _checked(Path(self._index_path))
+        except OSError:
+            return {}
+        stamp, overloads = pickle.loads(content)
+        return overloads if stamp == self._source_stamp else {}
+
+    def _save_index(self, overloads: dict[Any, str]) -> None:
+        self._write(self._index_path, (self._source_stamp, overloads))
+
+    def _load_data(self, name: str) -> Any:
+        return pickle.loads(_checked(Path(self._data_path(name))))
+
+    def _save_data(self, name: str, data: Any) -> None:
+        self._write(self._data_path(name), data)
+
+    def _write(self, path: str, content: Any) -> None:
+        packed = self._dump(content)
+        with self._open_for_write(path) as file:
+            file.write(packed + _checksum(packed))
+
+
+def _checked(path: Path) -> bytes:
+    """Return the content of a file without its checksum.
+
+    Raises
+    ------
+    OSError
+        If it is damaged, or of another version of numba, which then compiles again.
+    """
+    size = len(_checksum(b""))
+    content = path.read_bytes()
+    packed, checksum = content[:-size], content[-size:]
+    if _checksum(packed) != checksum:
+        raise OSError(f"{path} is damaged")
+    return packed
+
+
+def _checksum(content: bytes) -> bytes:
+    """Return the SHA-256 of a content of this version of numba: others cannot be unpickled."""
+    return hashlib.sha256(numba.__version__.encode() + content).digest()
+
+
 class _Cache(FunctionCache):  # type: ignore[misc]
     _impl_class = _Places
+
+    def __init__(self, function: Function) -> None:
+        super().__init__(function)
+        stamp = self._impl.locator.get_source_stamp()
+        self._cache_file: IndexDataCacheFile = _CheckedFiles(
+            self._cache_path, self._impl.filename_base, stamp
+        )
 
     def save_overload(self, sig: Any, data: Any) -> None:
         with suppress(OSError):

@@ -18,7 +18,7 @@ from bids_tractography.cluster import try_ray
 from bids_tractography.config import Config
 from bids_tractography.config.tracking import Seeding, TotalSeeds, Tracking
 from bids_tractography.errors import UnavailableError
-from bids_tractography.executor import Failure
+from bids_tractography.outcomes import Failure
 from bids_tractography.outputs import read_record
 from bids_tractography.phantom import write_phantom
 from bids_tractography.tracking import ENGINES

@@ -45,8 +45,7 @@ class Dwi:
     def figures(self) -> dict[str, float]:
         """Measurements to be held against what is plausible, see `checks.QUANTITIES`."""
         return {
-            "smallest_voxel_edge_mm": float(self.grid.voxel_size_mm.min()),
-            "largest_b_s_mm2": float(self.gradients.bvals.max()),
+            **header_figures(self.grid, self.gradients),
             "wrapped_share": self._wrapped_share(),
             "limit_share": self._limit_share(),
         }
@@ -91,6 +90,14 @@ class Dwi:
         volumes = np.concatenate([shell.volumes for shell in self.gradients.shells])
         mean: NDArray[np.float32] = self.data[..., volumes].mean(axis=-1)
         return mean
+
+
+def header_figures(grid: Grid, gradients: Gradients) -> dict[str, float]:
+    """Return those of the measurements that take no look at the signal."""
+    return {
+        "smallest_voxel_edge_mm": float(grid.voxel_size_mm.min()),
+        "largest_b_s_mm2": float(gradients.bvals.max()),
+    }
 
 
 def read_dwi(image: Path, files: GradientFiles, config: GradientsConfig, frame: Frame = FSL) -> Dwi:

@@ -5,17 +5,21 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import replace
 from itertools import islice
+from multiprocessing import resource_tracker
+from multiprocessing.process import BaseProcess
 
 from bids_tractography.checks import Findings
-from bids_tractography.errors import CrashError, DiedError, TractographyError
+from bids_tractography.errors import CrashError, DiedError
 from bids_tractography.job import Job
+from bids_tractography.outcomes import Failure, Places, Skipped, attempt
 from bids_tractography.pipeline import Done, Progress, process_dwi
 from bids_tractography.tracking.base import Tracker, track_here
 
@@ -23,36 +27,8 @@ logger = logging.getLogger(__name__)
 
 LOG_FORMAT, LOG_TIME = "%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"
 _LOG_SECONDS = 60
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why something was not done.
-
-    Parameters
-    ----------
-    message : str
-    exit_code : int
-    warnings : tuple of str
-        What was doubtful before.
-    """
-
-    message: str
-    exit_code: int
-    warnings: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Skipped:
-    """Why something is not to be done, which is no failure.
-
-    Parameters
-    ----------
-    error : TractographyError
-        What is wrong if nothing else is left to do.
-    """
-
-    error: TractographyError
+_JOIN_SECONDS = 5
+_CRASHES = {signal.SIGSEGV, signal.SIGABRT, signal.SIGILL, signal.SIGFPE}
 
 
 Outcome = Done | Failure | Skipped
@@ -92,30 +68,50 @@ def run_jobs(
 def run_job(job: Job, report: Callable[[Progress], None], track: Tracker = track_here) -> Outcome:
     """Run a job in this process; what goes wrong is a value."""
     findings = Findings(job.name, job.config.checks, job.subject)
-    try:
-        return process_dwi(job, report, track, findings)
-    except TractographyError as error:
-        message, code = str(error), error.exit_code
-    except MemoryError:
-        message = "out of memory: give it more, or fewer jobs at a time (--n-procs)."
-        code = DiedError.exit_code
-    except Exception as error:  # the one place: a job's fault must not end the others
-        logger.exception("%s: unexpected error", job.name)
-        message, code = f"unexpected {type(error).__name__}: {error}", CrashError.exit_code
-    return Failure(message, code, tuple(findings.all.warnings))
+    outcome = attempt(
+        job.name,
+        lambda: process_dwi(job, report, track, findings),
+        Places(tuple(job.outputs.links.values()), (job.outputs.root, job.work.parent)),
+    )
+    if isinstance(outcome, Failure):
+        return replace(outcome, warnings=tuple(findings.all.warnings))
+    return outcome
 
 
 def _run_apart(job: Job) -> Outcome:
-    """Run a job in a new process; tell if it dies."""
+    """Run a job in a new process; report if it dies."""
+    # Ctrl-C reaches all processes of a terminal. It is for the main one, which ends the others:
+    # they inherit the mask. The tracker would lift it if it were started later.
+    resource_tracker.ensure_running()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     spawn = multiprocessing.get_context("spawn")  # threads of BLAS and OpenMP do not survive a fork
     level = logging.getLogger("bids_tractography").getEffectiveLevel()
     with ProcessPoolExecutor(
         1, mp_context=spawn, initializer=_start_worker, initargs=(level, os.getpid())
     ) as pool:
+        process = None
         try:
+            pid = pool.submit(os.getpid).result()
+            process = next((c for c in multiprocessing.active_children() if c.pid == pid), None)
             return pool.submit(_run_logging, job).result()
         except BrokenProcessPool:
-            return Failure("its process died (killed, perhaps for memory).", DiedError.exit_code)
+            return _death(process)
+
+
+def _death(process: BaseProcess | None) -> Failure:
+    """Describe how a process ended: a crash would come again, one that was killed need not."""
+    if process is not None:
+        process.join(_JOIN_SECONDS)
+    number = -(process.exitcode or 0) if process is not None else 0
+    if number in _CRASHES:
+        name = signal.Signals(number).name
+        return Failure(
+            f"its process crashed ({name}). This is a defect of the program or of a library. "
+            "Please report it.",
+            CrashError.exit_code,
+        )
+    by = f" by {signal.Signals(number).name}" if number > 0 else ""
+    return Failure(f"its process was killed{by}, perhaps for memory.", DiedError.exit_code)
 
 
 def _exit_with(parent: int) -> None:

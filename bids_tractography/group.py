@@ -8,17 +8,19 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
-
 from bids_tractography.errors import NoInputError, TractographyError
-from bids_tractography.files import exists, read_json_file
-from bids_tractography.outputs import dataset_files, write_json, write_text
+from bids_tractography.files import exists, printable
+from bids_tractography.outputs import (
+    dataset_files,
+    read_sidecar,
+    why_changed,
+    write_json,
+    write_text,
+)
 from bids_tractography.provenance import RECORD_KEY, ImportRecord, TractogramRecord
 from bids_tractography.streamlines import Rejection, Stop
 
 logger = logging.getLogger(__name__)
-
-_RECORD: TypeAdapter[TractogramRecord | ImportRecord] = TypeAdapter(TractogramRecord | ImportRecord)
 
 _COLUMNS: dict[str, str] = {
     "participant_id": "Participant.",
@@ -47,8 +49,18 @@ _COLUMNS: dict[str, str] = {
 }
 
 
-def write_group_table(root: Path) -> tuple[Path, int]:
+def write_group_table(root: Path, *, read_files: bool = False) -> tuple[Path, int]:
     """Gather the tractograms of a derivative dataset into ``group_tractograms.tsv``.
+
+    What is not as it was written has no row, and a warning says so: a sidecar with another
+    content than it had, a file that is missing or has another size.
+
+    Parameters
+    ----------
+    root : Path
+        The derivative dataset.
+    read_files : bool
+        Compare the contents of the tractograms with their hashes, too.
 
     Returns
     -------
@@ -61,7 +73,7 @@ def write_group_table(root: Path) -> tuple[Path, int]:
         If there is no finished tractogram.
     """
     sidecars = sorted(root.glob("sub-*/**/*_tractogram.json")) if exists(root) else []
-    rows = [row for sidecar in sidecars if (row := _row(root, sidecar))]
+    rows = [row for sidecar in sidecars if (row := _row(root, sidecar, read_files=read_files))]
     if not rows:
         raise NoInputError(
             f"{root} has no finished tractogram.", "Run the participant level first."
@@ -78,17 +90,41 @@ def write_group_table(root: Path) -> tuple[Path, int]:
     return path, len(rows)
 
 
-def _row(root: Path, sidecar: Path) -> dict[str, Any] | None:
+def _row(root: Path, sidecar: Path, *, read_files: bool) -> dict[str, Any] | None:
     try:
-        content = read_json_file(sidecar)[RECORD_KEY]
-        record = _RECORD.validate_python(content)
-    except (TractographyError, OSError, ValueError, KeyError, TypeError) as error:
-        logger.warning("%s is left out: it has no record of this version (%s).", sidecar, error)
-        return None
-    missing = [n for n in record.file_sha256 if not sidecar.with_name(n).exists()]
-    if missing or not record.file_sha256:
-        logger.warning("%s is left out: its tractogram is not there.", sidecar)
-        return None
+        content = read_sidecar(sidecar)
+        reason = why_changed(sidecar, content, read_files=read_files)
+        if reason is None:
+            return _to_row(root, sidecar, content[RECORD_KEY])
+    except (
+        TractographyError,
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+    ) as error:
+        reason = f"it has no usable record of this version ({_first_line(error)})"
+    logger.warning("%s is left out: %s.", printable(sidecar), reason)
+    return None
+
+
+def _first_line(error: Exception) -> str:
+    """Shorten a message: those of pydantic have a line for every key."""
+    lines = [line.strip() for line in f"{type(error).__name__}: {error}".splitlines()]
+    return ", ".join(lines[:3]).rstrip(".")
+
+
+def _to_row(root: Path, sidecar: Path, content: dict[str, Any]) -> dict[str, Any]:
+    """Turn a record into a row.
+
+    Raises
+    ------
+    ValueError, LookupError, TypeError, AttributeError
+        If its record is not what this version writes.
+    """
+    kind = ImportRecord if "place" in content else TractogramRecord
+    record = kind.model_validate(content)
     parts = sidecar.relative_to(root).parts
     row = {
         "participant_id": parts[0],
@@ -104,8 +140,14 @@ def _row(root: Path, sidecar: Path) -> dict[str, Any] | None:
         "content_sha256": record.content_sha256,
     }
     if isinstance(record, ImportRecord):
-        return row | {"track": "custom", "kept": record.streamlines}
-    return row | _tracked(record)
+        row |= {"track": "custom", "kept": record.streamlines}
+    else:
+        row |= _tracked(record)
+    if unknown := row.keys() - _COLUMNS.keys():
+        raise ValueError(f"unknown: {', '.join(sorted(unknown))}")
+    for value in row.values():
+        str(value).encode()  # names of files and JSON may hold what is not Unicode: a ValueError
+    return row
 
 
 def _tracked(record: TractogramRecord) -> dict[str, Any]:

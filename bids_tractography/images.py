@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -368,6 +369,23 @@ def read_grid(path: Path) -> Grid:
         If it is no usable image.
     """
     return _header_and_grid(path)[1]
+
+
+def read_layout(path: Path, *, ndim: int) -> tuple[Grid, tuple[int, ...], np.dtype[Any]]:
+    """Read grid, shape and type of an image, not its values.
+
+    Raises
+    ------
+    DataError, GridError
+        If it has other dimensions or is no usable image.
+    """
+    image, grid = _read_header(path)
+    shape, dtype = _shape(image, ndim), np.dtype(image.get_data_dtype())
+    if len(shape) != ndim:
+        raise DataError(f"{path} has {len(shape)} dimensions {shape}; {ndim} are needed.")
+    if dtype.kind not in "biuf":
+        raise DataError(f"{path} holds {dtype} values; numbers are needed.")
+    return grid, shape, dtype
 
 
 def read_shape(path: Path) -> tuple[int, ...]:

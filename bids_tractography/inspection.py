@@ -18,10 +18,11 @@ from bids_tractography.errors import GradientError
 from bids_tractography.gradients import (
     FRAMES,
     Frame,
+    Gradients,
     compose_permutations,
     permutation_matrix,
 )
-from bids_tractography.images import Image, header_warnings
+from bids_tractography.images import Grid, Image, header_warnings
 from bids_tractography.job import GRADIENT_TABLE, Job
 from bids_tractography.masks import Mask
 from bids_tractography.reconst import ModelFit
@@ -43,12 +44,19 @@ def report_inputs(job: Job, findings: Findings) -> None:
 
 def report_dwi(job: Job, dwi: Dwi, findings: Findings) -> None:
     """Report the frame of the gradients, and hold grid and b-values against what is plausible."""
+    report_header(job, dwi.grid, dwi.gradients, dwi.figures, findings)
+
+
+def report_header(
+    job: Job, grid: Grid, gradients: Gradients, figures: Mapping[str, float], findings: Findings
+) -> None:
+    """Do the same for what of the figures is known, see `dwi.header_figures`."""
     logger.info(
         "%s: %s is read with b-vectors in the frame '%s': %s.",
-        job.name, dwi.gradients.record["file"], job.frame.kind, job.frame.reason,
+        job.name, gradients.record["file"], job.frame.kind, job.frame.reason,
     )  # fmt: skip
-    findings.measure_all(dwi.figures)
-    step_mm, edge_mm = job.config.tracking.algorithm.step_size_mm, dwi.grid.voxel_size_mm.min()
+    findings.measure_all(figures)
+    step_mm, edge_mm = job.config.tracking.algorithm.step_size_mm, grid.voxel_size_mm.min()
     if step_mm > edge_mm:
         findings.warn(
             f"tracking.algorithm.step_size_mm is {step_mm:g}, more than the smallest voxel edge of "

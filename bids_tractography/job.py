@@ -18,7 +18,13 @@ from bids_tractography.config.tracking import ActStop, CmcStop, ImportTract
 from bids_tractography.errors import TractographyError
 from bids_tractography.gradients import FSL, Frame
 from bids_tractography.inputs import DwiRun
-from bids_tractography.outputs import RunOutputs, read_record, sidecar_path, why_stale
+from bids_tractography.outputs import (
+    RunOutputs,
+    file_of_sidecar,
+    read_record,
+    sidecar_path,
+    why_stale,
+)
 from bids_tractography.provenance import (
     Fingerprint,
     config_hash,
@@ -193,11 +199,11 @@ class Job:
         """Files that the sidecar there is about, and this run will not write."""
         path, *others = self.products["tractogram"].paths
         try:
-            named = read_record(path)["file_sha256"]
-        except (TractographyError, OSError, KeyError, TypeError):
+            named = [file_of_sidecar(path, name) for name in read_record(path)["file_sha256"]]
+        except (TractographyError, OSError, ValueError, LookupError, TypeError):
             return []
         wanted = {path.name, *(other.name for other in others)}
-        return [path.with_name(name) for name in named if name not in wanted]
+        return [file for file in named if file.name not in wanted and file.suffix != ".json"]
 
     @cached_property
     def paths(self) -> dict[str, Path]:

@@ -21,16 +21,16 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from bids_tractography import __version__
-from bids_tractography.errors import BusyError, OutputError, TractographyError
+from bids_tractography.errors import BusyError, NoInputError, OutputError, TractographyError
 from bids_tractography.files import read_json_file
 from bids_tractography.images import Grid, write_image
 from bids_tractography.provenance import (
     RECORD_KEY,
     Fingerprint,
     Record,
+    hash_of_sidecar,
     sha256_of_file,
     sha256_of_json,
 )
@@ -178,7 +178,8 @@ class RunOutputs:
     def write_sidecar(self, paths: Sequence[Path], sidecar: Sidecar, record: Record) -> None:
         """Write the one sidecar of files that are there, with their hashes."""
         hashes = {path.name: sha256_of_file(path) for path in paths}
-        record = record.model_copy(update={"file_sha256": hashes})
+        sizes = {path.name: path.stat().st_size for path in paths}
+        record = record.model_copy(update={"file_sha256": hashes, "file_bytes": sizes})
         content = {
             "Description": sidecar.description,
             "Sources": [self.uri(source) for source in sidecar.sources],
@@ -186,6 +187,8 @@ class RunOutputs:
             **sidecar.keys,
             RECORD_KEY: record.model_dump(mode="json"),
         }
+        content = json.loads(json.dumps(content))  # as it will be read
+        content[RECORD_KEY]["sidecar_sha256"] = hash_of_sidecar(content)
         write_json(sidecar_path(paths[0]), content)
 
     def write_map(
@@ -197,7 +200,7 @@ class RunOutputs:
 
 
 def sidecar_path(path: Path) -> Path:
-    """Return the path of the JSON beside a file."""
+    """Return the path of the JSON beside a file; of the JSON itself, its own."""
     return path.with_name(path.name.removesuffix(".gz").rpartition(".")[0] + ".json")
 
 
@@ -205,16 +208,69 @@ def why_stale(path: Path, fingerprint: Fingerprint) -> str | None:
     """Tell why a file has to be made again; None if it is up to date."""
     if not path.exists():
         return "it is not there"
+    if not path.is_file():
+        return "it is not a regular file"
     try:
-        record = read_record(path)
+        content = read_sidecar(path)
+        record = content[RECORD_KEY]
         made_with = Fingerprint.model_validate(record["fingerprint"])
+        as_recorded = record["sidecar_sha256"] == hash_of_sidecar(content)
         as_written = record["file_sha256"][path.name] == sha256_of_file(path)
-    except (TractographyError, OSError, ValueError, KeyError, TypeError, ValidationError):
+    except (TractographyError, OSError, ValueError, LookupError, TypeError, AttributeError):
         return "it is unfinished, or not ours"
+    if not as_recorded:
+        return "its sidecar was changed or damaged"
     if not as_written:
         return "it was changed or damaged"
     parts = fingerprint.differences(made_with)
     return f"it was made with another {' and '.join(parts)}" if parts else None
+
+
+def why_changed(path: Path, content: Mapping[str, Any], *, read_files: bool = False) -> str | None:
+    """State how a sidecar or its files differ from what was written; None if they do not.
+
+    Parameters
+    ----------
+    path : Path
+        The sidecar, or one of its files.
+    content : mapping
+        Of the sidecar, see `read_sidecar`.
+    read_files : bool
+        Compare the contents of the files, too, not only their sizes.
+
+    Raises
+    ------
+    OSError, ValueError, LookupError, TypeError, AttributeError
+        If the sidecar is not one of ours.
+    """
+    record = content[RECORD_KEY]
+    if record["sidecar_sha256"] != hash_of_sidecar(content):
+        return "the sidecar was changed or damaged"
+    if not record["file_sha256"]:
+        return "it names no file"
+    for name, expected in record["file_sha256"].items():
+        file = file_of_sidecar(path, name)
+        if not file.exists():
+            return f"{name} does not exist"
+        if not file.is_file() or file.stat().st_size != record["file_bytes"][name]:
+            return f"{name} was changed or damaged"
+        if read_files and sha256_of_file(file) != expected:
+            return f"{name} was changed or damaged"
+    return None
+
+
+def file_of_sidecar(sidecar: Path, name: str) -> Path:
+    """Return the path of a file that a sidecar names.
+
+    Raises
+    ------
+    ValueError
+        If the file would not lie in the directory of the sidecar under the sidecar's name.
+    """
+    path = sidecar.parent / name
+    if Path(name).name != name or sidecar_path(path) != sidecar_path(sidecar):
+        raise ValueError(f"{name!r} is not a file of {sidecar.name}")
+    return path
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -226,10 +282,15 @@ def read_json(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
+def read_sidecar(path: Path) -> dict[str, Any]:
+    """Read the sidecar of a file of ours, see `why_stale` and `why_changed`."""
+    content: dict[str, Any] = read_json_file(sidecar_path(path))
+    return content
+
+
 def read_record(path: Path) -> dict[str, Any]:
     """Read our record in the sidecar of a file of ours."""
-    content = read_json_file(sidecar_path(path))
-    record: dict[str, Any] = content[RECORD_KEY]
+    record: dict[str, Any] = read_sidecar(path)[RECORD_KEY]
     return record
 
 
@@ -451,13 +512,7 @@ def write_dataset_files(
     if container:
         ourselves["Container"] = container
     # Links of earlier calls stay: sidecars that are there use them.
-    earlier = before.get("DatasetLinks")
-    targets = (
-        {n: t for n, t in earlier.items() if isinstance(t, str)}
-        if isinstance(earlier, dict)
-        else {}
-    )
-    targets |= {n: link_target(root, p) for n, p in links.items()}
+    targets = _links(path, before) | {n: link_target(root, p) for n, p in links.items()}
     description = {
         "Name": "Whole-brain tractography",
         "BIDSVersion": BIDS_VERSION,
@@ -473,18 +528,31 @@ def write_dataset_files(
 
 def _our_description(path: Path) -> dict[str, Any]:
     """Read the description of an earlier call; refuse that of another pipeline."""
-    if not path.exists():
+    if not os.path.lexists(path):
         return {}
     try:
         content: dict[str, Any] = read_json_file(path, strict=True)
         name = content["GeneratedBy"][0]["Name"]
-    except (TractographyError, OSError, KeyError, IndexError, TypeError):
+    except NoInputError as error:
+        raise OutputError(error.message) from None
+    except (TractographyError, OSError, LookupError, TypeError):
         name = None
     if name != PIPELINE:
         raise OutputError(
-            f"{path.parent} holds a dataset that is not ours.", "Name another folder."
+            f"{path.parent} holds a dataset that is not ours, as {path.name} shows.",
+            "Choose another output directory.",
         )
     return content
+
+
+def _links(path: Path, description: Mapping[str, Any]) -> dict[str, str]:
+    """Return the links of an earlier call."""
+    links = description.get("DatasetLinks", {})
+    if not isinstance(links, dict) or not all(isinstance(uri, str) for uri in links.values()):
+        raise OutputError(
+            f"{path}: DatasetLinks does not map names to URIs.", "Correct or delete the file."
+        )
+    return links
 
 
 def link_target(root: Path, dataset: Path) -> str:

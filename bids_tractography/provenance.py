@@ -7,7 +7,7 @@ import json
 import platform
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -38,6 +38,18 @@ def sha256_of_json(value: Any) -> str:
     """Return the SHA-256 of a JSON value, whatever the order of its keys."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def hash_of_sidecar(content: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of the JSON content of a sidecar, without the field that holds it.
+
+    Raises
+    ------
+    KeyError, TypeError
+        If there is no record of ours in it.
+    """
+    record = {k: v for k, v in content[RECORD_KEY].items() if k != "sidecar_sha256"}
+    return sha256_of_json({**content, RECORD_KEY: record})
 
 
 def config_hash(config: Config) -> str:
@@ -116,6 +128,10 @@ class Record(_Model):
     details: dict[str, JsonValue] = {}
     file_sha256: dict[str, str] = {}
     """Of the files that the sidecar is about, by name."""
+    file_bytes: dict[str, int] = {}
+    """Sizes of these files."""
+    sidecar_sha256: str = ""
+    """Of the content of the sidecar without this field, see `hash_of_sidecar`."""
 
 
 class _Made(Record):

@@ -76,3 +76,20 @@ def test_a_place_that_has_nothing_and_takes_nothing_is_no_obstacle(folder: Path)
     folder.chmod(0o555)
     assert call(folder, "4", powerless=True) == ("0.25", 0)
     folder.chmod(0o755)
+
+
+def damaged(content: bytes) -> dict[str, bytes]:
+    flipped = bytearray(content)
+    flipped[len(content) // 2] ^= 8
+    return {"cut": content[: len(content) // 2], "empty": b"", "flipped": bytes(flipped)}
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "flipped"])
+@pytest.mark.parametrize("extension", ["nbi", "nbc"])
+def test_damaged_compiled_code_is_compiled_again(folder: Path, extension: str, damage: str) -> None:
+    assert call(folder, "4", powerless=False) == ("0.25", 0)
+    (path,) = (folder / "__pycache__").glob(f"*.{extension}")
+    whole = path.read_bytes()
+    path.write_bytes(damaged(whole)[damage])
+    assert call(folder, "4", powerless=False) == ("0.25", 0)
+    assert call(folder, "4", powerless=False) == ("0.25", 1)

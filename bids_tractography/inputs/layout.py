@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
@@ -59,10 +60,32 @@ class _Layout(BIDSLayout):  # type: ignore[misc]
         if database:
             self.connection_manager = ConnectionManager(database)
             return
-        configs = _pybids_configs(root)
-        about = {"root": self._root, "derivatives": None, "config": configs}
-        self.connection_manager = ConnectionManager(None, False, configs, about)
+        self.connection_manager = _Copy(_empty_database(root))
         _Indexer(paths)(self)
+
+
+class _Copy(ConnectionManager):  # type: ignore[misc]
+    """A database in memory, copied from another one."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+        super().__init__()
+
+    def reset_database(self, init_args: Any = None, config: Any = None) -> None:
+        """Fill the new database."""
+        with self.engine.connect() as connection:
+            connection.connection.driver_connection.deserialize(self._content)
+
+
+@lru_cache(maxsize=16)
+def _empty_database(root: Path) -> bytes:
+    """Return pybids' database of a dataset without files; it takes longer to make than to fill."""
+    configs = _pybids_configs(root)
+    about = {"root": root, "derivatives": None, "config": configs}
+    manager = ConnectionManager(None, False, configs, about)
+    with manager.engine.connect() as connection:
+        content: bytes = connection.connection.driver_connection.serialize()
+    return content
 
 
 def layout_of(root: Path, paths: Sequence[Path], databases: Path | None) -> BIDSLayout:
@@ -82,7 +105,7 @@ def layout_of(root: Path, paths: Sequence[Path], databases: Path | None) -> BIDS
         try:
             layout = _Layout(root, (), database)
             layout.get(suffix="dwi")  # the database is opened by the first query
-        except (SQLAlchemyError, OSError, ValueError) as error:
+        except (SQLAlchemyError, OSError, ValueError, TypeError) as error:
             logger.warning("%s is damaged and is rebuilt: %s", database, error)
             shutil.rmtree(database, ignore_errors=True)
         else:

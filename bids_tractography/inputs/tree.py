@@ -84,7 +84,7 @@ def _add_data_type(folder: Path, tree: Tree) -> None:
 
 
 def _entries(folder: Path, tree: Tree) -> list[Path]:
-    """Add the files of a folder to the tree, and return the folders in it."""
+    """Add the files of a folder to the tree, and return the folders in it (none of the root's)."""
     folders = []
     try:
         found = sorted(_scan(folder))
@@ -92,10 +92,12 @@ def _entries(folder: Path, tree: Tree) -> list[Path]:
         tree.unreadable.append(folder)
         return []
     for name, is_folder in found:
-        path = folder / name
         if name.startswith("."):
             continue  # also the ._* files of macOS
-        if is_folder and (folder == tree.root or "." not in name):
+        if is_folder and folder == tree.root:
+            continue  # thousands of other participants, none of which is searched
+        path = folder / name
+        if is_folder and "." not in name:
             if not _leads_back(path):
                 folders.append(path)
         else:

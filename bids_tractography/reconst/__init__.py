@@ -16,10 +16,11 @@ from bids_tractography.reconst.base import FitInput, ModelFit
 from bids_tractography.reconst.csd import fit_csd
 from bids_tractography.reconst.gqi import fit_gqi
 from bids_tractography.reconst.kurtosis import fit_kurtosis
-from bids_tractography.reconst.msmt import fit_msmt_csd
-from bids_tractography.reconst.precomputed import fit_precomputed
+from bids_tractography.reconst.msmt import fit_msmt_csd, order_of_shells
+from bids_tractography.reconst.precomputed import fit_precomputed, order_of_file
 from bids_tractography.reconst.qball import fit_csa, fit_opdt
 from bids_tractography.reconst.rumba import fit_rumba
+from bids_tractography.reconst.shells import order_as_given, order_of_shell
 from bids_tractography.reconst.tensor import TensorFit, tensor_odf
 
 __all__ = ["MODELS", "FitInput", "ModelFit", "ModelKind", "fit_model"]
@@ -39,12 +40,16 @@ class ModelKind:
         Keys of the bibliography.
     maps : tuple of str
         Scalar maps that come with it; volume fractions are called ``wmvf``, ``gmvf``, ``csfvf``.
+    sh_order : callable
+        Takes the model's section, the gradients and the files that the section names; returns the
+        order of the fODF, or raises what the fit would raise without looking at the signal.
     """
 
     fit: Callable[..., ModelFit]
     description: str
     references: tuple[str, ...]
     maps: tuple[str, ...] = ()
+    sh_order: Callable[..., int] = order_as_given
 
 
 MODELS: Mapping[str, ModelKind] = {
@@ -52,12 +57,14 @@ MODELS: Mapping[str, ModelKind] = {
         fit_csd,
         "Constrained spherical deconvolution of one shell (Tournier 2007)",
         ("tournier2007",),
+        sh_order=order_of_shell,
     ),
     "msmt_csd": ModelKind(
         fit_msmt_csd,
         "Multi-shell multi-tissue constrained spherical deconvolution (Jeurissen 2014)",
         ("jeurissen2014", "dhollander2016"),
         ("wmvf", "gmvf", "csfvf"),
+        sh_order=order_of_shells,
     ),
     "tensor": ModelKind(
         tensor_odf,
@@ -74,11 +81,13 @@ MODELS: Mapping[str, ModelKind] = {
         fit_csa,
         "Constant-solid-angle Q-ball imaging of one shell (Aganj 2010)",
         ("aganj2010", "descoteaux2007"),
+        sh_order=order_of_shell,
     ),
     "opdt": ModelKind(
         fit_opdt,
         "Orientation probability density transform of one shell (Tristan-Vega 2010)",
         ("tristanvega2010", "descoteaux2007"),
+        sh_order=order_of_shell,
     ),
     "gqi": ModelKind(
         fit_gqi,
@@ -94,6 +103,7 @@ MODELS: Mapping[str, ModelKind] = {
         fit_precomputed,
         "Orientation distributions made elsewhere, converted to this basis and these axes",
         (),
+        sh_order=order_of_file,
     ),
 }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -45,10 +47,7 @@ def fit_msmt_csd(given: FitInput, config: MsmtCsdModel) -> ModelFit:
     """
     gradients = given.dwi.gradients
     responses = _responses(given, config)
-    n_directions = count_axes(
-        gradients.directions[np.concatenate([shell.volumes for shell in gradients.shells])]
-    )
-    order = choose_order(n_directions, config.sh_order)
+    order = choose_order(_count_directions(gradients), config.sh_order)
     order = min(order, 2 * (responses.wm.shape[1] - 1))
     forward = _forward(gradients, responses, order)
     n_wm = n_coefficients(order)
@@ -77,13 +76,28 @@ def fit_msmt_csd(given: FitInput, config: MsmtCsdModel) -> ModelFit:
     )
 
 
-def _responses(given: FitInput, config: MsmtCsdModel) -> TissueResponses:
-    n_shells = len(given.dwi.gradients.shells)
+def order_of_shells(config: MsmtCsdModel, gradients: Gradients, files: Mapping[str, Path]) -> int:
+    """Return the order that the directions of all shells determine, see `ModelKind.sh_order`."""
+    _check_shells(config, len(gradients.shells))
+    return choose_order(_count_directions(gradients), config.sh_order)
+
+
+def _count_directions(gradients: Gradients) -> int:
+    volumes = np.concatenate([shell.volumes for shell in gradients.shells])
+    return count_axes(gradients.directions[volumes])
+
+
+def _check_shells(config: MsmtCsdModel, n_shells: int) -> None:
     if config.tissues == "wm_gm_csf" and n_shells < 2:
         raise GradientError(
             "three tissues need two shells besides b=0; there is one.",
             "Set model.tissues to wm_csf, or use model.kind=csd.",
         )
+
+
+def _responses(given: FitInput, config: MsmtCsdModel) -> TissueResponses:
+    n_shells = len(given.dwi.gradients.shells)
+    _check_shells(config, n_shells)
     if not isinstance(config.response, ResponseFiles):
         three = config.tissues == "wm_gm_csf" or (config.tissues == "auto" and n_shells > 1)
         return estimate_responses(given.dwi, given.mask, given.tensor, grey_matter=three)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from bids_tractography.config.model import PrecomputedModel
 from bids_tractography.errors import DataError, GridError
 from bids_tractography.files import read_json_file
-from bids_tractography.images import Grid, nearest_rotation, read_image
+from bids_tractography.gradients import Gradients
+from bids_tractography.images import Grid, nearest_rotation, read_image, read_layout
 from bids_tractography.reconst.base import FitInput, ModelFit
 from bids_tractography.reconst.fodf import AXES, from_axes, sh_order_of
 from bids_tractography.reconst.voxels import map_voxels
@@ -58,18 +59,27 @@ def fit_precomputed(given: FitInput, config: PrecomputedModel) -> ModelFit:
             f"{given.dwi.grid.describe()}.",
             "Give the fODF that was made from this DWI run.",
         )
-    try:
-        order = sh_order_of(image.data.shape[3])
-    except ValueError as error:
-        raise DataError(
-            f"{path}: {error} (1, 6, 15, 28, 45, ...).", "Give even spherical harmonics."
-        ) from None
+    order = _order_of(path, image.data.shape[3])
     basis, axes = _conventions(path, config)
     convert = conversion(order, basis, axes, image.grid)
     coefficients = map_voxels(
         lambda values: values @ convert, image.data, given.mask, given.n_threads
     )
     return ModelFit(coefficients, {"basis": basis, "axes": axes, "sh_order": order})
+
+
+def order_of_file(config: PrecomputedModel, gradients: Gradients, files: Mapping[str, Path]) -> int:
+    """Return the order of the image, see `ModelKind.sh_order`."""
+    return _order_of(files[""], read_layout(files[""], ndim=4)[1][3])
+
+
+def _order_of(path: Path, n_coefficients: int) -> int:
+    try:
+        return sh_order_of(n_coefficients)
+    except ValueError as error:
+        raise DataError(
+            f"{path}: {error} (1, 6, 15, 28, 45, ...).", "Give even spherical harmonics."
+        ) from None
 
 
 def conversion(order: int, basis: str, axes: str, grid: Grid) -> NDArray[np.float64]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
 
 from bids_tractography.errors import GradientError
-from bids_tractography.gradients import Shell
+from bids_tractography.gradients import Gradients, Shell
 from bids_tractography.reconst.fodf import n_coefficients
 
 _MAX_AUTO_ORDER = 8
@@ -33,6 +35,17 @@ def choose_shell(
         return nearest
     suitable = [shell for shell in shells if shell.n_directions >= n_coefficients(4)]
     return suitable[-1] if suitable else max(shells, key=lambda shell: shell.n_directions)
+
+
+def order_as_given(config: Any, gradients: Gradients, files: Mapping[str, Path]) -> int:
+    """Return the order of a model that does not choose it, see `ModelKind.sh_order`."""
+    return int(config.sh_order)
+
+
+def order_of_shell(config: Any, gradients: Gradients, files: Mapping[str, Path]) -> int:
+    """Return the order of a model of one shell, see `ModelKind.sh_order`."""
+    shell = choose_shell(gradients.shells, config.shell_s_mm2)
+    return choose_order(shell.n_directions, config.sh_order)
 
 
 def choose_order(n_directions: int, sh_order: int | Literal["auto"] = "auto") -> int:

@@ -63,6 +63,25 @@ class Engine(Protocol):
 
 
 @dataclass(frozen=True)
+class ProblemSize:
+    """The size of a problem, known before there is one.
+
+    Parameters
+    ----------
+    voxels : int
+        Voxels of the image.
+    fitted : int
+        Voxels that have an fODF.
+    coefficients : int
+        Spherical-harmonic coefficients of each.
+    """
+
+    voxels: int
+    fitted: int
+    coefficients: int
+
+
+@dataclass(frozen=True)
 class EngineKind:
     """An engine and what it can do.
 
@@ -84,6 +103,8 @@ class EngineKind:
         Why it cannot run on this machine, if so.
     limits : callable
         What of a configuration it cannot do, beside algorithm and stopping rule, if anything.
+    memory_bytes : callable
+        Main memory that the engine takes for a problem, besides the problem itself.
     """
 
     name: str
@@ -95,6 +116,7 @@ class EngineKind:
     build: Callable[[TrackingProblem, int], Engine]
     unavailable: Callable[[Tracking], str | None] = lambda tracking: None
     limits: Callable[[Config], str | None] = lambda config: None
+    memory_bytes: Callable[[ProblemSize], float] = lambda size: 0.0
 
 
 class Tracker(Protocol):

@@ -34,13 +34,14 @@ from bids_tractography.tracking import (
     kernels_tracks,
     kernels_vectors,
 )
-from bids_tractography.tracking.base import EngineKind, TrackingProblem
+from bids_tractography.tracking.base import EngineKind, ProblemSize, TrackingProblem
 from bids_tractography.tracking.directions import (
     RELATIVE_PEAK,
     SEPARATION_DEG,
     neighbour_table,
 )
 from bids_tractography.tracking.sphere import (
+    N_AXES,
     Sphere,
     cones,
     members_of_cones,
@@ -51,6 +52,7 @@ from bids_tractography.tracking.sphere import (
 _CHUNK = 256  # seeds that a thread takes at a time
 _ROWS = 4096  # rows that a thread makes at a time
 _TOLERANCE = 1e-9
+_CELL_BYTES = 4 * 4
 _ALGORITHMS = {
     "prob": kernels_tracks.PROB,
     "pft": kernels_tracks.PROB,
@@ -401,7 +403,7 @@ def _make_rows(fodf: Fodf, axes: NDArray[np.float64], n_threads: int) -> _Rows:
     coefficients = np.ascontiguousarray(fodf.coefficients).reshape(-1, fodf.coefficients.shape[3])
     voxels = np.flatnonzero(coefficients.any(axis=1))
     maxima = _maxima(len(axes))
-    values = _zeros_in_lines(len(voxels) + 1, maxima + kernels_vectors.MOST_BLOCKS // 2)
+    values = _zeros_in_lines(len(voxels) + 1, _row_width(len(axes)))
     unit = np.zeros(len(voxels) + 1, np.float32)
     basis = np.ascontiguousarray(sh_basis(fodf.sh_order, axes).T)
 
@@ -423,10 +425,21 @@ def _maxima(n_axes: int) -> int:
     return -(-n_axes // kernels_vectors.BLOCK) * kernels_vectors.BLOCK
 
 
-def _zeros_in_lines(n_rows: int, n_columns: int) -> NDArray[np.uint16]:
-    """Make an array with whole lines of the cache for every row."""
+def _row_width(n_axes: int) -> int:
+    """Return the columns of a row: amplitudes and maxima, in whole lines of the cache."""
+    n_columns = _maxima(n_axes) + kernels_vectors.MOST_BLOCKS // 2
+    return -(-n_columns // kernels_vectors.LINE) * kernels_vectors.LINE
+
+
+def _memory_bytes(size: ProblemSize) -> float:
+    """Return the memory that rows and cells take."""
+    row_bytes = _row_width(N_AXES) * np.dtype(np.uint16).itemsize
+    return float(size.fitted * row_bytes + size.voxels * _CELL_BYTES)
+
+
+def _zeros_in_lines(n_rows: int, width: int) -> NDArray[np.uint16]:
+    """Make an array whose rows begin with a line of the cache."""
     line = kernels_vectors.LINE
-    width = -(-n_columns // line) * line
     memory = np.zeros(n_rows * width + line, np.uint16)
     first = -memory.ctypes.data // 2 % line
     return memory[first : first + n_rows * width].reshape(n_rows, width)
@@ -482,4 +495,5 @@ CPU = EngineKind(
         "Both ends of a streamline beyond the maximal length count as max_length.",
     ),
     build=CpuEngine,
+    memory_bytes=_memory_bytes,
 )

@@ -300,4 +300,5 @@ DIPY = EngineKind(
         "max_length.",
     ),
     build=DipyEngine,
+    memory_bytes=lambda size: 8.0 * size.voxels * (size.coefficients + 1),  # float64, and a map
 )

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from bids_tractography.tracking.kernels_vectors import BLOCK, MOST_BLOCKS
 
+N_AXES = len(default_sphere.vertices)
 _ABOUT_DEG = 25  # about an axis: makes for the fewest blocks in a cone of 30 degrees
 _NEAREST = 128  # cells along the side of a cube over which the nearest axis is tabulated
 

@@ -1,0 +1,180 @@
+"""What becomes of a participant or a run; `attempt` turns whatever goes wrong into a value."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import math
+import os
+import re
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from bids_tractography.errors import (
+    CrashError,
+    DiedError,
+    NoInputError,
+    OutputError,
+    TractographyError,
+)
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+_EXHAUSTED = {errno.ENOMEM, errno.EAGAIN, errno.EMFILE, errno.ENFILE}
+_DISCONNECTED = {errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ENODEV, errno.ETIMEDOUT}
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a run or a participant failed.
+
+    Parameters
+    ----------
+    message : str
+    exit_code : int
+    warnings : tuple of str
+        Warnings that preceded the failure.
+    """
+
+    message: str
+    exit_code: int
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """Why a run or a participant is skipped, which is not a failure.
+
+    Parameters
+    ----------
+    error : TractographyError
+        The error to report if nothing else is left to do.
+    """
+
+    error: TractographyError
+
+
+@dataclass(frozen=True)
+class Places:
+    """Directories that a piece of work reads from and writes to.
+
+    Parameters
+    ----------
+    read, written : tuple of Path
+        The output directory is the first that is written; its ``logs`` receives tracebacks.
+    """
+
+    read: tuple[Path, ...] = ()
+    written: tuple[Path, ...] = ()
+
+
+def attempt(name: str, work: Callable[[], T], places: Places) -> T | Failure:
+    """Do a piece of work; return its result, or why it failed.
+
+    This is the only place that catches every exception. What is not an error of ours, the
+    system's, or a lack of memory is a defect: it gets exit code 70, and its traceback goes to a
+    file that the message names.
+
+    Parameters
+    ----------
+    name : str
+        Name of the run or the participant, e.g. ``sub-01_dir-AP``.
+    work : callable
+    places : Places
+    """
+    try:
+        return work()
+    except BrokenPipeError:  # nobody reads the output any more
+        raise
+    except TractographyError as error:
+        fault: TractographyError = error
+    except MemoryError as error:
+        fault = _memory_fault(error) or _defect(name, error, places)
+    except OSError as error:
+        fault = _system_fault(error, places) or _defect(name, error, places)
+    except Exception as error:  # noqa: BLE001  # one participant must not stop the others
+        fault = _defect(name, error, places)
+    return Failure(str(fault), fault.exit_code)
+
+
+def _memory_fault(error: MemoryError) -> TractographyError | None:
+    """Return the fault that another try may overcome.
+
+    An array that is larger than the memory of the machine will never fit: asking for one is a
+    defect, and a scheduler should not try it again.
+    """
+    shape, dtype = getattr(error, "shape", ()), getattr(error, "dtype", None)
+    n_bytes = math.prod(shape) * dtype.itemsize if dtype is not None else 0
+    if n_bytes > os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"):
+        return None
+    return DiedError("out of memory.", "Provide more, or run fewer jobs at a time (--n-procs).")
+
+
+def _system_fault(error: OSError, places: Places) -> TractographyError | None:
+    """Return the fault of a file system or a lack of resources; None for anything else."""
+    reason = error.strerror or str(error)
+    path = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else None
+    where = f"{path}: " if path else ""
+    if error.errno in _FULL:
+        return OutputError(f"{where}{reason}.", "Free space or choose another output directory.")
+    if error.errno in _EXHAUSTED:
+        return DiedError(f"{where}{reason}.", "Run fewer jobs at a time (--n-procs).")
+    if error.errno in _DISCONNECTED:
+        return DiedError(f"{where}{reason}.", "Check the disk or the network file system.")
+    if path is not None and _is_below(path, places.written):
+        return OutputError(
+            f"{path} cannot be used ({reason}).",
+            "Check that the output and work directories still exist and can be written.",
+        )
+    if path is not None and _is_below(path, places.read):
+        return NoInputError(
+            f"{path} cannot be read ({reason}).", "Check that the dataset is still there."
+        )
+    return None
+
+
+def _is_below(path: Path, folders: tuple[Path, ...]) -> bool:
+    return any(path.is_relative_to(folder) for folder in folders)
+
+
+def _defect(name: str, error: Exception, places: Places) -> CrashError:
+    """Keep the traceback of a defect, and say where it is."""
+    logger.debug("%s: unexpected error", name, exc_info=error)
+    text = "".join(traceback.format_exception(error))
+    path = _keep(name, text, places)
+    kept = f"Its traceback is in {path}: please report" if path else "Please report"
+    line = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(".: ")
+    return CrashError(
+        f"unexpected {line}.",
+        f"This is a defect of the program. {kept} it.",
+    )
+
+
+def _keep(name: str, text: str, places: Places) -> Path | None:
+    """Write a traceback where that is possible."""
+    started = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
+    safe = re.sub(r"[^0-9A-Za-z_.+-]", "_", name)[:100]
+    for folder in _log_folders(places):
+        path = folder / f"{started}_{os.getpid()}_{safe}_traceback.txt"
+        with suppress(OSError):
+            folder.mkdir(exist_ok=True)
+            path.write_text(text, encoding="utf-8", errors="backslashreplace")
+            return path
+    return None
+
+
+def _log_folders(places: Places) -> Iterator[Path]:
+    if places.written:
+        yield places.written[0] / "logs"
+    yield from places.written[1:]
+    with suppress(OSError):
+        yield Path(tempfile.gettempdir())
