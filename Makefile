@@ -17,7 +17,7 @@ demo: $(VENV)/.installed
 	@find $(DEMO)/output -name '*_tractogram.trx'
 
 test: $(VENV)/.installed-dev
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --dist loadfile
 
 # Our kernels beside how fast they were at the last call.
 bench: $(VENV)/.installed-dev

@@ -379,8 +379,8 @@ def read_layout(path: Path, *, ndim: int) -> tuple[Grid, tuple[int, ...], np.dty
     DataError, GridError
         If it has other dimensions or is no usable image.
     """
-    image, grid = _read_header(path)
-    shape, dtype = _shape(image, ndim), np.dtype(image.get_data_dtype())
+    header, grid = _header_and_grid(path)
+    shape, dtype = _shape(header, ndim), np.dtype(header.get_data_dtype())
     if len(shape) != ndim:
         raise DataError(f"{path} has {len(shape)} dimensions {shape}; {ndim} are needed.")
     if dtype.kind not in "biuf":

@@ -44,6 +44,7 @@ def test_a_figure_is_usual_unusual_or_impossible_by_its_range(
     name: str, subject: SubjectKind, value: float
 ) -> None:
     bounds = QUANTITIES[name].range_of(subject)
+    value = float(f"{value:.4g}")  # as it is recorded
     verdict, findings = judged(name, value, subject)
     if not bounds.possible[0] <= value <= bounds.possible[1]:
         assert verdict == "impossible"

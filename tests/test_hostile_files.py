@@ -443,5 +443,5 @@ def test_pipes_in_the_output_are_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(image)
     assert why_stale(image, fingerprint)
     os.mkfifo(tmp_path / "dataset_description.json")
-    with pytest.raises(OutputError, match="not ours"):
+    with pytest.raises(OutputError, match="not a regular file"):
         write_dataset_files(tmp_path, {}, [], None)
