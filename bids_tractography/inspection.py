@@ -168,10 +168,10 @@ def judge_again(record: Mapping[str, Any], job: Job, findings: Findings) -> None
     TractographyError
         If it would have stopped a run with this configuration.
     """
+    findings.repeat(record)  # first, so that warnings keep their order
     table = record.get("checks", {}).get(GRADIENT_TABLE)
     if table:
         judge_gradients(table, job.config.gradients, findings)
-    findings.repeat(record)
 
 
 def _permute_line(names: tuple[str, str, str], config: GradientsConfig) -> str:

@@ -295,3 +295,20 @@ def test_a_single_volume_that_would_inherit_the_gradients_of_another_image_is_sk
     ended = run(dataset, tmp_path / "output")
     assert ended.returncode == 0, ended.stderr
     assert set(of_run(tmp_path / "output")["skipped"]) == {"sub-01_acq-b0_dwi"}
+
+
+def test_a_resumed_run_reports_what_an_undisturbed_one_reports(
+    dataset: Path, tmp_path: Path
+) -> None:
+    # Too coarse for the check of the gradients to decide.
+    changed(dataset, lambda data: data[::2, ::2, ::2])
+    settings = ("tracking.min_length_mm=5",)
+    assert run(dataset, tmp_path / "output", *settings).returncode == 0
+    expected = record(tmp_path / "output")
+    (path,) = tractograms(tmp_path / "output")
+    path.unlink()
+    assert run(dataset, tmp_path / "output", *settings).returncode == 0
+    found = record(tmp_path / "output")
+    assert len(found["warnings"]) > 2
+    assert found["warnings"] == expected["warnings"]
+    assert list(found["checks"]) == list(expected["checks"])
