@@ -11,7 +11,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bids_tractography.config.load import load_config
@@ -315,6 +315,7 @@ def test_a_bidsignore_that_cannot_be_read_is_a_warning(root: Path) -> None:
         max_size=5,
     )
 )  # fmt: skip
+@example(["sub-01", "sub-01.bak"])
 def test_files_count_in_the_tree_of_bids_only(
     tmp_path_factory: pytest.TempPathFactory, folders: list[str]
 ) -> None:

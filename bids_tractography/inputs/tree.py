@@ -17,6 +17,8 @@ from bids_tractography.files import is_utf8, printable
 
 PARTICIPANT = re.compile(r"sub-[0-9a-zA-Z+]+")
 _SESSION = re.compile(r"ses-[0-9a-zA-Z+]+")
+# A folder with such a name is listed, so that it can be refused where a file is needed.
+_LIKE_A_FILE = re.compile(r"(_[0-9a-zA-Z]+|\bdataset_description|\bparticipants)\.[0-9a-zA-Z.]+$")
 # Of BIDS' data types those that can hold an input of ours; walking the others costs time.
 _TRACTOGRAPHY = "tractography"  # where pyAFQ puts its tractograms
 _DATA_TYPES = frozenset({"anat", "dwi", "fmap", "perf", _TRACTOGRAPHY})
@@ -97,7 +99,7 @@ def _entries(folder: Path, tree: Tree) -> list[Path]:
         if is_folder and folder == tree.root:
             continue  # thousands of other participants, none of which is searched
         path = folder / name
-        if is_folder and "." not in name:
+        if is_folder and not _LIKE_A_FILE.search(name):
             if not _leads_back(path):
                 folders.append(path)
         else:
