@@ -329,6 +329,8 @@ def _set_up_logging(console: Console, verbosity: int) -> None:
         handler.setFormatter(logging.Formatter(LOG_FORMAT, datefmt=LOG_TIME))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("bids_tractography").setLevel(logging.DEBUG if verbosity else logging.INFO)
+    # Its errors are raised, too; it logs a traceback when a signal interrupts a query.
+    logging.getLogger("sqlalchemy").setLevel(logging.CRITICAL)
     logging.captureWarnings(capture=True)
     # Libraries warn of what users can do nothing about.
     logging.getLogger("py.warnings").setLevel(logging.WARNING if verbosity else logging.ERROR)
