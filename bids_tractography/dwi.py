@@ -78,13 +78,13 @@ class Dwi:
         positive = self.mean_b0[self.mean_b0 > 0]
         return _NO_SIGNAL_SHARE * float(np.median(positive)) if positive.size else 1e-30
 
-    @property
+    @cached_property
     def mean_b0(self) -> NDArray[np.float32]:
         """Mean signal without diffusion weighting, shape (X, Y, Z)."""
         mean: NDArray[np.float32] = self.data[..., self.gradients.b0_volumes].mean(axis=-1)
         return mean
 
-    @property
+    @cached_property
     def mean_weighted(self) -> NDArray[np.float32]:
         """Mean signal of the diffusion-weighted volumes, shape (X, Y, Z)."""
         volumes = np.concatenate([shell.volumes for shell in self.gradients.shells])

@@ -15,7 +15,7 @@ _MOST_SAMPLES_PER_AXIS = 4
 
 
 def read_on_grid(
-    path: Path, grid: Grid, brain: NDArray[np.bool_], *, nearest: bool, ndim: int = 3
+    path: Path, grid: Grid, brain: NDArray[np.bool_], *, nearest: bool
 ) -> NDArray[np.float32]:
     """Read an image and take its values on another grid.
 
@@ -27,15 +27,19 @@ def read_on_grid(
         Voxels in which every value has to be finite.
     nearest : bool
         See `resample`.
-    ndim : int
-        Dimensions of the image.
 
     Raises
     ------
     DataError
         If the image is unusable, or a value in the brain is NaN or infinite.
     """
-    image = read_image(path, ndim=ndim)
+    return on_grid(read_image(path, ndim=3), path, grid, brain, nearest=nearest)
+
+
+def on_grid(
+    image: Image, path: Path, grid: Grid, brain: NDArray[np.bool_], *, nearest: bool
+) -> NDArray[np.float32]:
+    """Take the values of an image that was read on another grid, see `read_on_grid`."""
     if image.missing is not None:
         marks = Image(image.missing.astype(np.float32), image.grid)
         missing = resample(marks, grid, nearest=True) > 0

@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 _CONFIG_BYTES = 1 << 19  # a YAML file of that size takes seconds
 _MAX_CHARACTERS = 1 << 22  # of a document whose aliases are written out
 _MAX_FAULTS, _MAX_KEY, _MAX_MESSAGE = 100, 200, 500
-# What parsers raise for hostile text, beside their own errors.
+# What parsers raise for hostile text, in addition to their own errors.
 _TEXT_FAULTS = (
     *(ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError),
     yaml.YAMLError,

@@ -47,7 +47,7 @@ class Dataset:
 
     @property
     def is_derivative(self) -> bool:
-        """Whether the dataset holds derivatives; told by its generator if it has no type."""
+        """Whether the dataset holds derivatives, by its type or else by having a generator."""
         declared = self.description.get("DatasetType")
         if isinstance(declared, str) and declared.strip():
             return declared.strip().lower() == "derivative"

@@ -21,9 +21,9 @@ from bids_tractography.config.tissue import (
 )
 from bids_tractography.dwi import Dwi
 from bids_tractography.errors import DataError, NoInputError
-from bids_tractography.images import Grid, Image, read_grid, read_image
+from bids_tractography.images import Grid, Image, read_image
 from bids_tractography.inputs import TissueFiles
-from bids_tractography.resample import read_on_grid, resample
+from bids_tractography.resample import on_grid, resample
 from bids_tractography.tissue.labels import TISSUES, find_table, tissues_of_labels
 from bids_tractography.tissue.t1w import fractions_of_t1w
 
@@ -208,10 +208,14 @@ def make_tissue(
 
 
 def _from_maps(paths: tuple[Path, ...], grid: Grid, brain: NDArray[np.bool_]) -> _Made:
-    for path in paths:
-        _check_range(read_image(path, ndim=3).data, str(path))
-    maps = [read_on_grid(path, grid, brain, nearest=False) for path in paths]
-    resampled = not all(read_grid(path).matches(grid) for path in paths)
+    images = [read_image(path, ndim=3) for path in paths]
+    for path, image in zip(paths, images, strict=True):
+        _check_range(image.data, str(path))
+    maps = [
+        on_grid(image, path, grid, brain, nearest=False)
+        for path, image in zip(paths, images, strict=True)
+    ]
+    resampled = not all(image.grid.matches(grid) for image in images)
     return _Made(dict(zip(TISSUES, maps, strict=True)), {"resampled": resampled}, paths)
 
 
@@ -236,7 +240,7 @@ def _from_5tt(paths: tuple[Path, ...], grid: Grid, brain: NDArray[np.bool_]) -> 
         )
     _check_range(image.data, str(paths[0]))
     cortical, deep, white, fluid, pathological = np.moveaxis(
-        read_on_grid(paths[0], grid, brain, nearest=False, ndim=4), 3, 0
+        on_grid(image, paths[0], grid, brain, nearest=False), 3, 0
     )
     fractions = {"wm": white + pathological, "gm": cortical + deep, "csf": fluid}
     record = {"resampled": not image.grid.matches(grid), "pathological_as": "wm"}
