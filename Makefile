@@ -46,7 +46,7 @@ CUDA ?= cu12
 GPU_SEEDS ?= 1000000
 
 gpu-test: $(VENV)/.installed-$(CUDA)
-	$(BIN)/pytest tests/test_cuda_engine.py
+	$(BIN)/pytest tests/unit/tracking/test_cuda_engine.py
 
 gpu-bench: $(VENV)/.installed-$(CUDA)
 	$(BIN)/python benchmarks/cuda.py $(GPU_FOD) $(GPU_MAP) --seeds $(GPU_SEEDS)

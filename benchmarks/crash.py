@@ -39,9 +39,9 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # threads do not survive a f
 
 from programs import print_table
 
-from bids_tractography.cli import main as run_command_line
+from bids_tractography.cli.main import main as run_command_line
+from bids_tractography.outputs.provenance import RECORD_KEY
 from bids_tractography.phantom import ScanGrid, make_phantom, write_dwi
-from bids_tractography.provenance import RECORD_KEY
 from bids_tractography.tractogram import store
 
 OPTIONS = (

@@ -30,10 +30,10 @@ from numpy.polynomial import legendre
 from threadpoolctl import threadpool_limits
 
 from bids_tractography.config.model import CsdModel, GradientsConfig
-from bids_tractography.dwi import Dwi, read_dwi
-from bids_tractography.gradients import GradientFiles
+from bids_tractography.core.dwi import Dwi, read_dwi
+from bids_tractography.core.fodf import sh_basis
+from bids_tractography.core.gradients import GradientFiles
 from bids_tractography.reconst.csd import Response, _problem, deconvolve
-from bids_tractography.reconst.fodf import sh_basis
 from bids_tractography.reconst.shells import choose_order
 from bids_tractography.reconst.voxels import map_voxels
 

@@ -18,16 +18,16 @@ from typing import Any
 import numpy as np
 
 from bids_tractography.config.tracking import Tracking
-from bids_tractography.images import Grid, read_image
-from bids_tractography.reconst.fodf import Fodf
-from bids_tractography.seeding import SeedBatch
-from bids_tractography.stopping import ThresholdRule
-from bids_tractography.streamlines import StreamlineBatch
+from bids_tractography.core.fodf import Fodf
+from bids_tractography.core.images import Grid, read_image
+from bids_tractography.core.seeding import SeedBatch
+from bids_tractography.core.stopping import ThresholdRule
+from bids_tractography.core.streamlines import StreamlineBatch
 from bids_tractography.tracking.base import TrackingProblem
-from bids_tractography.tracking.cpu import CpuEngine
-from bids_tractography.tracking.cuda import CudaSession, NumbaSession
+from bids_tractography.tracking.cpu.engine import CpuEngine
+from bids_tractography.tracking.cuda.cuslines import CudaSession, NumbaSession
+from bids_tractography.tracking.cuda.engine import UNIT, UnitEngine
 from bids_tractography.tracking.dipy import DipyEngine
-from bids_tractography.tracking.units import UNIT, UnitEngine
 
 
 class Clock:

@@ -51,23 +51,24 @@ from programs import UnavailableError, describe_machine, measure, print_table
 from scipy.spatial.transform import Rotation
 from threadpoolctl import threadpool_limits
 
-from bids_tractography.brain import brain_mask
+from bids_tractography.anatomy.brain import brain_mask
 from bids_tractography.config.model import TensorMaps
-from bids_tractography.dwi import Dwi
-from bids_tractography.gradients import (
+from bids_tractography.core.dwi import Dwi
+from bids_tractography.core.gradients import (
     Gradients,
     canonical_permutation,
     permutation_matrix,
     permutation_names,
 )
-from bids_tractography.images import Grid, nearest_rotation
+from bids_tractography.core.images import Grid, nearest_rotation
+from bids_tractography.reconst.base import TensorFit
 from bids_tractography.reconst.coherence import (
     PERMUTATIONS,
     GradientCheck,
     Permutation,
     check_gradients,
 )
-from bids_tractography.reconst.tensor import TensorFit, fit_tensor
+from bids_tractography.reconst.tensor import fit_tensor
 
 B0_S_MM2 = 50
 ROTATION_DEG = (20, -25, 35)

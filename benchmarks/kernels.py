@@ -16,19 +16,19 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from bids_tractography.config.model import CsdModel, MsmtCsdModel, TensorMaps
 from bids_tractography.config.tracking import RandomSeeds, Tracking
-from bids_tractography.dwi import Dwi
-from bids_tractography.gradients import Gradients
-from bids_tractography.images import Grid
+from bids_tractography.core.dwi import Dwi
+from bids_tractography.core.fodf import Fodf
+from bids_tractography.core.gradients import Gradients
+from bids_tractography.core.images import Grid
+from bids_tractography.core.seeding import SeedBatch, SeedList
+from bids_tractography.core.stopping import ActRule, ThresholdRule
+from bids_tractography.core.streamlines import StreamlineBatch
 from bids_tractography.phantom import ScanGrid, make_phantom, voxelise
 from bids_tractography.phantom.scan import TWO_SHELLS, simulate_dwi
 from bids_tractography.reconst import fit_model
-from bids_tractography.reconst.fodf import Fodf
 from bids_tractography.reconst.tensor import fit_tensor
-from bids_tractography.seeding import SeedBatch, SeedList
-from bids_tractography.stopping import ActRule, ThresholdRule
-from bids_tractography.streamlines import StreamlineBatch
 from bids_tractography.tracking.base import Engine, TrackingProblem
-from bids_tractography.tracking.cpu import CPU
+from bids_tractography.tracking.cpu.engine import CPU
 
 MODELS = {"csd": CsdModel(), "msmt_csd": MsmtCsdModel()}
 SEEDS = 4000

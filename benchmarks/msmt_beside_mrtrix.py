@@ -19,11 +19,11 @@ from pathlib import Path
 import numpy as np
 
 from bids_tractography.config.model import GradientsConfig, MsmtCsdModel, TensorMaps
-from bids_tractography.dwi import read_dwi
-from bids_tractography.gradients import GradientFiles
-from bids_tractography.images import read_image
+from bids_tractography.core.dwi import read_dwi
+from bids_tractography.core.fodf import AXES, sh_basis, sh_order_of
+from bids_tractography.core.gradients import GradientFiles
+from bids_tractography.core.images import read_image
 from bids_tractography.reconst import fit_model
-from bids_tractography.reconst.fodf import AXES, sh_basis, sh_order_of
 from bids_tractography.reconst.tensor import fit_tensor
 
 TISSUES = ("wm", "gm", "csf")

@@ -34,15 +34,15 @@ from dipy.direction.pmf import SimplePmfGen
 from tracking import ANGLE_DEG, CUTOFF, MAX_MM, STEP_MM, STOP_BELOW, read_problem, write_problem
 
 from bids_tractography.config.tracking import Tracking
-from bids_tractography.images import Grid
-from bids_tractography.reconst.fodf import Fodf
-from bids_tractography.seeding import SeedBatch
-from bids_tractography.stopping import ThresholdRule
+from bids_tractography.core.fodf import Fodf
+from bids_tractography.core.images import Grid
+from bids_tractography.core.seeding import SeedBatch
+from bids_tractography.core.stopping import ThresholdRule
 from bids_tractography.tracking.base import TrackingProblem
-from bids_tractography.tracking.cpu import CpuEngine
-from bids_tractography.tracking.cuda import NumbaSession
+from bids_tractography.tracking.cpu.engine import CpuEngine
+from bids_tractography.tracking.cuda.cuslines import NumbaSession
+from bids_tractography.tracking.cuda.engine import UnitEngine
 from bids_tractography.tracking.dipy import DipyEngine
-from bids_tractography.tracking.units import UnitEngine
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 REFERENCE = "dipy"

@@ -23,8 +23,8 @@ from pathlib import Path
 
 from programs import print_table
 
-from bids_tractography.outputs import read_record
-from bids_tractography.provenance import sha256_of_file
+from bids_tractography.outputs.provenance import sha256_of_file
+from bids_tractography.outputs.run import read_record
 
 BATCHES_BEFORE_DEATH = 3
 Row = tuple[float, float, float, str]  # whole run and tracking in s, seeds/s, SHA-256 of the files

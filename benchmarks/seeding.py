@@ -11,8 +11,8 @@ import numpy as np
 from dipy.tracking.utils import random_seeds_from_mask
 
 from bids_tractography.config.tracking import RandomSeeds, TotalSeeds
-from bids_tractography.images import Grid
-from bids_tractography.seeding import SeedList
+from bids_tractography.core.images import Grid
+from bids_tractography.core.seeding import SeedList
 
 SHAPE = (100, 100, 100)
 AFFINE = np.diag([-1.75, 1.75, 2.5, 1.0])

@@ -16,12 +16,12 @@ import numpy as np
 
 from bids_tractography.config.algorithm import Probabilistic
 from bids_tractography.config.tracking import TotalSeeds, Tracking
-from bids_tractography.images import read_image
-from bids_tractography.reconst.fodf import Fodf
-from bids_tractography.seeding import SeedList
-from bids_tractography.stopping import BinaryRule
+from bids_tractography.core.fodf import Fodf
+from bids_tractography.core.images import read_image
+from bids_tractography.core.seeding import SeedList
+from bids_tractography.core.stopping import BinaryRule
 from bids_tractography.tracking.base import TrackingProblem
-from bids_tractography.tracking.cpu import CpuEngine
+from bids_tractography.tracking.cpu.engine import CpuEngine
 
 
 def main(folder: Path) -> None:

@@ -48,7 +48,7 @@ PEERS = {
 
 def read_problem(folder: Path) -> tuple[Any, Any, Any, Any]:
     """Read what all tools are given: fODF, stop map, seeds in mm and the grid."""
-    from bids_tractography.images import read_image
+    from bids_tractography.core.images import read_image
 
     fodf = read_image(folder / "fod.nii.gz", ndim=4)
     stop = read_image(folder / "stop.nii.gz", ndim=3).data
@@ -57,11 +57,11 @@ def read_problem(folder: Path) -> tuple[Any, Any, Any, Any]:
 
 def write_problem(run: str | None, folder: Path, n_seeds: int, below: float = STOP_BELOW) -> str:
     """Write it, from an output run or the phantom; return what it is."""
-    from bids_tractography.images import Grid, read_image, write_image
+    from bids_tractography.core.images import Grid, read_image, write_image
 
     if run is None:
+        from bids_tractography.core.fodf import sh_basis
         from bids_tractography.phantom import ScanGrid, make_phantom, voxelise
-        from bids_tractography.reconst.fodf import sh_basis
 
         scan = ScanGrid(voxel_size_mm=(2.0, 2.0, 2.0))
         voxels = voxelise(make_phantom(), scan)
@@ -92,11 +92,11 @@ def write_problem(run: str | None, folder: Path, n_seeds: int, below: float = ST
 def ours(kind: str, folder: Path, n_seeds: int, threads: int) -> dict[str, float]:
     """Track with our engine."""
     from bids_tractography.config.tracking import Tracking
-    from bids_tractography.reconst.fodf import Fodf
-    from bids_tractography.seeding import SeedBatch
-    from bids_tractography.stopping import ActRule, ThresholdRule
+    from bids_tractography.core.fodf import Fodf
+    from bids_tractography.core.seeding import SeedBatch
+    from bids_tractography.core.stopping import ActRule, ThresholdRule
     from bids_tractography.tracking.base import TrackingProblem
-    from bids_tractography.tracking.cpu import CPU
+    from bids_tractography.tracking.cpu.engine import CPU
 
     fod, stop, seeds, grid = read_problem(folder)
     started = time.perf_counter()
@@ -129,7 +129,7 @@ def dipy(variant: str, folder: Path, n_seeds: int, threads: int) -> dict[str, fl
     from dipy.tracking import tracker
     from dipy.tracking.stopping_criterion import ActStoppingCriterion, ThresholdStoppingCriterion
 
-    from bids_tractography.reconst.fodf import sh_basis, sh_order_of
+    from bids_tractography.core.fodf import sh_basis, sh_order_of
     from bids_tractography.tracking.directions import (
         initial_directions,
         interpolate,
@@ -188,7 +188,7 @@ def cuslines(folder: Path, n_seeds: int) -> dict[str, float]:
     from cuslines.numba.nu_tractography import SeedBatchPropagator
     from dipy.data import default_sphere
 
-    from bids_tractography.reconst.fodf import sh_basis, sh_order_of
+    from bids_tractography.core.fodf import sh_basis, sh_order_of
 
     fod, stop, seeds, grid = read_problem(folder)
     started = time.perf_counter()

@@ -2,7 +2,7 @@
 
 import sys
 
-from bids_tractography import signals
+from bids_tractography.machine import signals
 
 
 def main() -> int:
@@ -13,9 +13,9 @@ def main() -> int:
     """
     signals.end_at_once()  # importing takes seconds
     _provide_home()
-    from bids_tractography import cli
+    from bids_tractography.cli.main import main as run_command_line
 
-    exit_code = cli.main()
+    exit_code = run_command_line()
     _flush()
     signals.ignore()
     return exit_code

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bids_tractography import __version__, cli, errors
+from bids_tractography import __version__, errors
+from bids_tractography.cli.parser import LEVELS, build_parser, positive
 
 # Paths that the command makes where they do not exist; all others are there, and get mounted.
 _MADE = ("output_dir", "work_dir", "bids_database_dir")
@@ -20,7 +21,7 @@ _INTERRUPTED = {130: "Interrupted; the same command goes on.", 143: "Asked to en
 
 def boutiques() -> str:
     """Return the descriptor, schema 0.5."""
-    parser = cli.build_parser()
+    parser = build_parser()
     actions = list(_described(parser))
     descriptor = {
         "name": "bids-tractography",
@@ -94,12 +95,12 @@ def _input(action: argparse.Action) -> dict[str, Any]:
             described |= {"list": True, "list-separator": f" {long} "}
     if isinstance(action.default, int) and described["type"] == "String":
         described["type"] = "Number"
-    if action.type is cli._positive:
+    if action.type is positive:
         described |= {"type": "Number", "integer": True, "minimum": 1}
     if action.choices:
         described["value-choices"] = [str(choice) for choice in action.choices]
     if action.dest == "analysis_level":
-        described["value-choices"] = list(cli._LEVELS)
+        described["value-choices"] = list(LEVELS)
     return described
 
 

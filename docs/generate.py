@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import sys
-from collections.abc import Iterable, Mapping
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from descriptor import boutiques
 
-from bids_tractography.cli import build_parser, config_schema
+from bids_tractography.cli.config import config_schema
+from bids_tractography.cli.parser import build_parser
 from bids_tractography.config import Config
-from bids_tractography.config import pyafq_keys as pyafq
-from bids_tractography.config.pyafq_images import DEFINITIONS
+from bids_tractography.pyafq import keys as pyafq
+from bids_tractography.pyafq.images import DEFINITIONS
 
 ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "bids_tractography"
 
 
 def cli_page() -> str:
@@ -140,7 +144,49 @@ def _default(field: dict[str, Any]) -> str:
     return "`null`" if default is None else f"`{default}`"
 
 
+def contributing_page() -> str:
+    """Return CONTRIBUTING.md with a line for every module of the package as it is now."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    before, _, rest = text.partition(_TREE_BEGINS)
+    _, _, after = rest.partition(_TREE_ENDS)
+    tree = "\n".join(_tree())
+    return f"{before}{_TREE_BEGINS}\n\n```\n{tree}\n```\n\n{_TREE_ENDS}{after}"
+
+
+_TREE_BEGINS, _TREE_ENDS = "<!-- tree: made by `make generate` -->", "<!-- end of tree -->"
+
+
+def _tree() -> Iterator[str]:
+    """Yield a line for every module, in the order in which imports go down."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    (layers,) = (
+        contract["layers"]
+        for contract in settings["tool"]["importlinter"]["contracts"]
+        if contract["type"] == "layers"
+    )
+    for number, layer in zip(range(len(layers), 0, -1), layers, strict=True):
+        for name in layer.split(" | "):
+            folder = PACKAGE / name
+            if not folder.is_dir():
+                yield f"{number}  {name + '.py':<28}{_summary(folder.with_suffix('.py'))}"
+                continue
+            yield f"{number}  {name + '/':<28}{_summary(folder / '__init__.py')}"
+            for path in sorted(folder.rglob("*.py")):
+                inside = path.relative_to(folder).parts
+                if inside == ("__init__.py",):
+                    continue
+                shown = f"{inside[-2]}/" if path.name == "__init__.py" else path.name
+                indent = "  " * (len(inside) - (path.name == "__init__.py"))
+                yield f"   {indent + shown:<28}{_summary(path)}"
+
+
+def _summary(path: Path) -> str:
+    docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    return docstring.partition("\n")[0]
+
+
 FILES = {
+    ROOT / "CONTRIBUTING.md": contributing_page,
     ROOT / "docs" / "cli.md": cli_page,
     ROOT / "docs" / "config.md": config_page,
     ROOT / "docs" / "pyafq.md": pyafq_page,

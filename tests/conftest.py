@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from trx.trx_file_memmap import load as load_trx
 
-from bids_tractography.cli import main
+from bids_tractography.cli.main import main
 from bids_tractography.phantom import Phantom, ScanGrid, make_phantom, write_dwi
 
-SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+ROOT = Path(__file__).parents[1]
+SHARED_DATA = ROOT.parent / "shared" / "data"
 
 # Enough for every bundle of the phantom, in seconds.
 QUICK = (

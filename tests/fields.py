@@ -12,11 +12,11 @@ from nibabel.orientations import axcodes2ornt, inv_ornt_aff, ornt_transform
 from scipy.spatial.transform import Rotation
 
 from bids_tractography.config.tracking import Tracking
-from bids_tractography.images import Grid
-from bids_tractography.reconst.fodf import Fodf, sh_basis
-from bids_tractography.seeding import SeedBatch
-from bids_tractography.stopping import BinaryRule, StoppingRule
-from bids_tractography.streamlines import Counts, StreamlineBatch
+from bids_tractography.core.fodf import Fodf, sh_basis
+from bids_tractography.core.images import Grid
+from bids_tractography.core.seeding import SeedBatch
+from bids_tractography.core.stopping import BinaryRule, StoppingRule
+from bids_tractography.core.streamlines import Counts, StreamlineBatch
 from bids_tractography.tracking.base import Engine, EngineKind, TrackingProblem
 
 VERTICES = default_sphere.vertices

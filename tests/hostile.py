@@ -16,17 +16,17 @@ import numpy as np
 
 from bids_tractography.config.load import load_config, translate_config
 from bids_tractography.config.model import GradientsConfig
-from bids_tractography.gradients import GradientFiles, read_gradients
-from bids_tractography.images import Grid, header_warnings, read_image
+from bids_tractography.core.gradients import GradientFiles, read_gradients
+from bids_tractography.core.images import Grid, header_warnings, read_image
+from bids_tractography.core.seeding import read_given_seeds
+from bids_tractography.core.tissue import label_table
 from bids_tractography.inputs.bidsignore import read_bidsignore
 from bids_tractography.inputs.datasets import read_dataset
 from bids_tractography.inputs.filters import read_filters
-from bids_tractography.outputs import read_json
+from bids_tractography.outputs.files import read_json
 from bids_tractography.reconst.responses import read_responses
-from bids_tractography.seeding import read_given_seeds
-from bids_tractography.tissue.labels import find_table
 from bids_tractography.tractogram.base import Piece
-from bids_tractography.tractogram.formats import WRITERS
+from bids_tractography.tractogram.formats.table import WRITERS
 from bids_tractography.tractogram.imported import check_tractogram
 
 AFFINE = np.diag([2.0, 2.0, 2.0, 1.0])
@@ -178,7 +178,7 @@ def _participant(path: Path) -> Any:
 
 
 def _labels(path: Path) -> Any:
-    return find_table(path.with_name("dseg.nii.gz"))
+    return label_table(path.with_name("dseg.nii.gz"))
 
 
 _EXTREMES = (0, 1, -1, 0x7F, 0x7FFF, -0x8000, 0x7FFFFFFF, -0x80000000)

@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from bids_tractography.tracking.cuda import arguments
-from bids_tractography.tracking.units import Request, Walks, unit_mark
+from bids_tractography.tracking.cuda.cuslines import arguments
+from bids_tractography.tracking.cuda.engine import Request, Walks, unit_mark
 
 HALF = 501
 COORDINATE = np.float32

@@ -17,9 +17,9 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from bids_tractography.config import Config
-from bids_tractography.config.pyafq import Translation, is_pyafq, translate
 from bids_tractography.errors import ConfigError
-from bids_tractography.files import check_depth, parse_json, printable, read_text
+from bids_tractography.machine.files import check_depth, parse_json, printable, read_text
+from bids_tractography.pyafq.translate import Translation, is_pyafq, translate
 
 logger = logging.getLogger(__name__)
 

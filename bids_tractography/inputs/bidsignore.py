@@ -9,8 +9,8 @@ from pathlib import Path
 from pathspec import GitIgnoreSpec
 
 from bids_tractography.errors import NoInputError
-from bids_tractography.files import TEXT_BYTES, open_input
 from bids_tractography.inputs.entities import Name
+from bids_tractography.machine.files import TEXT_BYTES, open_input
 
 FILE = ".bidsignore"
 _ENTITIES = frozenset({

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from bids_tractography.core.images import Grid, read_grid
 from bids_tractography.errors import DataError, NoMatchError
-from bids_tractography.files import check_file
-from bids_tractography.images import Grid, read_grid
 from bids_tractography.inputs.entities import GRID_ENTITIES, label, why_not_of_run
 from bids_tractography.inputs.index import BidsFile, ignored_reason
+from bids_tractography.machine.files import check_file
 
 _MASK_DESCRIBING = GRID_ENTITIES | {"desc", "label"}
 _MISSPELLED = {".bvals": ".bval", ".bvecs": ".bvec"}

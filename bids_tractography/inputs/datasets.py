@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from bids_tractography.errors import DataError, InvalidBidsError, NoInputError, NoMatchError
-from bids_tractography.files import is_utf8, printable, read_json_file, read_text
 from bids_tractography.inputs.tree import PARTICIPANT
+from bids_tractography.machine.files import is_utf8, printable, read_json_file, read_text
 
 
 @dataclass(frozen=True)

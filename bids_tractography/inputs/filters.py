@@ -9,8 +9,8 @@ from typing import Any
 from bids.layout import Query
 
 from bids_tractography.errors import UsageError
-from bids_tractography.files import read_json_file
 from bids_tractography.inputs.layout import known_entities
+from bids_tractography.machine.files import read_json_file
 
 _QUERIES = ("dwi", "brain_mask")
 

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from bids_tractography.errors import NoMatchError
-from bids_tractography.files import printable
 from bids_tractography.inputs.bidsignore import FILE as BIDSIGNORE
 from bids_tractography.inputs.bidsignore import read_bidsignore
 from bids_tractography.inputs.datasets import Dataset
 from bids_tractography.inputs.entities import Name, parse_name
 from bids_tractography.inputs.layout import layout_of
 from bids_tractography.inputs.tree import list_tree
+from bids_tractography.machine.files import printable
 
 IMAGE = (".nii.gz", ".nii")
 

@@ -10,13 +10,13 @@ from bids.layout import Query
 
 from bids_tractography.config.files import File
 from bids_tractography.errors import NoMatchError
-from bids_tractography.files import check_file
 from bids_tractography.inputs.companions import only, why_not_in_space
 from bids_tractography.inputs.datasets import some
 from bids_tractography.inputs.entities import PRODUCT_ENTITIES, why_not_of_run
 from bids_tractography.inputs.filters import translate
 from bids_tractography.inputs.index import BidsFile, ignored_reason
 from bids_tractography.inputs.layout import known_entities
+from bids_tractography.machine.files import check_file
 
 RAW = "raw"  # what `scope` calls the main dataset
 # pybids' names of entities, where they are not those of file names.

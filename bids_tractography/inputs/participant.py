@@ -22,7 +22,6 @@ from bids_tractography.errors import (
     NoMatchError,
     TractographyError,
 )
-from bids_tractography.files import check_file, printable
 from bids_tractography.inputs.companions import Match, brain_mask, grid_comparison, inherited
 from bids_tractography.inputs.datasets import Dataset, is_folder, some
 from bids_tractography.inputs.entities import parse_name, why_not_of_run
@@ -31,6 +30,7 @@ from bids_tractography.inputs.named import RAW, find_named
 from bids_tractography.inputs.runs import DwiRun, FailedRun, FoundRun, SkippedRun, run_name
 from bids_tractography.inputs.tissue import TissueFiles, find_tissue
 from bids_tractography.inputs.weighting import is_single_volume, n_entries, only_b0
+from bids_tractography.machine.files import check_file, printable
 
 logger = logging.getLogger(__name__)
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bids_tractography.core.gradients import GradientFiles
 from bids_tractography.errors import TractographyError
-from bids_tractography.gradients import GradientFiles
 from bids_tractography.inputs.tissue import TissueFiles
 
 

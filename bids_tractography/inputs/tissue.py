@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bids_tractography.core.tissue import TISSUES
 from bids_tractography.errors import NoInputError, NoMatchError, TractographyError
-from bids_tractography.files import check_file
 from bids_tractography.inputs.companions import SameGrid, only
 from bids_tractography.inputs.entities import (
     GRID_ENTITIES,
@@ -17,11 +17,11 @@ from bids_tractography.inputs.entities import (
     why_not_of_run,
 )
 from bids_tractography.inputs.index import BidsFile, ignored_reason
+from bids_tractography.machine.files import check_file
 
 KINDS = ("probseg", "dseg", "5tt", "t1w")
 """Kinds of source, in the order in which they are preferred."""
 
-_TISSUES = ("wm", "gm", "csf")
 _DESCS = ("aseg", "aparcaseg", "preproc")
 _NO_TISSUE_DSEG = frozenset({"atlas", "seg", "scale", "label", "tract", "bundle"})
 _DESCRIBING = GRID_ENTITIES | {"desc", "label"}
@@ -154,7 +154,7 @@ def find_tissue(
     mask = _mask_of(t1w.first, images) if t1w else None
     paths = [file.path for file in probseg.files] if probseg else []
     found = TissueFiles(
-        probseg=dict(zip(_TISSUES, paths, strict=True)) if paths else None,
+        probseg=dict(zip(TISSUES, paths, strict=True)) if paths else None,
         dseg=dseg.first.path if dseg else None,
         fivett=fivett.first.path if fivett else None,
         t1w=t1w.first.path if t1w else None,
@@ -294,14 +294,14 @@ def _probsegs(files: Iterable[BidsFile]) -> list[_Set]:
     groups: dict[object, dict[str, BidsFile]] = {}
     for file in files:
         tissue = file.name.entities.get("label", "").lower()
-        if file.name.suffix == "probseg" and tissue in _TISSUES and not file.ignored:
+        if file.name.suffix == "probseg" and tissue in TISSUES and not file.ignored:
             others = {k: v for k, v in file.name.entities.items() if k != "label"}
             key = (file.path.parent, tuple(sorted(others.items())), file.name.extension)
             groups.setdefault(key, {})[tissue] = file
     sets = []
     for group in groups.values():
-        missing = [tissue.upper() for tissue in _TISSUES if tissue not in group]
-        there = tuple(group[tissue] for tissue in _TISSUES if tissue in group)
+        missing = [tissue.upper() for tissue in TISSUES if tissue not in group]
+        there = tuple(group[tissue] for tissue in TISSUES if tissue in group)
         lacks = " and ".join(f"label-{tissue}" for tissue in missing)
         sets.append(_Set(there, f"there is no {lacks} with it" if missing else ""))
     return sets

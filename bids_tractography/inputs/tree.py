@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bids_tractography.errors import NoInputError
-from bids_tractography.files import is_utf8, printable
+from bids_tractography.machine.files import is_utf8, printable
 
 PARTICIPANT = re.compile(r"sub-[0-9a-zA-Z+]+")
 _SESSION = re.compile(r"ses-[0-9a-zA-Z+]+")

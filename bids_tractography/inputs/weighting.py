@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from bids_tractography.core.gradients import count_axes
+from bids_tractography.core.images import read_shape
+from bids_tractography.core.tables import read_table
 from bids_tractography.errors import DataError
-from bids_tractography.gradients import count_axes
-from bids_tractography.images import read_shape
-from bids_tractography.tables import read_table
 
 _UNIT_TOLERANCE = 0.1
 # A tensor has six unknowns: fewer axes cannot be a diffusion scheme in any unit.

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bids_tractography.config.model import Model
-from bids_tractography.dwi import Dwi
-from bids_tractography.reconst.base import FitInput, ModelFit
+from bids_tractography.core.dwi import Dwi
+from bids_tractography.reconst.base import FitInput, ModelFit, TensorFit
 from bids_tractography.reconst.csd import fit_csd
 from bids_tractography.reconst.gqi import fit_gqi
 from bids_tractography.reconst.kurtosis import fit_kurtosis
@@ -21,7 +21,7 @@ from bids_tractography.reconst.precomputed import fit_precomputed, order_of_file
 from bids_tractography.reconst.qball import fit_csa, fit_opdt
 from bids_tractography.reconst.rumba import fit_rumba
 from bids_tractography.reconst.shells import order_as_given, order_of_shell
-from bids_tractography.reconst.tensor import TensorFit, tensor_odf
+from bids_tractography.reconst.tensor import tensor_odf
 
 __all__ = ["MODELS", "FitInput", "ModelFit", "ModelKind", "fit_model"]
 

@@ -27,9 +27,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.special import stdtr
 
-from bids_tractography.gradients import permutation_matrix
-from bids_tractography.images import Grid
-from bids_tractography.reconst.tensor import TensorFit
+from bids_tractography.core.gradients import permutation_matrix
+from bids_tractography.core.images import Grid
+from bids_tractography.reconst.base import TensorFit
 
 Permutation = tuple[str, str, str]
 Verdict = Literal["agrees", "undecided", "contradicts"]

@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from bids_tractography.config.model import AutoResponse, CsdModel, GivenResponse
-from bids_tractography.dwi import Dwi
+from bids_tractography.core.dwi import Dwi
+from bids_tractography.core.fodf import n_coefficients, sh_basis
+from bids_tractography.core.gradients import Shell
 from bids_tractography.errors import DataError
-from bids_tractography.gradients import Shell
-from bids_tractography.reconst.base import FitInput, ModelFit
-from bids_tractography.reconst.fodf import n_coefficients, sh_basis
-from bids_tractography.reconst.kernels_csd import constrained_deconvolution, padded
+from bids_tractography.reconst.base import FitInput, ModelFit, TensorFit
+from bids_tractography.reconst.kernels.csd import constrained_deconvolution, padded
 from bids_tractography.reconst.shells import choose_order, choose_shell
-from bids_tractography.reconst.tensor import TensorFit, tensor_fitter
+from bids_tractography.reconst.tensor import tensor_fitter
 from bids_tractography.reconst.voxels import map_voxels
 
 _MAX_ITERATIONS = 50

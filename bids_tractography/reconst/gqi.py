@@ -7,9 +7,9 @@ from dipy.reconst.gqi import squared_radial_component
 from numpy.typing import NDArray
 
 from bids_tractography.config.model import GqiModel
-from bids_tractography.gradients import Gradients
+from bids_tractography.core.fodf import AXES, from_axes, without_floor
+from bids_tractography.core.gradients import Gradients
 from bids_tractography.reconst.base import FitInput, ModelFit
-from bids_tractography.reconst.fodf import AXES, from_axes, without_floor
 from bids_tractography.reconst.voxels import map_voxels
 
 # Six times the diffusivity of free water, in mm²/s: scales displacements to those of free water.

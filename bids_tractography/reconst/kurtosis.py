@@ -10,10 +10,10 @@ from dipy.reconst.dki import axial_kurtosis, mean_kurtosis, radial_kurtosis
 from numpy.typing import NDArray
 
 from bids_tractography.config.model import KurtosisModel
+from bids_tractography.core.fodf import AXES, from_axes
+from bids_tractography.core.gradients import Gradients, Shell, count_axes
 from bids_tractography.errors import GradientError
-from bids_tractography.gradients import Gradients, Shell, count_axes
 from bids_tractography.reconst.base import FitInput, ModelFit
-from bids_tractography.reconst.fodf import AXES, from_axes
 from bids_tractography.reconst.voxels import map_voxels
 
 _LEAST_DIRECTIONS = 15

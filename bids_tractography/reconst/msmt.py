@@ -10,22 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bids_tractography.config.model import MsmtCsdModel, ResponseFiles
+from bids_tractography.core.fodf import axes_basis, n_coefficients, orders_of, sh_basis, sh_order_of
+from bids_tractography.core.gradients import Gradients, count_axes
 from bids_tractography.errors import DataError, GradientError
-from bids_tractography.gradients import Gradients, count_axes
 from bids_tractography.reconst.base import FitInput, ModelFit
-from bids_tractography.reconst.fodf import (
-    axes_basis,
-    n_coefficients,
-    orders_of,
-    sh_basis,
-    sh_order_of,
-)
-from bids_tractography.reconst.kernels import nonnegative_multipliers
-from bids_tractography.reconst.responses import (
-    TissueResponses,
-    estimate_responses,
-    read_responses,
-)
+from bids_tractography.reconst.kernels.multipliers import nonnegative_multipliers
+from bids_tractography.reconst.responses import TissueResponses, estimate_responses, read_responses
 from bids_tractography.reconst.shells import choose_order
 from bids_tractography.reconst.voxels import map_voxels
 

@@ -13,12 +13,12 @@ from dipy.reconst.shm import real_sh_descoteaux, real_sh_tournier
 from numpy.typing import NDArray
 
 from bids_tractography.config.model import PrecomputedModel
+from bids_tractography.core.fodf import AXES, from_axes, sh_order_of
+from bids_tractography.core.gradients import Gradients
+from bids_tractography.core.images import Grid, nearest_rotation, read_image, read_layout
 from bids_tractography.errors import DataError, GridError
-from bids_tractography.files import read_json_file
-from bids_tractography.gradients import Gradients
-from bids_tractography.images import Grid, nearest_rotation, read_image, read_layout
+from bids_tractography.machine.files import read_json_file
 from bids_tractography.reconst.base import FitInput, ModelFit
-from bids_tractography.reconst.fodf import AXES, from_axes, sh_order_of
 from bids_tractography.reconst.voxels import map_voxels
 
 # Names as DIPY, MRtrix3, QSIRecon and the drafts of BEP016 write them, in small letters.

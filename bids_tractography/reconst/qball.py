@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from scipy.special import eval_legendre
 
 from bids_tractography.config.model import CsaModel, OpdtModel
-from bids_tractography.dwi import Dwi
+from bids_tractography.core.dwi import Dwi
+from bids_tractography.core.fodf import orders_of, sh_basis, without_floor
 from bids_tractography.reconst.base import FitInput, ModelFit
-from bids_tractography.reconst.fodf import orders_of, sh_basis, without_floor
 from bids_tractography.reconst.shells import choose_order, choose_shell
 from bids_tractography.reconst.voxels import map_voxels
 

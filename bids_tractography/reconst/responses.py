@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.special import eval_legendre
 
-from bids_tractography.dwi import Dwi
+from bids_tractography.core.dwi import Dwi
+from bids_tractography.core.tables import read_table
 from bids_tractography.errors import DataError
-from bids_tractography.reconst.tensor import TensorFit
-from bids_tractography.tables import read_table
+from bids_tractography.reconst.base import TensorFit
 
 _WM_ORDER = 8
 _EDGE_MM = 5.0

@@ -7,10 +7,10 @@ from dipy.reconst.rumba import mbessel_ratio
 from numpy.typing import NDArray
 
 from bids_tractography.config.model import AutoResponse, RumbaModel
-from bids_tractography.gradients import Gradients
+from bids_tractography.core.fodf import AXES, from_axes, n_coefficients
+from bids_tractography.core.gradients import Gradients
 from bids_tractography.reconst.base import FitInput, ModelFit
 from bids_tractography.reconst.csd import estimate_response
-from bids_tractography.reconst.fodf import AXES, from_axes, n_coefficients
 from bids_tractography.reconst.shells import choose_shell
 from bids_tractography.reconst.voxels import map_voxels
 

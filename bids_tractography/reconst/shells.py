@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from bids_tractography.core.fodf import n_coefficients
+from bids_tractography.core.gradients import Gradients, Shell
 from bids_tractography.errors import GradientError
-from bids_tractography.gradients import Gradients, Shell
-from bids_tractography.reconst.fodf import n_coefficients
 
 _MAX_AUTO_ORDER = 8
 

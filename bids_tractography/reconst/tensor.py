@@ -3,74 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from dipy.reconst.dti import fractional_anisotropy, mean_diffusivity
 from numpy.typing import NDArray
 
 from bids_tractography.config.model import TensorMaps, TensorModel
-from bids_tractography.dwi import Dwi
+from bids_tractography.core.dwi import Dwi
+from bids_tractography.core.fodf import AXES, from_axes
+from bids_tractography.core.gradients import count_axes
 from bids_tractography.errors import GradientError
-from bids_tractography.gradients import count_axes
-from bids_tractography.reconst.base import FitInput, ModelFit
-from bids_tractography.reconst.fodf import AXES, from_axes
-from bids_tractography.reconst.kernels_tensor import weighted_tensors
+from bids_tractography.reconst.base import FitInput, ModelFit, TensorFit
+from bids_tractography.reconst.kernels.tensor import weighted_tensors
 from bids_tractography.reconst.voxels import map_voxels
 
 _LEAST_DIRECTIONS = 6
 _LEAST_DECAY = 1e-6  # b D: less cannot be told from none
-
-
-@dataclass(frozen=True, eq=False)
-class TensorFit:
-    """A fitted tensor.
-
-    Parameters
-    ----------
-    eigenvalues_mm2_s : ndarray, shape (X, Y, Z, 3)
-        Largest first; zero outside the brain.
-    eigenvectors : ndarray, shape (X, Y, Z, 3, 3)
-        Columns belong to the eigenvalues; RAS+ scanner axes. Of each the component of largest
-        magnitude is positive.
-    shells_s_mm2 : tuple of float
-        Mean b-values of the shells that were used.
-    """
-
-    eigenvalues_mm2_s: NDArray[np.float32]
-    eigenvectors: NDArray[np.float32]
-    shells_s_mm2: tuple[float, ...]
-
-    @property
-    def fa(self) -> NDArray[np.float32]:
-        """Fractional anisotropy, 0 to 1."""
-        return np.asarray(fractional_anisotropy(self.eigenvalues_mm2_s), np.float32)
-
-    @property
-    def md(self) -> NDArray[np.float32]:
-        """Mean diffusivity in mm²/s."""
-        return np.asarray(mean_diffusivity(self.eigenvalues_mm2_s), np.float32)
-
-    @property
-    def ad(self) -> NDArray[np.float32]:
-        """Axial diffusivity in mm²/s."""
-        return self.eigenvalues_mm2_s[..., 0]
-
-    @property
-    def rd(self) -> NDArray[np.float32]:
-        """Radial diffusivity in mm²/s."""
-        return np.asarray(self.eigenvalues_mm2_s[..., 1:].mean(axis=-1), np.float32)
-
-    @property
-    def v1(self) -> NDArray[np.float32]:
-        """Principal direction, unit vectors in RAS+ scanner axes, shape (X, Y, Z, 3)."""
-        return self.eigenvectors[..., 0]
-
-    @property
-    def record(self) -> dict[str, Any]:
-        """What the sidecars tell about the fit."""
-        return {"fit_method": "wls", "shells_s_mm2": list(self.shells_s_mm2)}
 
 
 def fit_tensor(dwi: Dwi, mask: NDArray[np.bool_], config: TensorMaps, n_threads: int) -> TensorFit:

@@ -9,8 +9,8 @@ from functools import cache
 from bids_tractography.config import Config
 from bids_tractography.errors import ConfigError, DeviceError
 from bids_tractography.tracking.base import EngineKind
-from bids_tractography.tracking.cpu import CPU
-from bids_tractography.tracking.cuda import CUDA
+from bids_tractography.tracking.cpu.engine import CPU
+from bids_tractography.tracking.cuda.cuslines import CUDA
 from bids_tractography.tracking.dipy import DIPY
 
 __all__ = ["ENGINES", "choose_engine"]

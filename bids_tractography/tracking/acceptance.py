@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from bids_tractography.images import Grid
-from bids_tractography.streamlines import Rejection, StreamlineBatch
+from bids_tractography.core.images import Grid
+from bids_tractography.core.streamlines import Rejection, StreamlineBatch
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,10 +9,10 @@ from typing import Protocol
 
 from bids_tractography.config import Config
 from bids_tractography.config.tracking import Tracking
-from bids_tractography.reconst.fodf import Fodf
-from bids_tractography.seeding import SeedBatch
-from bids_tractography.stopping import StoppingRule
-from bids_tractography.streamlines import StreamlineBatch
+from bids_tractography.core.fodf import Fodf
+from bids_tractography.core.seeding import SeedBatch
+from bids_tractography.core.stopping import StoppingRule
+from bids_tractography.core.streamlines import StreamlineBatch
 
 
 @dataclass(frozen=True, eq=False)

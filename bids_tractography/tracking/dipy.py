@@ -25,10 +25,10 @@ from dipy.tracking.tractogen import generate_tractogram
 from numpy.typing import NDArray
 
 from bids_tractography.config.algorithm import Deterministic, Probabilistic
-from bids_tractography.reconst.fodf import sh_basis
-from bids_tractography.seeding import SeedBatch
-from bids_tractography.stopping import BinaryRule, StoppingRule, ThresholdRule, extent
-from bids_tractography.streamlines import Rejection, Stop, StreamlineBatch
+from bids_tractography.core.fodf import sh_basis
+from bids_tractography.core.seeding import SeedBatch
+from bids_tractography.core.stopping import BinaryRule, StoppingRule, ThresholdRule, extent
+from bids_tractography.core.streamlines import Rejection, Stop, StreamlineBatch
 from bids_tractography.tracking.base import EngineKind, TrackingProblem
 from bids_tractography.tracking.directions import (
     amplitudes,

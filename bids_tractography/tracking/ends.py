@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bids_tractography.config.tracking import Tracking
-from bids_tractography.streamlines import DEAD, Counts, Rejection, Stop
+from bids_tractography.core.streamlines import DEAD, Counts, Rejection, Stop
 
 LENGTH_TOLERANCE = 1e-9
 

@@ -12,8 +12,8 @@ from typing import Any, BinaryIO, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from bids_tractography.core.images import Grid
 from bids_tractography.errors import DamagedStoreError
-from bids_tractography.images import Grid
 
 # Points (n, 3), RAS+ mm, of whole streamlines, and the number of points of each (t,).
 Piece = tuple[NDArray[np.float32], NDArray[np.uint32]]

@@ -19,12 +19,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from bids_tractography.core.images import Grid
 from bids_tractography.errors import DataError, GridError, OutputError
-from bids_tractography.files import check_file, open_input
-from bids_tractography.images import Grid
-from bids_tractography.outputs import write_atomically
+from bids_tractography.machine.files import check_file, open_input
+from bids_tractography.outputs.files import write_atomically
 from bids_tractography.tractogram.base import Piece, Reader
-from bids_tractography.tractogram.formats import READERS, extension_of
+from bids_tractography.tractogram.formats.table import READERS, extension_of
 from bids_tractography.tractogram.summary import ContentHash, measured_lengths_mm, quantiles_mm
 
 logger = logging.getLogger(__name__)

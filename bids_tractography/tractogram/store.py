@@ -28,10 +28,10 @@ from typing import Any, BinaryIO, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from bids_tractography.core.seeding import SeedBatch
+from bids_tractography.core.streamlines import Counts, StreamlineBatch
 from bids_tractography.errors import DamagedStoreError, OutputError
-from bids_tractography.outputs import locked
-from bids_tractography.seeding import SeedBatch
-from bids_tractography.streamlines import Counts, StreamlineBatch
+from bids_tractography.outputs.locks import locked
 from bids_tractography.tractogram.base import (
     LINEARISED,
     ArrayFile,

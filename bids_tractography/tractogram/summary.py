@@ -9,9 +9,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from bids_tractography.images import Grid
+from bids_tractography.core.images import Grid
 from bids_tractography.tractogram.base import Streamlines, offsets_of
-from bids_tractography.tractogram.kernels import count_visits
+from bids_tractography.tractogram.kernels.visits import count_visits
 from bids_tractography.tractogram.store import BatchStore
 
 _QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)

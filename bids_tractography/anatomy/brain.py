@@ -1,0 +1,180 @@
+"""The mask of the brain: read, or made from the DWI."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from dipy.segment.mask import median_otsu
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from bids_tractography.anatomy.masks import Mask, not_empty, two_valued
+from bids_tractography.core.dwi import Dwi
+from bids_tractography.core.images import Grid, read_image
+from bids_tractography.errors import GridError
+
+_GROWTH = 1.1  # more than the noise of two means
+# For fields of view of a human head; smaller ones have smaller radii.
+_MEDIAN_RADIUS_MM = 4.0
+_CLOSING_RADIUS_MM = 10.0
+_HEAD_MM = 150.0
+_MAX_MEDIAN_RADIUS_VOXELS = 6  # the filter takes time with the cube of it
+_LEAST_COMPONENT = (
+    0.05  # of the largest: phantoms, and brains cut by the field of view, have several
+)
+
+
+def brain_mask(dwi: Dwi, path: Path | None) -> Mask:
+    """Read the brain mask, or make one from the b=0 volumes.
+
+    Raises
+    ------
+    EmptyMaskError
+        If no voxel is left.
+    """
+    if path is not None:
+        mask = _read_mask(path, dwi.grid)
+    else:
+        made = _otsu_mask(dwi)
+        missing = np.zeros_like(made) if dwi.missing is None else made & dwi.missing
+        mask = Mask(
+            made & ~missing,
+            "Brain mask by median filter and Otsu's threshold (DIPY median_otsu) of the mean b=0 "
+            "and of the mean diffusion-weighted image, united; small components dropped, gaps "
+            "closed, holes filled.",
+            {
+                "method": "median_otsu",
+                "median_radius_mm": round(_scale(dwi.grid) * _MEDIAN_RADIUS_MM, 3),
+                "closing_radius_mm": round(_scale(dwi.grid) * _CLOSING_RADIUS_MM, 3),
+                "least_component": _LEAST_COMPONENT,
+            },
+            warnings=_without_values(int(np.count_nonzero(missing))),
+        )
+    return not_empty(mask, "the brain mask")
+
+
+def brain_figures(dwi: Dwi, brain: NDArray[np.bool_]) -> dict[str, float]:
+    """Measure the signal in the brain, to be held against what is plausible.
+
+    Parameters
+    ----------
+    dwi : Dwi
+    brain : ndarray of bool, shape (X, Y, Z)
+
+    Returns
+    -------
+    dict of str to float
+        By name of the quantity, see `checks.QUANTITIES`.
+    """
+    values = dwi.data[brain]
+    return {
+        "volume_ratio": _volume_ratio(dwi, values),
+        "brain_volume_ml": float(brain.sum() * dwi.grid.voxel_size_mm.prod() / 1000),
+        "negative_share": float(np.mean(values < 0)),
+        "zero_share": float(np.mean(values == 0)),
+        "growing_share": float(np.mean(dwi.mean_weighted[brain] > _GROWTH * dwi.mean_b0[brain])),
+    }
+
+
+def _volume_ratio(dwi: Dwi, values: NDArray[np.float32]) -> float:
+    """Return by how much the median of one volume differs from those of about the same b-value.
+
+    Parameters
+    ----------
+    dwi : Dwi
+    values : ndarray, shape (N, V)
+        Signal in the brain.
+
+    Returns
+    -------
+    float
+        Ratio of the larger to the smaller, 1 at least; infinite if only one is not positive.
+    """
+    medians, bvals = np.median(values, axis=0).astype(np.float64), dwi.gradients.bvals
+    largest = 1.0
+    for median, b in zip(medians, bvals, strict=True):
+        alike = medians[np.abs(bvals - b) <= max(dwi.gradients.b0_threshold_s_mm2, 0.1 * b)]
+        typical = float(np.median(alike))
+        if len(alike) > 2 and typical > 0:
+            ratio = max(median / typical, typical / median) if median > 0 else np.inf
+            largest = max(largest, float(ratio))
+    return largest
+
+
+def is_cut(brain: NDArray[np.bool_]) -> bool:
+    """Tell whether the brain reaches the border of the image, so that a part may be missing."""
+    faces = [np.take(brain, end, axis) for axis in range(3) for end in (0, -1)]
+    return any(face.any() for face in faces)
+
+
+def _scale(grid: Grid) -> float:
+    """Return the size of the field of view relative to that of a head, at most 1."""
+    largest_mm = float((np.array(grid.shape) * grid.voxel_size_mm).max())
+    return min(1.0, largest_mm / _HEAD_MM)
+
+
+def _otsu_mask(dwi: Dwi) -> NDArray[np.bool_]:
+    """Mask the brain of a raw image.
+
+    Coils at the head's surface leave its depth dark, so that a threshold of the b=0 image alone
+    cuts out the middle of the brain; there the diffusion-weighted images are brightest.
+    """
+    scale = _scale(dwi.grid)
+    radius_voxels = round(scale * _MEDIAN_RADIUS_MM / float(dwi.grid.voxel_size_mm.mean()))
+    radius_voxels = min(max(1, radius_voxels), _MAX_MEDIAN_RADIUS_VOXELS)
+    mask = np.zeros(dwi.grid.shape, bool)
+    for mean in (dwi.mean_b0, dwi.mean_weighted):
+        mask |= median_otsu(mean, median_radius=radius_voxels, numpass=1)[1]
+    labels, n_components = ndimage.label(mask)
+    sizes = np.bincount(labels.ravel(), minlength=n_components + 1)
+    sizes[0] = 0
+    mask = (sizes >= _LEAST_COMPONENT * sizes.max())[labels] & mask
+    closed = _close(mask, scale * _CLOSING_RADIUS_MM, dwi.grid)
+    return np.asarray(ndimage.binary_fill_holes(closed), bool)
+
+
+def _without_values(n_voxels: int) -> tuple[str, ...]:
+    if not n_voxels:
+        return ()
+    return (f"{n_voxels} voxels are excluded from the brain: the DWI is NaN or infinite there.",)
+
+
+def _close(mask: NDArray[np.bool_], radius_mm: float, grid: Grid) -> NDArray[np.bool_]:
+    """Close gaps narrower than twice the radius, with a ball in mm."""
+    width = [int(np.ceil(radius_mm / size)) + 1 for size in grid.voxel_size_mm]
+    padded = np.pad(mask, [(w, w) for w in width])
+    grown = ndimage.distance_transform_edt(~padded, grid.voxel_size_mm) <= radius_mm
+    closed = ndimage.distance_transform_edt(grown, grid.voxel_size_mm) > radius_mm
+    inner = tuple(slice(w, -w) for w in width)
+    return np.asarray(closed[inner] | mask)
+
+
+def _read_mask(path: Path, grid: Grid) -> Mask:
+    """Read an image as a mask, on the grid of the DWI: voxels above half its maximum.
+
+    Raises
+    ------
+    GridError
+        If it is on another grid.
+    """
+    image = read_image(path, ndim=3)
+    check_grid(path, image.grid, grid)
+    data, warnings = two_valued(image.data, path.name)
+    return Mask(data, f"Brain mask {path.name}.", {"method": "file"}, warnings=warnings)
+
+
+def check_grid(path: Path, found: Grid, grid: Grid) -> None:
+    """Check that a brain mask is on the grid of the DWI.
+
+    Raises
+    ------
+    GridError
+        If it is on another grid.
+    """
+    if not found.matches(grid):
+        raise GridError(
+            f"{path} is not on the grid of the DWI: it has {found.describe()}, and the DWI "
+            f"has {grid.describe()}.",
+            "Resample the mask to the grid of the DWI (nearest neighbour).",
+        )

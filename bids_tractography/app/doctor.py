@@ -1,0 +1,134 @@
+"""What this machine can do: versions, engines, executors, and a small phantom tracked on each."""
+
+from __future__ import annotations
+
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+
+from bids_tractography import __version__
+from bids_tractography.app.cluster import try_ray
+from bids_tractography.app.outcome import Failure
+from bids_tractography.app.request import Request, open_study
+from bids_tractography.app.run import run
+from bids_tractography.config import Config
+from bids_tractography.config.tracking import Seeding, TotalSeeds, Tracking
+from bids_tractography.errors import UnavailableError
+from bids_tractography.outputs.run import read_record
+from bids_tractography.phantom import write_phantom
+from bids_tractography.tracking import ENGINES
+from bids_tractography.tracking.base import EngineKind
+
+_LIBRARIES = (
+    *("dipy", "nibabel", "numpy", "scipy", "numba", "pybids", "pydantic", "trx-python"),
+    *("cuslines", "ray"),
+)
+_SEEDS = 500
+_RNG_SEED = 1
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the doctor's report.
+
+    Parameters
+    ----------
+    subject : str
+        What was looked at.
+    healthy : bool or None
+        None where it is neither good nor bad.
+    text : str
+    """
+
+    subject: str
+    healthy: bool | None
+    text: str
+
+
+def examine(n_threads: int) -> Iterator[Finding]:
+    """Look at the machine, and track a small phantom on every engine and executor.
+
+    Parameters
+    ----------
+    n_threads : int
+        Threads of the trial runs.
+    """
+    yield Finding("program", None, f"bids_tractography {__version__}")
+    yield Finding("python", None, f"{platform.python_version()} on {platform.platform()}")
+    yield Finding("machine", None, _machine(n_threads))
+    for name in _LIBRARIES:
+        try:
+            yield Finding(name, True, version(name))
+        except PackageNotFoundError:
+            yield Finding(name, None, "not installed")
+    for kind in ENGINES.values():
+        algorithms, stopping = ", ".join(sorted(kind.algorithms)), ", ".join(sorted(kind.stopping))
+        yield Finding(f"engine {kind.name}", None, f"{algorithms}; stopping: {stopping}")
+    with tempfile.TemporaryDirectory() as folder:
+        dataset = write_phantom(Path(folder) / "phantom")
+        for kind in ENGINES.values():
+            missing = kind.unavailable(Tracking())
+            if missing:
+                yield Finding(f"trial of {kind.name}", None, f"not on this machine: {missing}")
+                continue
+            yield _trial(kind, dataset, Path(folder) / kind.name, n_procs=1, n_threads=n_threads)
+        best = next(iter(ENGINES.values()))
+        yield _trial(best, dataset, Path(folder) / "processes", n_procs=2, n_threads=1)
+    yield from examine_ray()
+
+
+def examine_ray() -> Iterator[Finding]:
+    """Start Ray on this machine and stop it, if it is installed."""
+    if find_spec("ray") is None:
+        return
+    begin = time.perf_counter()
+    try:
+        try_ray()
+    except UnavailableError as error:
+        yield Finding("trial of ray", healthy=False, text=str(error))
+        return
+    seconds = time.perf_counter() - begin
+    yield Finding("trial of ray", healthy=True, text=f"a task done here, {seconds:.0f} s in all")
+
+
+def _machine(n_threads: int) -> str:
+    pages, page_bytes = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+    gib = pages * page_bytes / 2**30
+    return f"{os.cpu_count()} cores, of which {n_threads} are ours; {gib:.0f} GiB of memory"
+
+
+def _trial(
+    kind: EngineKind, dataset: Path, output: Path, *, n_procs: int, n_threads: int
+) -> Finding:
+    """Run the whole method on the phantom."""
+    subject = f"trial of {kind.name}" + (f", {n_procs} processes" if n_procs > 1 else "")
+    config = Config(
+        seeding=Seeding(seeds=TotalSeeds(count=_SEEDS), rng_seed=_RNG_SEED),
+        tracking=Tracking(engine=kind.name),
+    )
+    request = Request(
+        bids_dir=dataset,
+        output_dir=output,
+        work_dir=output / ".work",
+        config=config,
+        participants=("01",) if n_procs == 1 else ("02",),
+        n_procs=n_procs,
+        n_threads=n_threads,
+    )
+    begin = time.perf_counter()
+    outcomes = dict(run(request, open_study(request), lambda _: None))
+    seconds = time.perf_counter() - begin
+    failures = [outcome for outcome in outcomes.values() if isinstance(outcome, Failure)]
+    if failures:
+        return Finding(subject, healthy=False, text=failures[0].message)
+    records = [read_record(done.tractogram) for done in outcomes.values()]  # type: ignore[union-attr]
+    kept, seeds = (sum(r[key] for r in records) for key in ("streamlines_kept", "seeds"))
+    tracking = sum(record["seconds"]["tracking"] for record in records)
+    text = f"{kept} streamlines of {seeds} seeds in {tracking:.1f} s, {seconds:.0f} s in all"
+    return Finding(subject, healthy=True, text=text)

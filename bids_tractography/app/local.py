@@ -1,0 +1,128 @@
+"""Run jobs: in this process, or several at a time in processes of their own."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
+from itertools import islice
+from multiprocessing import resource_tracker
+from multiprocessing.process import BaseProcess
+
+from bids_tractography.app.outcome import Failure, Places, Skipped, attempt
+from bids_tractography.app.progress import LOG_FORMAT, LOG_TIME, LogProgress
+from bids_tractography.core.checks import Findings
+from bids_tractography.errors import CrashError, DiedError
+from bids_tractography.pipeline.job import Job
+from bids_tractography.pipeline.process import Done, Progress, process_dwi
+from bids_tractography.tracking.base import Tracker, track_here
+
+_JOIN_SECONDS = 5
+_CRASHES = {signal.SIGSEGV, signal.SIGABRT, signal.SIGILL, signal.SIGFPE}
+
+
+Outcome = Done | Failure | Skipped
+
+
+def run_jobs(
+    jobs: Iterator[Job], n_procs: int, report: Callable[[Progress], None]
+) -> Iterator[tuple[Job, Outcome]]:
+    """Run jobs, yielding each with its outcome when it ends.
+
+    Parameters
+    ----------
+    jobs : iterator of Job
+        Asked for the next one when there is room for it.
+    n_procs : int
+        Jobs at a time; with more than one, each has a process of its own, so that one that dies
+        takes no other with it.
+    report : callable
+        Told of progress where the job runs in this process.
+    """
+    if n_procs == 1:
+        for job in jobs:
+            yield job, run_job(job, report)
+        return
+    with ThreadPoolExecutor(n_procs) as pool:
+        running = {pool.submit(_run_apart, job): job for job in islice(jobs, n_procs)}
+        try:
+            while running:
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    yield running.pop(future), future.result()
+                    running |= {pool.submit(_run_apart, job): job for job in islice(jobs, 1)}
+        finally:  # when interrupted, do not wait for them
+            for child in multiprocessing.active_children():
+                child.terminate()
+
+
+def run_job(job: Job, report: Callable[[Progress], None], track: Tracker = track_here) -> Outcome:
+    """Run a job in this process; what goes wrong is a value."""
+    findings = Findings(job.name, job.config.checks, job.subject)
+    outcome = attempt(
+        job.name,
+        lambda: process_dwi(job, report, track, findings),
+        Places(tuple(job.outputs.links.values()), (job.outputs.root, job.work.parent)),
+    )
+    if isinstance(outcome, Failure):
+        return replace(outcome, warnings=tuple(findings.all.warnings))
+    return outcome
+
+
+def _run_apart(job: Job) -> Outcome:
+    """Run a job in a new process; report if it dies."""
+    # Ctrl-C reaches all processes of a terminal. It is for the main one, which ends the others:
+    # they inherit the mask. The tracker would lift it if it were started later.
+    resource_tracker.ensure_running()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    spawn = multiprocessing.get_context("spawn")  # threads of BLAS and OpenMP do not survive a fork
+    level = logging.getLogger("bids_tractography").getEffectiveLevel()
+    with ProcessPoolExecutor(
+        1, mp_context=spawn, initializer=_start_worker, initargs=(level, os.getpid())
+    ) as pool:
+        process = None
+        try:
+            pid = pool.submit(os.getpid).result()
+            process = next((c for c in multiprocessing.active_children() if c.pid == pid), None)
+            return pool.submit(_run_logging, job).result()
+        except BrokenProcessPool:
+            return _death(process)
+
+
+def _death(process: BaseProcess | None) -> Failure:
+    """Describe how a process ended: a crash would come again, one that was killed need not."""
+    if process is not None:
+        process.join(_JOIN_SECONDS)
+    number = -(process.exitcode or 0) if process is not None else 0
+    if number in _CRASHES:
+        name = signal.Signals(number).name
+        return Failure(
+            f"its process crashed ({name}). This is a defect of the program or of a library. "
+            "Please report it.",
+            CrashError.exit_code,
+        )
+    by = f" by {signal.Signals(number).name}" if number > 0 else ""
+    return Failure(f"its process was killed{by}, perhaps for memory.", DiedError.exit_code)
+
+
+def _exit_with(parent: int) -> None:
+    """End this process when its parent has died, so that its locks go too."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(DiedError.exit_code)
+
+
+def _start_worker(level: int, parent: int) -> None:
+    threading.Thread(target=_exit_with, args=(parent,), daemon=True).start()
+    logging.getLogger("bids_tractography").setLevel(level)
+    logging.basicConfig(level=logging.WARNING, format=LOG_FORMAT, datefmt=LOG_TIME)
+
+
+def _run_logging(job: Job) -> Outcome:
+    return run_job(job, LogProgress())

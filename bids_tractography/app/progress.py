@@ -1,0 +1,41 @@
+"""Progress of tracking as lines of the log."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from bids_tractography.pipeline.process import Progress
+
+logger = logging.getLogger(__name__)
+
+
+LOG_FORMAT, LOG_TIME = "%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"
+_LOG_SECONDS = 60
+
+
+class LogProgress:
+    """Progress as lines of the log: at each tenth of the seeds, and once a minute."""
+
+    def __init__(self) -> None:
+        self._tenth: dict[str, int] = {}
+        self._spoke = time.monotonic()
+
+    def __call__(self, progress: Progress) -> None:
+        """Log the progress if there is something to say."""
+        tenth = 10 * progress.done // max(progress.total, 1)
+        minute = time.monotonic() - self._spoke > _LOG_SECONDS
+        if minute or tenth > self._tenth.get(progress.name, -1):
+            self._tenth[progress.name] = tenth
+            self._spoke = time.monotonic()
+            logger.info("%s", describe(progress))
+
+
+def describe(progress: Progress) -> str:
+    """Say how far tracking has come, how fast, and how long it will take."""
+    left = (progress.total - progress.done) / max(progress.seeds_per_second, 1e-9)
+    share = progress.done / max(progress.total, 1)
+    return (
+        f"{progress.name}: {share:.0%} of {progress.total} seeds, {progress.kept} streamlines, "
+        f"{progress.seeds_per_second:.0f} seeds/s, {int(left // 60)}:{int(left % 60):02d} left"
+    )

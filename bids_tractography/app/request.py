@@ -1,0 +1,138 @@
+"""What the user asks for, checked as a whole before any participant is looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from bids_tractography.config import Config
+from bids_tractography.errors import ConfigError, NoInputError, UsageError
+from bids_tractography.inputs import RAW, Dataset, check_file, find_participants, read_dataset
+from bids_tractography.machine.files import exists
+from bids_tractography.outputs.dataset import check_output_folder, link_name
+from bids_tractography.outputs.files import make_folder, read_json
+from bids_tractography.tracking import choose_engine
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asks for.
+
+    Parameters
+    ----------
+    bids_dir, output_dir, work_dir : Path
+        Absolute.
+    config : Config
+    participants, sessions : tuple of str
+        Labels, with or without ``sub-`` and ``ses-``; empty for all.
+    filters : mapping
+        pybids filters by query.
+    derivatives : tuple of (str or None, Path)
+        Further datasets, with the names they were given.
+    n_procs, n_threads : int
+        Jobs at a time, and threads of each.
+    check_dataset : bool
+        Insist on a valid ``dataset_description.json``.
+    database : Path or None
+        Folder to keep pybids' databases in.
+    fresh : bool
+        Do everything again.
+    container : dict or None
+        Image that the program runs in.
+    executor : str
+        ``local``, or ``ray`` for a cluster.
+    ray_address : str or None
+        Of a running cluster.
+    """
+
+    bids_dir: Path
+    output_dir: Path
+    work_dir: Path
+    config: Config
+    participants: tuple[str, ...] = ()
+    sessions: tuple[str, ...] = ()
+    filters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    derivatives: tuple[tuple[str | None, Path], ...] = ()
+    n_procs: int = 1
+    n_threads: int = 1
+    check_dataset: bool = True
+    database: Path | None = None
+    fresh: bool = False
+    container: dict[str, str] | None = None
+    executor: Literal["local", "ray"] = "local"
+    ray_address: str | None = None
+
+
+@dataclass(frozen=True)
+class Study:
+    """The datasets and participants that a request is about.
+
+    Parameters
+    ----------
+    datasets : list of Dataset
+        The main one first.
+    participants : list of str
+        Labels without ``sub-``.
+    """
+
+    datasets: list[Dataset]
+    participants: list[str]
+
+
+def open_study(request: Request) -> Study:
+    """Check all that concerns the request as a whole, before any participant is looked at.
+
+    Raises
+    ------
+    TractographyError
+        For a faulty configuration, dataset, label or output folder.
+    """
+    datasets = _datasets(request)
+    _check_config(request.config, datasets)
+    if request.database:
+        make_folder(request.database)
+    for dataset in datasets:
+        check_output_folder(request.output_dir, dataset.root, request.work_dir)
+    return Study(datasets, find_participants(datasets[0].root, request.participants))
+
+
+def _check_config(config: Config, datasets: list[Dataset]) -> None:
+    """Check what can be checked of the configuration before any participant is looked at."""
+    if config.import_tract is None:
+        choose_engine(config)
+    for key, file in config.files():
+        if file.path is not None:
+            check_file(file.path, f"{key}.path")
+        if file.path is not None and not file.path.name.endswith(file.extensions):
+            raise ConfigError(
+                f"{key}.path: {file.path.name} is not {' or '.join(file.extensions)} by its name."
+            )
+        scopes = {RAW, *(dataset.name for dataset in datasets)}
+        if file.scope not in (None, *scopes):
+            raise ConfigError(
+                f"{key}.scope: there is no dataset named {file.scope}.",
+                f"There are: {', '.join(sorted(scopes))}; --derivatives NAME=PATH adds others.",
+            )
+
+
+def _datasets(request: Request) -> list[Dataset]:
+    """Open the main dataset and the derivatives, each under a name of its own."""
+    roots: dict[str, Path] = {}
+    for name, path in ((None, request.bids_dir), *request.derivatives):
+        if path in roots.values():
+            continue  # named twice
+        if name in roots:
+            raise UsageError(f"two datasets are named {name}.", "Give --derivatives other names.")
+        roots[name or link_name(path, roots)] = path
+    datasets = []
+    for name, path in roots.items():
+        if request.check_dataset or path != request.bids_dir:
+            datasets.append(read_dataset(name, path))
+        elif exists(path) and path.is_dir():
+            description = read_json(path / "dataset_description.json")
+            datasets.append(Dataset(name, path.resolve(), description))
+        else:
+            raise NoInputError(f"{path} is no folder.")
+    return datasets

@@ -1,0 +1,157 @@
+"""The participant level: run the jobs of a request, and write the dataset around them."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain
+from pathlib import Path
+
+import yaml
+
+from bids_tractography import __version__
+from bids_tractography.app.cluster import run_jobs_on_ray
+from bids_tractography.app.local import Outcome, run_jobs
+from bids_tractography.app.outcome import Failure, Skipped
+from bids_tractography.app.plan import Planned, plan
+from bids_tractography.app.request import Request, Study
+from bids_tractography.errors import OutputError
+from bids_tractography.outputs.dataset import dataset_files, write_dataset_files
+from bids_tractography.outputs.files import write_json, write_text
+from bids_tractography.pipeline.citation import bibliography, methods_text
+from bids_tractography.pipeline.job import Job
+from bids_tractography.pipeline.process import Done, Progress
+
+logger = logging.getLogger(__name__)
+
+
+def run(
+    request: Request, study: Study, report: Callable[[Progress], None]
+) -> Iterator[tuple[str, Outcome]]:
+    """Do it: yield the outcome of every job and every participant's fault; write the dataset.
+
+    Yields
+    ------
+    name : str
+        Name of the run, or of the participant if there is none.
+    outcome : Done, Failure or Skipped
+
+    Raises
+    ------
+    TractographyError
+        If nothing at all is left to do.
+    """
+    others: dict[str, Failure | Skipped] = {}
+    jobs = _jobs(plan(request, study), others)
+    first = next(jobs, None)
+    if first is None:
+        check_not_all_skipped(others)
+    found = [] if first is None else [first]
+    yield from _run_jobs(request, study, chain(found, jobs), others, report)
+    yield from others.items()
+
+
+def check_not_all_skipped(ends: Mapping[str, Outcome | Job]) -> None:
+    """Check that something is left to do.
+
+    Raises
+    ------
+    TractographyError
+        If everything is skipped: what is wrong with the first.
+    """
+    skipped = [end.error for end in ends.values() if isinstance(end, Skipped)]
+    if skipped and len(skipped) == len(ends):
+        raise type(skipped[0])(f"nothing to do: {skipped[0].message}", skipped[0].remedy)
+
+
+def _jobs(planned: Iterable[Planned], others: dict[str, Failure | Skipped]) -> Iterator[Job]:
+    """Yield the jobs, setting everything else aside."""
+    for name, what in planned:
+        if isinstance(what, Job):
+            yield what
+            continue
+        while name in others:  # of another dataset, or misplaced
+            name += " (another)"
+        others[name] = what
+        if isinstance(what, Skipped):
+            logger.info("%s: skipped: %s", name, what.error)
+
+
+def _run_jobs(
+    request: Request,
+    study: Study,
+    jobs: Iterator[Job],
+    others: Mapping[str, Failure | Skipped],
+    report: Callable[[Progress], None],
+) -> Iterator[tuple[str, Outcome]]:
+    """Run the jobs inside a dataset with a record of how they ended, however this ends."""
+    started = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
+    _write_dataset(request, study)
+    outcomes: dict[str, Outcome] = {}
+    try:
+        for job, outcome in _outcomes(request, jobs, report):
+            outcomes[job.name] = outcome
+            yield job.name, outcome
+    finally:
+        process = f"{platform.node()}-{os.getpid()}"  # many may start in one second
+        path = request.output_dir / "logs" / f"{started}_{process}_participant.json"
+        try:
+            with dataset_files(request.output_dir):
+                _write_log(path, request, study, {**outcomes, **others})
+        except (OSError, ValueError, OutputError) as error:  # must not hide how the runs ended
+            logger.warning("The record of this call is not written: %s", error)
+
+
+def _outcomes(
+    request: Request, jobs: Iterator[Job], report: Callable[[Progress], None]
+) -> Iterator[tuple[Job, Outcome]]:
+    if request.executor == "ray":
+        return run_jobs_on_ray(jobs, request.n_procs, request.ray_address)
+    return run_jobs(jobs, request.n_procs, report)
+
+
+def _write_dataset(request: Request, study: Study) -> None:
+    root, config = request.output_dir, request.config
+    declared = [dataset.description.get("GeneratedBy") for dataset in study.datasets]
+    resolved = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+    with dataset_files(root):
+        write_dataset_files(
+            root,
+            {dataset.name: dataset.root for dataset in study.datasets},
+            [item for items in declared if isinstance(items, list) for item in items],
+            request.container,
+        )
+        write_text(root / "code" / "config.yaml", resolved)
+        write_text(root / "logs" / "CITATION.md", methods_text(config))
+        write_text(root / "logs" / "CITATION.bib", bibliography(config))
+
+
+def _write_log(path: Path, request: Request, study: Study, ends: Mapping[str, Outcome]) -> None:
+    failed = {
+        name: {"message": end.message, "exit_code": end.exit_code}
+        for name, end in ends.items()
+        if isinstance(end, Failure)
+    }
+    warnings = {n: end.warnings for n, end in ends.items() if not isinstance(end, Skipped)}
+    write_json(
+        path,
+        {
+            "version": __version__,
+            "datasets": {dataset.name: str(dataset.root) for dataset in study.datasets},
+            "config": json.loads(request.config.model_dump_json()),
+            "finished": [name for name, end in ends.items() if isinstance(end, Done)],
+            "failed": failed,
+            "skipped": {n: str(end.error) for n, end in ends.items() if isinstance(end, Skipped)},
+            "warnings": {name: list(several) for name, several in warnings.items() if several},
+        },
+    )
+
+
+def exit_code(outcomes: Mapping[str, Outcome]) -> int:
+    """Return 0 if all went well, the failures' code if they agree on one, 1 otherwise."""
+    codes = {o.exit_code for o in outcomes.values() if isinstance(o, Failure)}
+    return codes.pop() if len(codes) == 1 else min(len(codes), 1)

@@ -1,0 +1,123 @@
+"""Orientation distributions as spherical harmonics, in one basis and one frame.
+
+MRtrix3's real, even basis (``tournier07``, not legacy) with directions in RAS+ scanner axes:
+what MRtrix3 reads and writes, so that files need no conversion either way.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+from dipy.core.geometry import cart2sphere
+from dipy.data import default_sphere
+from dipy.reconst.shm import real_sh_tournier
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from bids_tractography.core.images import Grid
+
+
+@dataclass(frozen=True, eq=False)
+class Fodf:
+    """Orientation distributions on a grid.
+
+    Parameters
+    ----------
+    coefficients : ndarray of float32, shape (X, Y, Z, C)
+        Spherical-harmonic coefficients, MRtrix3's basis, RAS+ scanner axes.
+    grid : Grid
+    """
+
+    coefficients: NDArray[np.float32]
+    grid: Grid
+
+    @property
+    def sh_order(self) -> int:
+        """Maximal order of the spherical harmonics."""
+        return sh_order_of(self.coefficients.shape[3])
+
+
+def gfa(coefficients: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the generalised fractional anisotropy (Tuch 2004) of (..., C) as (...).
+
+    The share of the function's root mean square that is not its mean; 0 where it is zero.
+    """
+    power = np.einsum("...c,...c->...", coefficients, coefficients, dtype=np.float64)
+    mean = coefficients[..., 0].astype(np.float64) ** 2
+    share = np.divide(mean, power, out=np.ones_like(power), where=power > 0)
+    return np.asarray(np.sqrt(np.clip(1 - share, 0, 1)), np.float32)
+
+
+def n_coefficients(sh_order: int) -> int:
+    """Count the even spherical harmonics up to an order."""
+    return (sh_order + 1) * (sh_order + 2) // 2
+
+
+def orders_of(sh_order: int) -> NDArray[np.intp]:
+    """Return the order of each coefficient, shape (C,)."""
+    even = np.arange(0, sh_order + 1, 2)
+    return np.repeat(even, 2 * even + 1)
+
+
+def sh_order_of(count: int) -> int:
+    """Return the order that has so many even spherical harmonics.
+
+    Raises
+    ------
+    ValueError
+        If no order has that many.
+    """
+    order = round((math.sqrt(8 * count + 1) - 3) / 2)
+    if order % 2 or n_coefficients(order) != count:
+        raise ValueError(f"{count} is no number of even spherical-harmonic coefficients")
+    return order
+
+
+def sh_basis(sh_order: int, directions: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return the values of the basis.
+
+    Parameters
+    ----------
+    sh_order : int
+    directions : ndarray, shape (N, 3)
+        Unit vectors.
+
+    Returns
+    -------
+    ndarray, shape (N, C)
+    """
+    _, theta, phi = cart2sphere(*np.asarray(directions, float).T)
+    basis, _, _ = real_sh_tournier(sh_order, theta, phi, legacy=False)
+    return np.asarray(basis)
+
+
+# 362 axes: sampled there, an even distribution is sampled on the full sphere.
+AXES: NDArray[np.float64] = default_sphere.vertices
+
+
+@cache
+def axes_basis(sh_order: int) -> NDArray[np.float64]:
+    """Return the basis on the sphere's axes, shape (N, C)."""
+    return sh_basis(sh_order, AXES)
+
+
+@cache
+def from_axes(sh_order: int) -> NDArray[np.float64]:
+    """Return the least-squares fit of coefficients to values on the axes, shape (N, C)."""
+    return np.asarray(np.linalg.pinv(axes_basis(sh_order)).T)
+
+
+def without_floor(coefficients: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Subtract from distributions (n, C) their minimum over the sphere where it is positive.
+
+    A minimum below zero is no floor: taking it away would make one.
+    """
+    basis = axes_basis(sh_order_of(coefficients.shape[1]))
+    floor = np.maximum((coefficients @ basis.T).min(axis=1), 0)
+    result = coefficients.copy()
+    result[:, 0] -= floor * np.sqrt(4 * np.pi)
+    return result

@@ -1,0 +1,191 @@
+"""Seed positions: a list of any length of which any piece can be made on its own.
+
+The random numbers of seed ``i`` are the block ``i`` of a counter-based generator
+(Philox-4x64, Salmon 2011) under the key ``rng_seed``: they depend on nothing else, so batches,
+threads and restarts cannot change them, and a larger total begins with the smaller one.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+from pathlib import Path
+from tokenize import TokenError
+from typing import Any
+
+import numpy as np
+from numpy.lib.format import read_array_header_1_0, read_array_header_2_0, read_magic
+from numpy.typing import NDArray
+
+from bids_tractography.config.tracking import GivenSeeds, GridSeeds, RandomSeeds, TotalSeeds
+from bids_tractography.core.images import Grid
+from bids_tractography.core.tables import read_table
+from bids_tractography.errors import DataError, EmptyMaskError
+from bids_tractography.machine.files import open_input
+
+_SEED_FILE_BYTES = 1 << 30
+_WORDS_PER_SEED = 4  # one Philox block: three coordinates and a voxel
+
+
+@dataclass(frozen=True, eq=False)
+class SeedBatch:
+    """Consecutive seeds.
+
+    Parameters
+    ----------
+    first : int
+        Index of the first one in the whole list.
+    positions_mm : ndarray, shape (n, 3)
+        RAS+ mm.
+    """
+
+    first: int
+    positions_mm: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.positions_mm)
+
+
+@dataclass(frozen=True, eq=False)
+class SeedList:
+    """All seeds of a run.
+
+    Parameters
+    ----------
+    config : GridSeeds, RandomSeeds, TotalSeeds or GivenSeeds
+    mask : ndarray of bool, shape (X, Y, Z)
+        Voxels to seed; not used for given seeds.
+    grid : Grid
+    rng_seed : int
+    given_mm : ndarray, shape (N, 3), optional
+        RAS+ mm, for given seeds.
+    """
+
+    config: GridSeeds | RandomSeeds | TotalSeeds | GivenSeeds
+    mask: NDArray[np.bool_]
+    grid: Grid
+    rng_seed: int
+    given_mm: NDArray[np.float64] | None = None
+
+    def __post_init__(self) -> None:
+        if self.given_mm is None and not self.mask.any():
+            raise EmptyMaskError("the seed mask has no voxel: there is nowhere to start.")
+
+    @cached_property
+    def _voxels(self) -> NDArray[np.int32]:
+        return np.argwhere(self.mask).astype(np.int32)
+
+    def __len__(self) -> int:
+        match self.config:
+            case GridSeeds(per_axis=n):
+                return len(self._voxels) * n**3
+            case RandomSeeds(per_voxel=n):
+                return len(self._voxels) * n
+            case TotalSeeds(count=n):
+                return n
+        return len(self._given)
+
+    @property
+    def _given(self) -> NDArray[np.float64]:
+        if self.given_mm is None:
+            raise ValueError("given seeds without coordinates")
+        return self.given_mm
+
+    def batch(self, first: int, stop: int) -> SeedBatch:
+        """Make the seeds ``first <= i < stop``."""
+        stop = min(stop, len(self))
+        index = np.arange(first, stop)
+        match self.config:
+            case GridSeeds(per_axis=n):
+                voxels, cells = np.divmod(index, n**3)
+                offsets = (np.stack(np.unravel_index(cells, (n, n, n)), axis=1) + 0.5) / n - 0.5
+                positions = self._voxels[voxels] + offsets
+            case RandomSeeds(per_voxel=n):
+                positions = self._voxels[index // n] + self._uniform(first, stop)[:, :3] - 0.5
+            case TotalSeeds():
+                uniform = self._uniform(first, stop)
+                voxels = (uniform[:, 3] * len(self._voxels)).astype(np.int64)
+                positions = self._voxels[voxels] + uniform[:, :3] - 0.5
+            case _:
+                return SeedBatch(first, self._given[first:stop])
+        return SeedBatch(first, self.grid.to_mm(positions))
+
+    def batches(self, size: int, *, start: int = 0) -> Iterator[SeedBatch]:
+        """Make the seeds from ``start`` on, ``size`` at a time."""
+        for first in range(start, len(self), size):
+            yield self.batch(first, first + size)
+
+    def _uniform(self, first: int, stop: int) -> NDArray[np.float64]:
+        """Uniform numbers in [0, 1) of some seeds, shape (n, 4)."""
+        generator = np.random.Philox(key=self.rng_seed, counter=first)
+        words = generator.random_raw((stop - first) * _WORDS_PER_SEED)
+        uniform = (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
+        return uniform.reshape(-1, _WORDS_PER_SEED)
+
+
+def draw_rng_seed() -> int:
+    """Draw a seed for a run whose configuration gives none."""
+    return secrets.randbits(32)
+
+
+def read_given_seeds(path: Path, grid: Grid) -> NDArray[np.float64]:
+    """Read seed coordinates in RAS+ mm, shape (N, 3).
+
+    Raises
+    ------
+    NoInputError
+        If the file cannot be read.
+    DataError
+        If it is no list of points, or none of them lies in the image.
+    """
+    if path.suffix == ".npy":
+        points = _load_npy(path)
+    else:
+        points = read_table(path, max_bytes=_SEED_FILE_BYTES)
+    if points.ndim != 2 or points.shape[1] != 3 or points.dtype.kind not in "fiu":
+        raise DataError(f"{path} has the shape {points.shape}; (N, 3) is needed: x y z in RAS+ mm.")
+    if len(points) == 0 or not np.isfinite(points).all():
+        raise DataError(f"{path} has no points, or some that are not finite.")
+    with np.errstate(over="ignore", invalid="ignore"):  # of coordinates far outside
+        voxels = grid.to_voxels(points)
+    inside = ((voxels > -0.5) & (voxels < np.array(grid.shape) - 0.5)).all(axis=1)
+    if not inside.any():
+        raise DataError(
+            f"none of the {len(points)} seeds of {path} lies in the image.",
+            "Coordinates should be RAS+ mm of this DWI.",
+        )
+    return points.astype(np.float64)
+
+
+def _load_npy(path: Path) -> NDArray[np.floating]:
+    """Read a plain array of numbers; its header is parsed before memory is allocated."""
+    with open_input(path) as file:
+        try:
+            shape, dtype = _npy_header(file)
+            n_bytes = prod(shape) * dtype.itemsize
+            held = os.fstat(file.fileno()).st_size - file.tell()
+            if n_bytes != held:
+                raise ValueError(f"its header announces {n_bytes} bytes of data, it holds {held}")
+            file.seek(0)
+            return np.asarray(np.load(file, allow_pickle=False))
+        except (
+            *(OSError, EOFError, ValueError, TypeError, SyntaxError, LookupError, MemoryError),
+            *(ArithmeticError, RecursionError, TokenError),
+        ) as error:
+            raise DataError(f"{path} is not a NumPy array: {str(error)[:200]}.") from None
+
+
+def _npy_header(file: io.BufferedReader) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    readers = {(1, 0): read_array_header_1_0, (2, 0): read_array_header_2_0}
+    version = read_magic(file)
+    if version not in readers:
+        raise ValueError(f"version {version} of the format is for arrays of records")
+    shape, _, dtype = readers[version](file)
+    if dtype.kind not in "fiu" or not all(0 <= size < 2**53 for size in shape):
+        raise ValueError(f"it holds {dtype} values of shape {shape}")
+    return shape, dtype

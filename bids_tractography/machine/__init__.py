@@ -1,0 +1,1 @@
+"""What the program stands on: files, processors, signals, compiled code."""

@@ -1,0 +1,83 @@
+"""Writing that leaves nothing half done."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from bids_tractography.errors import OutputError, TractographyError
+from bids_tractography.machine.files import read_json_file
+
+TEMPORARY = ".tmp-"
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object; empty if there is none that can be read."""
+    try:
+        content = read_json_file(path)
+    except (TractographyError, OSError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def leftovers(folder: Path) -> list[tuple[Path, str]]:
+    """Find the temporary files in a folder, with the names that they were meant to get."""
+    with suppress(OSError):
+        names = [path.name for path in folder.iterdir() if path.name.startswith(TEMPORARY)]
+        return [(folder / n, n.removeprefix(TEMPORARY).partition(".")[2]) for n in names]
+    return []
+
+
+def write_atomically(path: Path, writer: Callable[[Path], None]) -> None:
+    """Write under a temporary name in the same folder, force to disk, and rename.
+
+    Raises
+    ------
+    OutputError
+        If the folder cannot be written or the disk is full.
+    """
+    temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex}.{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        writer(temporary)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written ({error.strerror or error}).") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it.
+
+    Raises
+    ------
+    OutputError
+        If that cannot be done.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{path} cannot be made ({error.strerror}).") from None
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file."""
+    write_atomically(path, lambda p: _write_text(p, text))
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file, indented; values that JSON does not have are an error."""
+    write_text(path, json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n")

@@ -1,0 +1,220 @@
+"""What is made of one DWI run: its files and sidecars, and whether they are up to date."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bids_tractography.core.images import Grid, write_image
+from bids_tractography.errors import TractographyError
+from bids_tractography.machine.files import read_json_file
+from bids_tractography.outputs.files import leftovers, write_atomically, write_json
+from bids_tractography.outputs.names import entities_of, file_name, file_of_sidecar, sidecar_path
+from bids_tractography.outputs.provenance import (
+    RECORD_KEY,
+    Fingerprint,
+    Record,
+    hash_of_sidecar,
+    sha256_of_file,
+    sha256_of_json,
+)
+
+logger = logging.getLogger(__name__)
+
+
+# What names of results have beside the entities of the DWI.
+_DERIVED = {"tract", "track", "model", "param", "label", "desc"}
+
+
+@dataclass(frozen=True)
+class Sidecar:
+    """What BIDS wants to know of a file.
+
+    Parameters
+    ----------
+    description : str
+    sources : list of Path
+        Direct parents; written as BIDS URIs.
+    keys : dict
+        Further keys of the specification or its proposals, JSON values.
+    """
+
+    description: str
+    sources: list[Path]
+    keys: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RunOutputs:
+    """Places and sidecars of what is made of one DWI run.
+
+    Parameters
+    ----------
+    root : Path
+        The derivative dataset.
+    source : str
+        File name of the DWI.
+    links : mapping of str to Path
+        Datasets that BIDS URIs may name.
+    common : mapping
+        Keys that every sidecar gets (``SpatialReference`` where there is ``space-``).
+    """
+
+    root: Path
+    source: str
+    links: Mapping[str, Path]
+    common: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def entities(self) -> dict[str, str]:
+        """Entities of the source, without ``desc``."""
+        return {k: v for k, v in entities_of(self.source).items() if k != "desc"}
+
+    @property
+    def name(self) -> str:
+        """What all names begin with."""
+        return file_name(self.entities, "", "").removesuffix("_")
+
+    @property
+    def folder(self) -> Path:
+        """Where the files go."""
+        entities = self.entities
+        session = [f"ses-{entities['ses']}"] if "ses" in entities else []
+        return self.root.joinpath(f"sub-{entities['sub']}", *session, "dwi")
+
+    def batches(self, work: Path, dataset: Path) -> Path:
+        """Return the folder for unfinished batches, which no other output or dataset shares.
+
+        Parameters
+        ----------
+        work : Path
+            Folder for unfinished work, which several outputs may share.
+        dataset : Path
+            Root of the dataset that the DWI is from.
+        """
+        digest = sha256_of_json([str(self.root), str(dataset)])
+        return work / f"{self.name}.{digest[:12]}.batches"
+
+    def path(self, suffix: str, extension: str = ".nii.gz", **entities: str) -> Path:
+        """Return the path of a derivative."""
+        return self.folder / file_name({**self.entities, **entities}, suffix, extension)
+
+    def uri(self, path: Path) -> str:
+        """Return the BIDS URI of a file in this or a linked dataset, or its path elsewhere."""
+        if path.is_relative_to(self.root):
+            return f"bids::{path.relative_to(self.root).as_posix()}"
+        homes = [(name, root) for name, root in self.links.items() if path.is_relative_to(root)]
+        if not homes:
+            return path.as_uri()
+        name, root = max(homes, key=lambda item: len(item[1].parts))
+        return f"bids:{name}:{path.relative_to(root).as_posix()}"
+
+    def remove_leftovers(self, keep: Path | None = None) -> None:
+        """Remove temporary files of a run that was killed, but one; only while holding its lock."""
+        for path, name in leftovers(self.folder):
+            of_run = name.startswith(f"{self.name}_") and path != keep
+            if of_run and entities_of(name).keys() - _DERIVED == self.entities.keys():
+                path.unlink(missing_ok=True)
+
+    def write_data(self, path: Path, writer: Callable[[Path], None]) -> None:
+        """Write a file under a temporary name first; a file without a sidecar is unfinished."""
+        logger.info("Writing %s", path.name)
+        sidecar_path(path).unlink(missing_ok=True)
+        write_atomically(path, writer)
+
+    def write_sidecar(self, paths: Sequence[Path], sidecar: Sidecar, record: Record) -> None:
+        """Write the one sidecar of files that are there, with their hashes."""
+        hashes = {path.name: sha256_of_file(path) for path in paths}
+        sizes = {path.name: path.stat().st_size for path in paths}
+        record = record.model_copy(update={"file_sha256": hashes, "file_bytes": sizes})
+        content = {
+            "Description": sidecar.description,
+            "Sources": [self.uri(source) for source in sidecar.sources],
+            **self.common,
+            **sidecar.keys,
+            RECORD_KEY: record.model_dump(mode="json"),
+        }
+        content = json.loads(json.dumps(content))  # as it will be read
+        content[RECORD_KEY]["sidecar_sha256"] = hash_of_sidecar(content)
+        write_json(sidecar_path(paths[0]), content)
+
+    def write_map(
+        self, path: Path, data: NDArray[np.generic], grid: Grid, sidecar: Sidecar, record: Record
+    ) -> None:
+        """Write an image on a grid, with its sidecar."""
+        self.write_data(path, lambda p: write_image(p, data, grid))
+        self.write_sidecar([path], sidecar, record)
+
+
+def why_stale(path: Path, fingerprint: Fingerprint) -> str | None:
+    """Tell why a file has to be made again; None if it is up to date."""
+    if not path.exists():
+        return "it is not there"
+    if not path.is_file():
+        return "it is not a regular file"
+    try:
+        content = read_sidecar(path)
+        record = content[RECORD_KEY]
+        made_with = Fingerprint.model_validate(record["fingerprint"])
+        as_recorded = record["sidecar_sha256"] == hash_of_sidecar(content)
+        as_written = record["file_sha256"][path.name] == sha256_of_file(path)
+    except (TractographyError, OSError, ValueError, LookupError, TypeError, AttributeError):
+        return "it is unfinished, or not ours"
+    if not as_recorded:
+        return "its sidecar was changed or damaged"
+    if not as_written:
+        return "it was changed or damaged"
+    parts = fingerprint.differences(made_with)
+    return f"it was made with another {' and '.join(parts)}" if parts else None
+
+
+def why_changed(path: Path, content: Mapping[str, Any], *, read_files: bool = False) -> str | None:
+    """State how a sidecar or its files differ from what was written; None if they do not.
+
+    Parameters
+    ----------
+    path : Path
+        The sidecar, or one of its files.
+    content : mapping
+        Of the sidecar, see `read_sidecar`.
+    read_files : bool
+        Compare the contents of the files, too, not only their sizes.
+
+    Raises
+    ------
+    OSError, ValueError, LookupError, TypeError, AttributeError
+        If the sidecar is not one of ours.
+    """
+    record = content[RECORD_KEY]
+    if record["sidecar_sha256"] != hash_of_sidecar(content):
+        return "the sidecar was changed or damaged"
+    if not record["file_sha256"]:
+        return "it names no file"
+    for name, expected in record["file_sha256"].items():
+        file = file_of_sidecar(path, name)
+        if not file.exists():
+            return f"{name} does not exist"
+        if not file.is_file() or file.stat().st_size != record["file_bytes"][name]:
+            return f"{name} was changed or damaged"
+        if read_files and sha256_of_file(file) != expected:
+            return f"{name} was changed or damaged"
+    return None
+
+
+def read_sidecar(path: Path) -> dict[str, Any]:
+    """Read the sidecar of a file of ours, see `why_stale` and `why_changed`."""
+    content: dict[str, Any] = read_json_file(sidecar_path(path))
+    return content
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """Read our record in the sidecar of a file of ours."""
+    record: dict[str, Any] = read_sidecar(path)[RECORD_KEY]
+    return record

@@ -1,0 +1,1 @@
+"""One DWI run, from its image to a tractogram; see `process`."""

@@ -1,0 +1,274 @@
+"""What a job will take, from headers and small text files alone: for the dry run.
+
+Nothing is read of the signal: how much of the image is brain, how much of that is seeded and how
+long streamlines become are those of typical heads.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bids_tractography.anatomy.brain import check_grid
+from bids_tractography.anatomy.masks import check_files
+from bids_tractography.config import Config
+from bids_tractography.config import masks as define
+from bids_tractography.config.tracking import GivenSeeds, GridSeeds, RandomSeeds, TotalSeeds
+from bids_tractography.core.checks import Findings
+from bids_tractography.core.dwi import header_figures
+from bids_tractography.core.fodf import n_coefficients
+from bids_tractography.core.gradients import read_gradients
+from bids_tractography.core.images import Grid, read_grid, read_layout
+from bids_tractography.core.seeding import read_given_seeds
+from bids_tractography.core.tissue import TISSUES
+from bids_tractography.pipeline.inspection import report_header, report_inputs
+from bids_tractography.pipeline.job import TENSOR_MAPS, Job
+from bids_tractography.reconst import MODELS
+from bids_tractography.tracking import choose_engine
+from bids_tractography.tracking.base import ProblemSize
+
+_MIB = 2.0**20
+
+# Of heads: a field of view is that of the head, and no brain is larger than this.
+_BRAIN_SHARE, _LARGEST_BRAIN_ML = 0.275, 1900.0
+_TISSUE_SHARES = {"wm": 0.4, "gm": 0.45, "csf": 0.15}  # of the brain
+_INTERFACE_SHARE, _OTHER_SHARE = 0.25, 0.3
+# Anisotropy is above a value in a share of the brain that falls exponentially; noise adds to it,
+# and raw data have more.
+_FA_SHARES = {True: (1.7, 5.5), False: (0.45, 2.0)}
+
+# Streamlines of the default bounds, where the fODF has order 4 and for each order more.
+_KEPT_SHARE, _KEPT_SHARE_PER_ORDER = 0.62, 0.04
+_KEPT_LENGTH_MM, _KEPT_LENGTH_MM_PER_ORDER = 73.0, 4.25
+
+# Of one thread; points are those that are kept.
+_SECONDS_PER_VALUE = 5.2e-8  # to read the DWI and bring it into order
+_SECONDS_PER_COEFFICIENT = 0.85e-6  # in a voxel: tensor, checks and writing
+_FIT_SECONDS: Mapping[str, float] = {  # the same for the model itself
+    "csd": 1.6e-6,
+    "msmt_csd": 14.5e-6,
+    "tensor": 0.6e-6,
+    "kurtosis": 4.7e-6,
+    "rumba": 104e-6,
+}
+_POINTS_PER_SECOND = {
+    ("cpu", "prob"): 3.1e6,
+    ("cpu", "det"): 2.2e6,
+    ("cpu", "pft"): 1.0e6,
+    ("dipy", "prob"): 5e4,
+    ("dipy", "det"): 5e4,
+}
+_SLOW_POINTS_PER_SECOND = 1e5
+_BYTES_PER_SECOND = 2e8
+_T1W_SECONDS = 90.0
+_SERIAL_SHARE = 0.25  # of fitting: maps are written by one thread
+
+# Program and libraries; then multiples of the size of the array that is named.
+_BASE_MIB = 345.0
+_READING_DWI, _FITTING_FODF, _TRACKING_BATCH = 2.25, 2.3, 2.7
+_MAPS_BYTES = 53  # of a voxel: maps and masks
+
+_POINT_BYTES, _STREAMLINE_BYTES = 12, 14  # in the store
+_LINEARISED_SHARE = 0.2
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a job will take.
+
+    Parameters
+    ----------
+    seeds, streamlines : int
+        To be placed, and likely to be kept.
+    seconds : float
+        Wall time.
+    cpu_seconds : float
+        CPU time of all threads.
+    memory_mib : float
+        Peak.
+    disk_mib : float
+        Peak: the finished derivatives, and the batches. Those take the size of the streamlines
+        once more, unless the only format is TRX with float32.
+    model : dict
+        Kind of the model and order of its fODF.
+    warnings : tuple of str
+    """
+
+    seeds: int
+    streamlines: int
+    seconds: float
+    cpu_seconds: float
+    memory_mib: float
+    disk_mib: float
+    model: dict[str, Any]
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Size:
+    """The numbers that everything is reckoned from."""
+
+    voxels: int
+    brain: int
+    volumes: int
+    sh_order: int
+    seeds: int
+    batch: int
+    streamlines: int
+    points: float
+
+    @property
+    def coefficients(self) -> int:
+        return n_coefficients(self.sh_order)
+
+
+def estimate(job: Job) -> Estimate:
+    """Look at the headers of a job's files and tell what it will take.
+
+    Raises
+    ------
+    TractographyError
+        For what is wrong with files, grids, gradients or configuration; what only the signal
+        shows is not found.
+    """
+    config = job.config
+    findings = Findings(job.name, config.checks, job.subject)
+    check_files(config, job.run.named)
+    report_inputs(job, findings)
+    grid, shape, _ = read_layout(job.run.image, ndim=4)
+    gradients = read_gradients(job.run.gradients, grid, shape[3], config.gradients, job.frame)
+    report_header(job, grid, gradients, header_figures(grid, gradients), findings)
+    if job.run.brain_mask is not None:
+        check_grid(job.run.brain_mask, read_grid(job.run.brain_mask), grid)
+    order = MODELS[config.model.kind].sh_order(config.model, gradients, job.model_files)
+    size = _size(job, grid, shape[3], order)
+    cpu_seconds, seconds = _seconds(job, size)
+    return Estimate(
+        seeds=size.seeds,
+        streamlines=size.streamlines,
+        seconds=seconds,
+        cpu_seconds=cpu_seconds,
+        memory_mib=_memory_mib(config, size),
+        disk_mib=_disk_mib(config, size),
+        model={"kind": config.model.kind, "sh_order": order},
+        warnings=tuple(findings.all.warnings),
+    )
+
+
+def _size(job: Job, grid: Grid, n_volumes: int, sh_order: int) -> _Size:
+    config = job.config
+    n_voxels = math.prod(grid.shape)
+    voxel_ml = float(grid.voxel_size_mm.prod()) / 1000
+    n_brain = int(min(_BRAIN_SHARE * n_voxels, _LARGEST_BRAIN_ML / voxel_ml)) + 1
+    match config.seeding.seeds:
+        case TotalSeeds(count=n):
+            seeds = n
+        case GivenSeeds():
+            seeds = len(read_given_seeds(job.run.named["seeding.seeds"], grid))
+        case GridSeeds(per_axis=n):
+            seeds = int(_voxels(config.seeding.mask, n_voxels, n_brain, job.run.is_raw) * n**3)
+        case RandomSeeds(per_voxel=n):
+            seeds = int(_voxels(config.seeding.mask, n_voxels, n_brain, job.run.is_raw) * n)
+    orders = np.clip(sh_order, 2, 8) - 4
+    streamlines = int(seeds * (_KEPT_SHARE + _KEPT_SHARE_PER_ORDER * orders))
+    length_mm = float(_KEPT_LENGTH_MM + _KEPT_LENGTH_MM_PER_ORDER * orders)
+    points = streamlines * (length_mm / config.tracking.algorithm.step_size_mm + 1)
+    batch = config.tracking.batch_size
+    return _Size(
+        voxels=n_voxels,
+        brain=n_brain,
+        volumes=n_volumes,
+        sh_order=sh_order,
+        seeds=seeds,
+        batch=choose_engine(config).batch_size if batch == "auto" else batch,
+        streamlines=streamlines,
+        points=points,
+    )
+
+
+def _voxels(mask: define.Mask | None, n_voxels: int, n_brain: int, raw: bool) -> float:
+    """Return about how many voxels a mask has."""
+    match mask:
+        case define.FullMask():
+            return n_voxels
+        case define.BrainMask():
+            return n_brain
+        case define.ThresholdMask(percentile=True):
+            low, high = mask.above or 0, 100 if mask.below is None else mask.below
+            return n_brain * (high - low) / 100
+        case define.ThresholdMask(map="fa"):
+            low, high = mask.above or 0, 1 if mask.below is None else mask.below
+            return n_brain * (_share_above(low, raw) - _share_above(high, raw))
+        case define.TissueMask():
+            return n_brain * _TISSUE_SHARES[mask.tissue]
+        case define.InterfaceMask():
+            return n_brain * _INTERFACE_SHARE
+        case define.AnyMask():
+            return min(n_voxels, sum(_voxels(m, n_voxels, n_brain, raw) for m in mask.of))
+        case define.AllMask():
+            return min(_voxels(m, n_voxels, n_brain, raw) for m in mask.of)
+        case define.NotMask():
+            return n_voxels - _voxels(mask.of, n_voxels, n_brain, raw)
+    return n_brain * _OTHER_SHARE  # files
+
+
+def _share_above(anisotropy: float, raw: bool) -> float:
+    """Return the share of the brain that has a larger anisotropy."""
+    factor, rate = _FA_SHARES[raw]
+    return min(1.0, factor * math.exp(-rate * anisotropy)) if anisotropy < 1 else 0.0
+
+
+def _seconds(job: Job, size: _Size) -> tuple[float, float]:
+    """Return CPU time and wall time."""
+    config = job.config
+    algorithm, engine = config.tracking.algorithm.kind, choose_engine(config).name
+    reading = size.voxels * size.volumes * _SECONDS_PER_VALUE
+    per_coefficient = _SECONDS_PER_COEFFICIENT + _FIT_SECONDS.get(config.model.kind, 0.1e-6)
+    fitting = size.brain * size.coefficients * per_coefficient
+    tracking = size.points / _POINTS_PER_SECOND.get((engine, algorithm), _SLOW_POINTS_PER_SECOND)
+    writing = _file_bytes(config, size) / _BYTES_PER_SECOND
+    if job.tissue is not None and job.tissue.kind == "t1w":
+        reading += _T1W_SECONDS
+    shared = fitting * (1 - _SERIAL_SHARE) + tracking
+    alone = reading + fitting * _SERIAL_SHARE + writing
+    return alone + shared, alone + shared / job.n_threads
+
+
+def _memory_mib(config: Config, size: _Size) -> float:
+    """Return the largest of what reading, fitting and tracking take."""
+    dwi_bytes = 4.0 * size.voxels * size.volumes
+    fodf_bytes = 4.0 * size.voxels * size.coefficients
+    maps_bytes = _MAPS_BYTES * size.voxels
+    problem = ProblemSize(size.voxels, size.brain, size.coefficients)
+    share = min(1.0, size.batch / max(size.seeds, 1))
+    peaks = (
+        _READING_DWI * dwi_bytes,
+        dwi_bytes + _FITTING_FODF * fodf_bytes + maps_bytes,
+        fodf_bytes
+        + maps_bytes
+        + choose_engine(config).memory_bytes(problem)
+        + _TRACKING_BATCH * _POINT_BYTES * size.points * share,
+    )
+    return _BASE_MIB + max(peaks) / _MIB
+
+
+def _disk_mib(config: Config, size: _Size) -> float:
+    """Return the size of all files, and of the batches that are there with them."""
+    n_maps = len(TENSOR_MAPS) + len(MODELS[config.model.kind].maps) + 3 * config.tensor.v1
+    n_maps += len(TISSUES) if config.needs_tissue else 0
+    maps_bytes = size.brain * (size.coefficients + n_maps) * 4
+    store_bytes = size.points * _POINT_BYTES + size.streamlines * _STREAMLINE_BYTES
+    if config.output.linearise is not None:
+        store_bytes += size.points * _POINT_BYTES * _LINEARISED_SHARE
+    return (maps_bytes + store_bytes + _file_bytes(config, size)) / _MIB
+
+
+def _file_bytes(config: Config, size: _Size) -> float:
+    """Return the size of the tractogram in all its formats."""
+    points = size.points * (1 if config.output.linearise is None else _LINEARISED_SHARE)
+    width = 6 if config.output.dtype == "float16" else 12
+    return len(config.output.formats) * (points * width + size.streamlines * 8)

@@ -1,0 +1,285 @@
+"""The tractogram's files, its density map, and the sidecar that says how it came about."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bids_tractography.config import Config
+from bids_tractography.config.tracking import GivenSeeds, Tracking
+from bids_tractography.core.checks import MIN_COUNT, Findings
+from bids_tractography.core.images import Grid, read_grid
+from bids_tractography.core.seeding import SeedList
+from bids_tractography.core.streamlines import Counts
+from bids_tractography.errors import NoStreamlinesError, OutputError
+from bids_tractography.machine.files import check_unchanged, read_json_file
+from bids_tractography.outputs.names import sidecar_path
+from bids_tractography.outputs.provenance import (
+    Fingerprint,
+    ImportRecord,
+    InputFile,
+    Record,
+    Stopwatch,
+    TractogramRecord,
+    config_hash,
+    environment,
+    peak_memory_mib,
+)
+from bids_tractography.pipeline.fitting import Fit
+from bids_tractography.pipeline.job import Job
+from bids_tractography.pipeline.sidecars import density_sidecar, import_sidecar, tractogram_sidecar
+from bids_tractography.tracking import choose_engine
+from bids_tractography.tractogram import linearise
+from bids_tractography.tractogram.base import Streamlines, StreamlineValues, Writer
+from bids_tractography.tractogram.formats.table import writers
+from bids_tractography.tractogram.formats.trx import reserve_trx
+from bids_tractography.tractogram.imported import bring, check_tractogram
+from bids_tractography.tractogram.store import BatchStore
+from bids_tractography.tractogram.summary import content_hash, density, length_quantiles_mm
+
+logger = logging.getLogger(__name__)
+
+_OF_RUN = ("warnings", "checks", "gradients")  # parts of the record that are about the whole run
+
+
+def write_tractogram(
+    job: Job,
+    fit: Fit,
+    seeds: SeedList,
+    store: BatchStore,
+    hashes: Mapping[str, str],
+    fingerprint: Fingerprint,
+    watch: Stopwatch,
+    findings: Findings,
+) -> None:
+    """Assemble the tractogram and its density map; the tractogram's sidecar comes last."""
+    if store.n_streamlines == 0:
+        counts = store.counts
+        store.discard()
+        raise NoStreamlinesError(
+            f"{job.name}: none of {counts.generated} streamlines from {counts.seeds} seeds was "
+            f"kept ({_fates(counts)}).",
+            "Look at the fODF and the stop mask; loosen stopping or tracking.min_length_mm.",
+        )
+    for name, value in tracking_figures(job.config, store.counts).items():
+        findings.measure(name, value, detail=_fates(store.counts))
+    products, output = job.products["tractogram"], job.config.output
+    with watch.stage("writing"):
+        _write_density(job, density(store, fit.grid), fit.grid, fingerprint)
+        written, linearised = _linearised(job, store)
+        values = [store.per_streamline(name) for name in output.per_streamline]
+        if (output.formats, output.dtype, output.linearise) == (("trx",), "float32", None):
+            content = _move(job, store, fit.grid, values)
+        else:
+            makers = writers(output, values).values()
+            for path, write in zip(products.paths, makers, strict=True):
+                _write(job, path, write, written, fit.grid)
+            content = content_hash(written, output.dtype)
+    watch.add("tracking", store.seconds, store.cpu_seconds)
+    record = TractogramRecord(
+        fingerprint=fingerprint,
+        **_common(job, hashes),
+        **_resolved(job, fit),
+        **_found(findings),
+        **_account(job, seeds, store),
+        linearised=linearised,
+        content_sha256=content,
+        seconds=watch.seconds,
+        cpu_seconds=watch.cpu_seconds,
+        peak_memory_mib=peak_memory_mib(),
+    )
+    check_unchanged()
+    sidecar = tractogram_sidecar(job, store.counts.seeds, store.n_streamlines)
+    job.outputs.write_sidecar(products.paths, sidecar, record)
+    logger.info("%s: %d streamlines of %d seeds.", job.name, store.n_streamlines, len(seeds))
+
+
+def import_tractogram(
+    job: Job,
+    hashes: Mapping[str, str],
+    fingerprints: Mapping[str, Fingerprint],
+    watch: Stopwatch,
+    findings: Findings,
+) -> None:
+    """Check a tractogram made elsewhere and bring it in, with its density map and sidecar."""
+    config = job.config.import_tract
+    if config is None:
+        raise ValueError("nothing to import")
+    source, grid = job.inputs["import_tract"], read_grid(job.run.image)
+    with watch.stage("checking"):
+        tractogram = check_tractogram(source, grid)
+    with watch.stage("writing"):
+        _write_density(job, density(tractogram, grid), grid, fingerprints["tdi"])
+        bring(source, job.paths["tractogram"], config.place)
+    for warning in tractogram.warnings:
+        findings.warn(f"{source.name}: {warning}")
+    record = ImportRecord(
+        fingerprint=fingerprints["tractogram"],
+        **_common(job, hashes),
+        place=config.place,
+        format=tractogram.extension,
+        streamlines=tractogram.n_streamlines,
+        points=tractogram.n_points,
+        points_inside=tractogram.share_inside,
+        length_quantiles_mm=tractogram.length_quantiles_mm,
+        content_sha256=tractogram.content_sha256,
+        source_generated_by=_generated_by(source),
+        source_sidecar=_source_sidecar(source),
+        **_found(findings),
+        seconds=watch.seconds,
+        cpu_seconds=watch.cpu_seconds,
+        peak_memory_mib=peak_memory_mib(),
+    )
+    check_unchanged()
+    sidecar = import_sidecar(source, tractogram.n_streamlines)
+    job.outputs.write_sidecar([job.paths["tractogram"]], sidecar, record)
+    logger.info("%s: %d streamlines brought in.", job.name, tractogram.n_streamlines)
+
+
+def _write(job: Job, path: Path, write: Writer, tractogram: Streamlines, grid: Grid) -> None:
+    job.outputs.write_data(path, lambda temporary: write(temporary, tractogram, grid))
+
+
+def _move(job: Job, store: BatchStore, grid: Grid, values: list[StreamlineValues]) -> str:
+    """Move the points of the store into the tractogram; return the hash of its content."""
+    path = job.paths["tractogram"]
+    logger.info("Writing %s", path.name)
+    sidecar_path(path).unlink(missing_ok=True)
+    partial = store.move_points(
+        path, lambda p: reserve_trx(p, store, grid, store.points_crc32, values)
+    )
+    content = content_hash(store)  # compares what was moved with its checksum
+    try:
+        partial.replace(path)
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written ({error.strerror}).") from error
+    return content
+
+
+def _write_density(job: Job, data: NDArray[np.int32], grid: Grid, fingerprint: Fingerprint) -> None:
+    record = Record(fingerprint=fingerprint)
+    job.outputs.write_map(job.paths["tdi"], data, grid, density_sidecar(job), record)
+
+
+def _linearised(job: Job, store: BatchStore) -> tuple[Streamlines, dict[str, float] | None]:
+    """Linearise if that is asked for, and say how near the result is."""
+    config = job.config.output.linearise
+    if config is None:
+        return store, None
+    fewer = linearise.linearise(store, config.max_error_mm, job.work)
+    return fewer, {
+        "share_of_points": round(fewer.share_kept, 6),
+        "max_error_mm": round(fewer.max_error_mm, 6),
+        "mean_error_mm": round(fewer.mean_error_mm, 6),
+    }
+
+
+def _source_sidecar(path: Path) -> dict[str, Any] | None:
+    """Return what the sidecar of an imported tractogram states; None if there is none.
+
+    Raises
+    ------
+    DataError
+        If it is not valid JSON.
+    """
+    beside = sidecar_path(path)
+    if not beside.exists():
+        return None
+    content = read_json_file(beside, remedy="Correct or remove it.", strict=True)
+    return content if isinstance(content, dict) and content else None
+
+
+def _generated_by(path: Path) -> list[Any]:
+    """Return what the dataset around a file says made it."""
+    for folder in path.parents:
+        beside = folder / "dataset_description.json"
+        description = read_json_file(beside, strict=True) if beside.exists() else None
+        if isinstance(description, dict) and description:
+            made_by = description.get("GeneratedBy", [])
+            return made_by if isinstance(made_by, list) else [made_by]
+    return []
+
+
+def _common(job: Job, hashes: Mapping[str, str]) -> dict[str, Any]:
+    """Say what a tractogram was made from and where, however it was made."""
+    return {
+        "config": job.config,
+        "config_hash": config_hash(job.config),
+        "inputs": [
+            InputFile(role=role, uri=job.outputs.uri(path), sha256=hashes[role])
+            for role, path in job.inputs.items()
+        ],
+        "environment": environment(job.container),
+    }
+
+
+def _resolved(job: Job, fit: Fit) -> dict[str, Any]:
+    """Say what tracked, and on what."""
+    kind = choose_engine(job.config)
+    return {
+        "model": {k: v for k, v in fit.details.items() if k not in _OF_RUN},
+        "gradients": fit.details["gradients"],
+        "engine": kind.name,
+        "engine_version": version(kind.library),
+        "engine_differences": list(kind.differences),
+        "threads": job.n_threads,
+    }
+
+
+def _found(findings: Findings) -> dict[str, Any]:
+    """Say what the checks of the whole run found."""
+    return {"warnings": findings.all.warnings, "checks": findings.all.figures}
+
+
+def tracking_figures(config: Config, counts: Counts) -> dict[str, float]:
+    """Measure what became of the seeds, to be held against what is plausible.
+
+    Regions and bounds that the user chose may leave as few streamlines as they like.
+    """
+    figures = {}
+    if counts.seeds >= MIN_COUNT:
+        figures["seeds_without_direction"] = counts.seeds_without_direction / counts.seeds
+    tracking = config.tracking
+    chosen = tracking.include or tracking.exclude or isinstance(config.seeding.seeds, GivenSeeds)
+    strict = tracking.min_length_mm > Tracking().min_length_mm
+    if counts.generated >= MIN_COUNT and not chosen and not strict:
+        figures["streamlines_kept"] = counts.kept / counts.generated
+    return figures
+
+
+def _account(job: Job, seeds: SeedList, store: BatchStore) -> dict[str, Any]:
+    """Say what became of every seed."""
+    counts = store.counts
+    return {
+        "rng_seed": store.rng_seed,
+        "batches": store.n_batches,
+        "seed_voxels": int(np.count_nonzero(seeds.mask)) if seeds.given_mm is None else None,
+        "seeds": counts.seeds,
+        "seeds_without_direction": counts.seeds_without_direction,
+        "streamlines_generated": counts.generated,
+        "streamlines_kept": counts.kept,
+        "streamlines_rejected": counts.rejected,
+        "ends": counts.stops,
+        "points": store.n_points,
+        "length_quantiles_mm": length_quantiles_mm(
+            store, job.config.tracking.algorithm.step_size_mm
+        ),
+    }
+
+
+def _fates(counts: Counts) -> str:
+    """Say what became of the seeds that gave no streamline."""
+    return (
+        f"rejected: {_listed(counts.rejected)}; seeds without a direction: "
+        f"{counts.seeds_without_direction}; ends: {_listed(counts.stops)}"
+    )
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{reason} {n}" for reason, n in counts.items())

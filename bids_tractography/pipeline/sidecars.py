@@ -1,0 +1,236 @@
+"""What the sidecars say, in the words of BIDS, BEP016 and BEP046, and of the older draft."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from bids_tractography.anatomy.masks import TISSUE_WORDS, Mask
+from bids_tractography.anatomy.tissue import Tissue
+from bids_tractography.config import Config
+from bids_tractography.config.tracking import (
+    ActStop,
+    CmcStop,
+    GivenSeeds,
+    GridSeeds,
+    RandomSeeds,
+    ThresholdStop,
+    TotalSeeds,
+)
+from bids_tractography.core.tissue import TISSUES
+from bids_tractography.outputs.run import Sidecar, read_record
+from bids_tractography.pipeline.job import Job
+from bids_tractography.reconst import MODELS
+
+_UNITS = {"fa": "1", "md": "mm^2/s", "ad": "mm^2/s", "rd": "mm^2/s", "v1": "1"}
+_NAMES = {
+    "fa": "Fractional anisotropy of the diffusion tensor.",
+    "md": "Mean diffusivity of the diffusion tensor.",
+    "ad": "Axial diffusivity of the diffusion tensor.",
+    "rd": "Radial diffusivity of the diffusion tensor.",
+    "mk": "Mean kurtosis.",
+    "ak": "Axial kurtosis.",
+    "rk": "Radial kurtosis.",
+    "wmvf": "Volume fraction of white matter.",
+    "gmvf": "Volume fraction of grey matter.",
+    "csfvf": "Volume fraction of cerebrospinal fluid.",
+    "v1": "Principal direction of the diffusion tensor, unit vectors in RAS+ scanner axes.",
+}
+_TENSOR = {
+    "Description": "Diffusion tensor (Basser 1994)",
+    "Parameters": {"FitMethod": "wls"},
+}
+
+
+def _model(config: Config) -> str:
+    return MODELS[config.model.kind].description
+
+
+def brain_mask_sidecar(job: Job, mask: Mask) -> Sidecar:
+    """Describe the brain mask."""
+    return Sidecar(mask.description, [job.run.brain_mask or job.run.image], {"Type": "Brain"})
+
+
+def tensor_map_sidecar(job: Job, name: str) -> Sidecar:
+    """Describe a map of the tensor fit (BEP016)."""
+    keys: dict[str, Any] = {"SkullStripped": True, "Units": _UNITS[name], "Model": _TENSOR}
+    if name == "v1":
+        keys["OrientationEncoding"] = {
+            "Type": "unit3vector",
+            "EncodingAxis": 3,
+            "Reference": "xyz",
+            "AntipodalSymmetry": True,
+        }
+    return Sidecar(_NAMES[name], [job.run.image, job.paths["brain"]], keys)
+
+
+def fodf_sidecar(job: Job, details: dict[str, Any], sh_order: int) -> Sidecar:
+    """Describe the fODF (BEP016; both spellings that the proposal has for the basis)."""
+    model = _model(job.config)
+    keys: dict[str, Any] = {
+        "SkullStripped": True,
+        "Model": {"Description": model},
+        "OrientationEncoding": {
+            "Type": "sh",
+            "EncodingAxis": 3,
+            "Reference": "xyz",
+            "AntipodalSymmetry": True,
+            "SphericalHarmonicBasis": "mrtrix3",
+            "SphericalHarmonicDegree": sh_order,
+            "SphericalHarmonicsBasis": "mrtrix3",
+            "SphericalHarmonicsDegree": sh_order,
+        },
+    }
+    if "eigenvalues_mm2_s" in details.get("response", {}):
+        keys["ResponseFunction"] = {
+            "Type": "eigen",
+            "Coefficients": [*details["response"]["eigenvalues_mm2_s"], details["response"]["s0"]],
+        }
+    description = f"{model}; spherical harmonics in MRtrix3's basis, RAS+ scanner axes."
+    sources = [job.run.image, job.paths["brain"], *job.model_files.values()]
+    return Sidecar(description, sources, keys)
+
+
+def model_map_sidecar(job: Job, name: str) -> Sidecar:
+    """Describe a further map of the model."""
+    keys = {"SkullStripped": True, "Units": "1", "Model": {"Description": _model(job.config)}}
+    return Sidecar(_NAMES[name], [job.run.image, job.paths["brain"]], keys)
+
+
+def tissue_sidecar(job: Job, name: str, tissue: Tissue) -> Sidecar:
+    """Describe a tissue fraction."""
+    source = tissue.sources[0].name if tissue.sources else "the DWI's own volume fractions"
+    text = f"Fraction of {TISSUE_WORDS[name]} on the grid of the DWI, from {source}."
+    sources = list(tissue.sources) or [job.paths[f"{name}vf"]]
+    return Sidecar(text, sources, {"SkullStripped": True})
+
+
+def density_sidecar(job: Job) -> Sidecar:
+    """Describe the track-density image."""
+    return Sidecar(
+        "Track density: number of streamlines with a point in the voxel.",
+        [job.paths["tractogram"]],
+        {
+            "SkullStripped": True,
+            "Units": "1",
+            "Model": {"Description": "Streamlines through each voxel (Calamante 2010)"},
+        },
+    )
+
+
+def tractogram_sidecar(job: Job, n_seeds: int, n_streamlines: int) -> Sidecar:
+    """Describe the tractogram: BEP046's keys, and those of the older draft for older readers."""
+    config = job.config
+    algorithm = config.tracking.algorithm
+    description = (
+        f"Whole-brain tractogram, {algorithm.method} tracking on "
+        f"{config.model.kind.upper()} fODFs, {algorithm.step_size_mm:g} mm steps, at most "
+        f"{algorithm.max_angle_deg:g} degrees each."
+    )
+    made = ("fod", "stop", "seed", "pft_include", "pft_exclude")
+    sources = [job.paths[role] for role in (*made, *_regions(job)) if role in job.paths]
+    return Sidecar(
+        description,
+        sources,
+        {**_bep046(job, n_seeds), **_older_draft(config, n_seeds, n_streamlines)},
+    )
+
+
+def import_sidecar(source: Path, n_streamlines: int) -> Sidecar:
+    """Describe a tractogram that was made elsewhere."""
+    text = f"Tractogram made elsewhere, brought in as it is: {source.name}."
+    return Sidecar(text, [source], {"Count": n_streamlines})
+
+
+def _bep046(job: Job, n_seeds: int) -> dict[str, Any]:
+    config, uri = job.config, job.outputs.uri
+    algorithm = config.tracking.algorithm
+    return {
+        "StreamlineSeeding": {"Sources": [_seed_source(job)]},
+        "StreamlinePropagation": {
+            "Algorithm": {
+                "Name": algorithm.kind,
+                "Description": algorithm.about,
+            },
+            "Interpolation": "Linear",
+            "InterpolationOrder": 1,
+            "Source": uri(job.paths["fod"]),
+            "AnglePerStep": algorithm.max_angle_deg,
+            "StepSize": algorithm.step_size_mm,
+            "IntegrationOrder": 1,
+        },
+        "StreamlineTermination": {
+            **_termination(job),
+            "AnglePerStep": algorithm.max_angle_deg,
+        },
+        "StreamlineAcceptanceCriteria": _acceptance(job),
+        "StreamlineReconstructionDensity": {"Seeds": n_seeds},
+    }
+
+
+def _seed_source(job: Job) -> dict[str, Any]:
+    uri = job.outputs.uri
+    match job.config.seeding.seeds:
+        case GridSeeds(per_axis=n):
+            seeds: dict[str, Any] = {"Type": "GridPerElement", "SeedsPerElement": n**3}
+        case RandomSeeds(per_voxel=n):
+            seeds = {"Type": "RandomPerElement", "SeedsPerElement": n}
+        case TotalSeeds():
+            seeds = {"Type": "Random"}
+        case GivenSeeds():
+            # The draft has no type for given coordinates; one seed an element is nearest.
+            source = uri(job.inputs["seeding.seeds"])
+            return {"Type": "CountPerElement", "SeedsPerElement": 1, "Source": source}
+    return {**seeds, "Source": uri(job.paths["seed"]), "Unidirectional": False}
+
+
+def _termination(job: Job) -> dict[str, Any]:
+    stopping, uri = job.config.stopping, job.outputs.uri
+    match stopping:
+        case ThresholdStop(map="fa"):
+            threshold = read_record(job.paths["stop"])["details"]["below"]
+            source = uri(job.paths["fa"])
+            return {"Anisotropy": [{"Metric": "FA", "Source": source, "Threshold": threshold}]}
+        case ActStop() | CmcStop():
+            return {"AnatomicalSegmentation": [uri(job.paths[name]) for name in TISSUES]}
+    return {"Masks": [uri(job.paths["stop"])]}
+
+
+def _acceptance(job: Job) -> dict[str, Any]:
+    tracking, uri = job.config.tracking, job.outputs.uri
+    regions = {
+        f"{word}Regions": [uri(job.paths[role]) for role in _regions(job, name)]
+        for word, name in (("Inclusion", "include"), ("Exclusion", "exclude"))
+    }
+    return {
+        **{key: paths for key, paths in regions.items() if paths},
+        "MinimumLength": tracking.min_length_mm,
+        "MaximumLength": tracking.max_length_mm,
+    }
+
+
+def _regions(job: Job, name: str = "") -> list[str]:
+    """Roles of the masks that decide on acceptance."""
+    return [role for role in job.paths if role.startswith(f"tracking.{name}")]
+
+
+def _older_draft(config: Config, n_seeds: int, n_streamlines: int) -> dict[str, Any]:
+    tracking, algorithm = config.tracking, config.tracking.algorithm
+    given = isinstance(config.seeding.seeds, GivenSeeds)
+    source = {} if given else {"SourceType": "voxels"}
+    return {
+        "TractographyClass": "local",
+        "TractographyMethod": algorithm.method,
+        "Count": n_streamlines,
+        "Seeding": {**source, "CountType": "global", "Count": n_seeds},
+        "Constraints": {},
+        "Parameters": {
+            "Units": "mm",
+            "StepSize": algorithm.step_size_mm,
+            "AngleCurvature": algorithm.max_angle_deg,
+            "MinimumLength": tracking.min_length_mm,
+            "MaximumLength": tracking.max_length_mm,
+            "IntegrationOrder": 1,
+            "Unidirectional": False,
+        },
+    }

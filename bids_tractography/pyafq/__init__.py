@@ -1,0 +1,1 @@
+"""Configurations of pyAFQ, translated into ours."""

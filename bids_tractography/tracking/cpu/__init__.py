@@ -1,0 +1,1 @@
+"""Our own engine: tracking on the CPU, in compiled code."""

@@ -1,0 +1,1 @@
+"""Compiled parts of the host's side of tracking on GPUs."""
