@@ -49,6 +49,11 @@ class Failure:
     exit_code: int
     warnings: tuple[str, ...] = ()
 
+    @classmethod
+    def of(cls, error: TractographyError) -> Failure:
+        """Return the failure that an error describes."""
+        return cls(str(error), error.exit_code)
+
 
 @dataclass(frozen=True)
 class Skipped:
@@ -103,7 +108,7 @@ def attempt(name: str, work: Callable[[], T], places: Places) -> T | Failure:
         fault = _system_fault(error, places) or _defect(name, error, places)
     except Exception as error:  # noqa: BLE001  # one participant must not stop the others
         fault = _defect(name, error, places)
-    return Failure(str(fault), fault.exit_code)
+    return Failure.of(fault)
 
 
 def _memory_fault(error: MemoryError) -> TractographyError | None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from bids_tractography.app.outcome import Failure, Places, Skipped, attempt
@@ -13,6 +14,7 @@ from bids_tractography.config import Config
 from bids_tractography.config.model import MsmtCsdModel
 from bids_tractography.core.checks import choose_subject
 from bids_tractography.core.gradients import FSL, choose_frame
+from bids_tractography.core.tissue import TissueSource
 from bids_tractography.errors import FilteredOutError, GradientError, NoDwiError, OutputError
 from bids_tractography.inputs import (
     Dataset,
@@ -29,88 +31,100 @@ from bids_tractography.outputs.names import entities_of
 from bids_tractography.outputs.run import RunOutputs
 from bids_tractography.pipeline.job import Job
 
-Planned = tuple[str, Job | Failure | Skipped]
-"""A name, and what is to be done under it, or why nothing is."""
+
+@dataclass(frozen=True)
+class Planned:
+    """What is to be done under a name, or why nothing is.
+
+    Parameters
+    ----------
+    name : str
+        Name of the run, or of the participant if no run was found.
+    what : Job, Failure or Skipped
+        Faults are values: the other runs continue.
+    """
+
+    name: str
+    what: Job | Failure | Skipped
 
 
 def plan(request: Request, study: Study) -> Iterator[Planned]:
-    """Find the jobs of one participant after the other, as they are consumed.
-
-    Yields
-    ------
-    name : str
-        Name of the run, or of the participant if there is none.
-    planned : Job, Failure or Skipped
-        Faults are values: the others go on.
-    """
-    places = places_of(request, study.datasets)
+    """Find the jobs of one participant after the other, as they are consumed."""
+    places = places_of(request, study)
     for subject in study.participants:
-        find = partial(_find_runs, request, study.datasets, subject)
-        found = attempt(f"sub-{subject}", find, places)
+        found = attempt(f"sub-{subject}", partial(_find_runs, request, study, subject), places)
         if isinstance(found, Failure | Skipped):
-            yield f"sub-{subject}", found
+            yield Planned(f"sub-{subject}", found)
         else:
-            yield from _distinct([_planned(request, study.datasets, run) for run in found])
+            yield from _distinct([_planned(request, study, run) for run in found])
 
 
-def places_of(request: Request, datasets: list[Dataset]) -> Places:
+def places_of(request: Request, study: Study) -> Places:
     """Return the directories that a request reads from and writes to."""
-    roots = tuple(dataset.root for dataset in datasets)
+    roots = tuple(dataset.root for dataset in study.datasets)
     return Places(roots, (request.output_dir, request.work_dir))
 
 
-def _find_runs(
-    request: Request, datasets: list[Dataset], subject: str
-) -> Sequence[FoundRun] | Skipped:
+def _find_runs(request: Request, study: Study, subject: str) -> Sequence[FoundRun] | Skipped:
     """Find the DWI runs of a participant; one without any is skipped."""
     sessions = tuple(label.removeprefix("ses-") for label in request.sessions)
     selection = Selection(sessions, request.filters, request.database)
     try:
-        return ParticipantFiles(datasets, subject, selection).dwi_runs(request.config)
+        return ParticipantFiles(study.datasets, subject, selection).dwi_runs(request.config)
     except (NoDwiError, FilteredOutError, GradientError) as error:
         return Skipped(error)
 
 
-def _planned(request: Request, datasets: list[Dataset], run: FoundRun) -> Planned:
-    if isinstance(run, SkippedRun):
-        # The name of the file, which no job has: another run may have what is left of it.
-        return f"{run.name}_dwi", Skipped(NoDwiError(f"{run.reason}."))
-    planned = attempt(run.name, partial(_job, request, datasets, run), places_of(request, datasets))
-    return planned.name if isinstance(planned, Job) else run.name, planned
+def _planned(request: Request, study: Study, run: FoundRun) -> Planned:
+    match run:
+        case SkippedRun():
+            # The name of the file, which no job has: another run may have what is left of it.
+            return Planned(f"{run.name}_dwi", Skipped(NoDwiError(f"{run.reason}.")))
+        case FailedRun():
+            return Planned(run.name, Failure.of(run.error))
+    what = attempt(run.name, partial(_job, request, study, run), places_of(request, study))
+    return Planned(what.name if isinstance(what, Job) else run.name, what)
 
 
-def _job(request: Request, datasets: list[Dataset], run: DwiRun | FailedRun) -> Job:
-    if isinstance(run, FailedRun):
-        raise run.error
-    links = {dataset.name: dataset.root for dataset in datasets}
-    outputs = RunOutputs(request.output_dir, run.image.name, links)
-    common: dict[str, Any] = {}
-    if "space" in outputs.entities:  # recommended for templates, required for others
-        common["SpatialReference"] = outputs.uri(run.image)
-    if "res" in outputs.entities:
-        common["Resolution"] = "That of the DWI"
-    outputs = replace(outputs, common=common)
-    tissue = None
-    if run.tissue is not None:
-        model = request.config.model
-        fractions = isinstance(model, MsmtCsdModel) and model.tissues != "wm_csf"
-        tissue = choose_source(request.config.tissue, run.tissue, run.named, from_model=fractions)
-    frame, subject = FSL, request.config.checks.subject
-    if request.config.import_tract is None:
-        frame = choose_frame(request.config.gradients.frame, run.gradients, run.generated_by)
+def _job(request: Request, study: Study, run: DwiRun) -> Job:
+    links = {dataset.name: dataset.root for dataset in study.datasets}
+    outputs = _outputs(request, run, links)
+    config, frame = request.config, FSL
+    if config.import_tract is None:
+        frame = choose_frame(config.gradients.frame, run.gradients, run.generated_by)
+    names = _names(study.datasets, run)
     return Job(
         run=run,
-        tissue=tissue,
+        engine=study.engine,
+        tissue=_tissue_source(config, run),
         frame=frame,
-        subject=choose_subject(subject, run.participant, _names(datasets, run)),
-        warnings=(*run.warnings, *_doubts(request.config, run)),
-        config=request.config,
+        subject=choose_subject(config.checks.subject, run.participant, names),
+        warnings=(*run.warnings, *_doubts(config, run)),
+        config=config,
         outputs=outputs,
         work=outputs.batches(request.work_dir, links[run.dataset]),
         n_threads=request.n_threads,
         fresh=request.fresh,
         container=request.container,
     )
+
+
+def _outputs(request: Request, run: DwiRun, links: Mapping[str, Path]) -> RunOutputs:
+    outputs = RunOutputs(request.output_dir, run.image.name, links)
+    common: dict[str, Any] = {}
+    if "space" in outputs.entities:  # recommended for templates, required for others
+        common["SpatialReference"] = outputs.uri(run.image)
+    if "res" in outputs.entities:
+        common["Resolution"] = "That of the DWI"
+    return replace(outputs, common=common)
+
+
+def _tissue_source(config: Config, run: DwiRun) -> TissueSource | None:
+    if run.tissue is None:
+        return None
+    model = config.model
+    fractions = isinstance(model, MsmtCsdModel) and model.tissues != "wm_csf"
+    return choose_source(config.tissue, run.tissue, run.named, from_model=fractions)
 
 
 def _names(datasets: list[Dataset], run: DwiRun) -> list[str]:
@@ -135,20 +149,21 @@ def _doubts(config: Config, run: DwiRun) -> list[str]:
 def _distinct(planned: list[Planned]) -> list[Planned]:
     """Refuse runs whose results would have the same names."""
     images: dict[str, list[str]] = {}
-    for name, what in planned:
-        if isinstance(what, Job):
-            images.setdefault(name, []).append(str(what.run.image))
+    for one in planned:
+        if isinstance(one.what, Job):
+            images.setdefault(one.name, []).append(str(one.what.run.image))
     distinct: list[Planned] = []
-    for name, what in planned:
-        if not isinstance(what, Job):
-            distinct.append((f"{name}_dwi" if name in images else name, what))
-        elif len(images[name]) == 1:
-            distinct.append((name, what))
+    for one in planned:
+        if not isinstance(one.what, Job):
+            name = f"{one.name}_dwi" if one.name in images else one.name
+            distinct.append(Planned(name, one.what))
+        elif len(images[one.name]) == 1:
+            distinct.append(one)
     for name, several in images.items():
         if len(several) > 1:
             error = OutputError(
                 f"{' and '.join(several)} would give the same file names.",
                 "Choose one with --bids-filter-file.",
             )
-            distinct.append((name, Failure(str(error), error.exit_code)))
+            distinct.append(Planned(name, Failure.of(error)))
     return distinct

@@ -75,10 +75,13 @@ class Study:
         The main one first.
     participants : list of str
         Labels without ``sub-``.
+    engine : str or None
+        Name of the engine that tracks; None where a tractogram is imported.
     """
 
     datasets: list[Dataset]
     participants: list[str]
+    engine: str | None
 
 
 def open_study(request: Request) -> Study:
@@ -90,18 +93,23 @@ def open_study(request: Request) -> Study:
         For a faulty configuration, dataset, label or output folder.
     """
     datasets = _datasets(request)
-    _check_config(request.config, datasets)
+    engine = _choose_engine(request.config)
+    _check_files(request.config, datasets)
     if request.database:
         make_folder(request.database)
     for dataset in datasets:
         check_output_folder(request.output_dir, dataset.root, request.work_dir)
-    return Study(datasets, find_participants(datasets[0].root, request.participants))
+    participants = find_participants(datasets[0].root, request.participants)
+    return Study(datasets, participants, engine)
 
 
-def _check_config(config: Config, datasets: list[Dataset]) -> None:
-    """Check what can be checked of the configuration before any participant is looked at."""
-    if config.import_tract is None:
-        choose_engine(config)
+def _choose_engine(config: Config) -> str | None:
+    """Choose the engine of all runs, once: workers may be other machines with other devices."""
+    return choose_engine(config).name if config.import_tract is None else None
+
+
+def _check_files(config: Config, datasets: list[Dataset]) -> None:
+    """Check the files and datasets that the configuration names."""
     for key, file in config.files():
         if file.path is not None:
             check_file(file.path, f"{key}.path")

@@ -25,6 +25,7 @@ from bids_tractography.outputs.files import write_json, write_text
 from bids_tractography.pipeline.citation import bibliography, methods_text
 from bids_tractography.pipeline.job import Job
 from bids_tractography.pipeline.process import Done, Progress
+from bids_tractography.pipeline.products import name_patterns
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +71,8 @@ def check_not_all_skipped(ends: Mapping[str, Outcome | Job]) -> None:
 
 def _jobs(planned: Iterable[Planned], others: dict[str, Failure | Skipped]) -> Iterator[Job]:
     """Yield the jobs, setting everything else aside."""
-    for name, what in planned:
+    for one in planned:
+        name, what = one.name, one.what
         if isinstance(what, Job):
             yield what
             continue
@@ -124,6 +126,7 @@ def _write_dataset(request: Request, study: Study) -> None:
             {dataset.name: dataset.root for dataset in study.datasets},
             [item for items in declared if isinstance(items, list) for item in items],
             request.container,
+            name_patterns(),
         )
         write_text(root / "code" / "config.yaml", resolved)
         write_text(root / "logs" / "CITATION.md", methods_text(config))

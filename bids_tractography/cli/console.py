@@ -27,7 +27,6 @@ from bids_tractography.cli.config import as_yaml
 from bids_tractography.pipeline.estimate import estimate
 from bids_tractography.pipeline.job import Job
 from bids_tractography.pipeline.process import Progress
-from bids_tractography.tracking import choose_engine
 
 
 def set_up_logging(console: Console, verbosity: int) -> None:
@@ -85,9 +84,10 @@ def print_plan(request: Request, study: Study) -> int:
     print(f"# Into {request.output_dir}; {request.n_procs} DWI run(s) at a time, ", end="")
     print(f"{request.n_threads} thread(s) each.")
     ends: dict[str, Outcome | Job] = {}
-    for name, planned in plan(request, study):
-        ends[name] = planned
-        fault = _print_job(planned) if isinstance(planned, Job) else planned
+    for planned in plan(request, study):
+        name, what = planned.name, planned.what
+        ends[name] = what
+        fault = _print_job(what) if isinstance(what, Job) else what
         if fault:
             ends[name] = fault
         if isinstance(fault, Failure):
@@ -112,7 +112,7 @@ def _print_job(job: Job) -> Failure | None:
             return expected
         lines += [
             ("model", json.dumps(expected.model)),
-            ("engine", f"{choose_engine(job.config).name}, {job.n_threads} thread(s)"),
+            ("engine", f"{job.engine}, {job.n_threads} thread(s)"),
             ("seeds", f"about {expected.seeds}"),
             ("streamlines", f"about {expected.streamlines}"),
             ("time", f"about {expected.seconds:.0f} s ({expected.cpu_seconds:.0f} s of CPU)"),
@@ -120,7 +120,7 @@ def _print_job(job: Job) -> Failure | None:
             ("disk", f"about {expected.disk_mib:.0f} MiB"),
             *(("warning", text) for text in expected.warnings),
         ]
-    lines += [("writes", str(path)) for made in job.products.values() for path in made.paths]
+    lines += [("writes", str(path)) for made in job.targets.values() for path in made.paths]
     print(f"\n{job.name}:")
     for what, text in lines:
         print(f"  {what:<12} {text}")

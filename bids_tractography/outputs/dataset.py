@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -79,8 +79,27 @@ def write_dataset_files(
     links: Mapping[str, Path],
     inputs_generated_by: list[dict[str, Any]],
     container: dict[str, str] | None,
+    files: Iterable[tuple[str, str]] = (),
 ) -> None:
-    """Write what makes the output folder a BIDS derivative dataset, holding `dataset_files`."""
+    """Write what makes the output folder a BIDS derivative dataset, holding `dataset_files`.
+
+    Parameters
+    ----------
+    root : Path
+    links : mapping of str to Path
+        Datasets that BIDS URIs name.
+    inputs_generated_by : list of dict
+        ``GeneratedBy`` of the input datasets.
+    container : dict or None
+        Image that the program runs in.
+    files : iterable of (str, str)
+        Name patterns and descriptions of the files of a run, for the README.
+
+    Raises
+    ------
+    OutputError
+        If the folder holds another dataset, or cannot be written.
+    """
     path = root / "dataset_description.json"
     before = _our_description(path)
     ourselves: dict[str, Any] = {
@@ -102,7 +121,7 @@ def write_dataset_files(
     }
     write_json(path, description)
     write_text(root / ".bidsignore", _BIDSIGNORE)
-    write_text(root / "README", _readme())
+    write_text(root / "README", _readme(files))
 
 
 def _our_description(path: Path) -> dict[str, Any]:
@@ -150,18 +169,17 @@ def link_name(path: Path, taken: Mapping[str, Path]) -> str:
     return name
 
 
-def _readme() -> str:
+def _readme(files: Iterable[tuple[str, str]]) -> str:
+    listing = "".join(f"  {pattern:<52} {description}\n" for pattern, description in files)
     return f"""\
 Whole-brain tractography, made by {PIPELINE} {__version__}.
 
 sub-*/[ses-*/]dwi/
-  *_tractogram.trx            streamlines, RAS+ mm (TRX: trx-python, nibabel, DIPY, MI-Brain)
-  *_tractogram.json           how they were made, and what became of every seed
-  *_param-tdi_dwimap.nii.gz   streamlines through each voxel
-  *_param-fod_dwimap.nii.gz   fODF, spherical harmonics in MRtrix3's basis, scanner axes
-  *_model-tensor_*_dwimap     scalar maps of the tensor fit
-  *_desc-{{brain,seed,stop}}_mask  the masks that were used
-group_tractograms.tsv         one row a DWI run (made by the group level)
-code/config.yaml              the resolved configuration
-logs/                         records of the runs; CITATION.md: the method in words
+{listing}\
+group_tractograms.tsv   one row for each DWI run (written by the group level)
+code/config.yaml        the resolved configuration
+logs/                   records of the runs; CITATION.md describes the method
+
+The JSON file beside each file says what it was made from and how. Tractograms (.trx) can be opened
+with trx-python, nibabel, DIPY and MI-Brain.
 """

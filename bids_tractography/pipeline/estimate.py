@@ -24,12 +24,11 @@ from bids_tractography.core.fodf import n_coefficients
 from bids_tractography.core.gradients import read_gradients
 from bids_tractography.core.images import Grid, read_grid, read_layout
 from bids_tractography.core.seeding import read_given_seeds
-from bids_tractography.core.tissue import TISSUES
 from bids_tractography.pipeline.inspection import report_header, report_inputs
-from bids_tractography.pipeline.job import TENSOR_MAPS, Job
+from bids_tractography.pipeline.job import Job
 from bids_tractography.reconst import MODELS
-from bids_tractography.tracking import choose_engine
-from bids_tractography.tracking.base import ProblemSize
+from bids_tractography.tracking import ENGINES
+from bids_tractography.tracking.base import EngineKind, ProblemSize
 
 _MIB = 2.0**20
 
@@ -152,8 +151,8 @@ def estimate(job: Job) -> Estimate:
         streamlines=size.streamlines,
         seconds=seconds,
         cpu_seconds=cpu_seconds,
-        memory_mib=_memory_mib(config, size),
-        disk_mib=_disk_mib(config, size),
+        memory_mib=_memory_mib(job, size),
+        disk_mib=_disk_mib(job, size),
         model={"kind": config.model.kind, "sh_order": order},
         warnings=tuple(findings.all.warnings),
     )
@@ -184,10 +183,14 @@ def _size(job: Job, grid: Grid, n_volumes: int, sh_order: int) -> _Size:
         volumes=n_volumes,
         sh_order=sh_order,
         seeds=seeds,
-        batch=choose_engine(config).batch_size if batch == "auto" else batch,
+        batch=_engine(job).batch_size if batch == "auto" else batch,
         streamlines=streamlines,
         points=points,
     )
+
+
+def _engine(job: Job) -> EngineKind:
+    return ENGINES[job.engine or ""]
 
 
 def _voxels(mask: define.Mask | None, n_voxels: int, n_brain: int, raw: bool) -> float:
@@ -225,7 +228,7 @@ def _share_above(anisotropy: float, raw: bool) -> float:
 def _seconds(job: Job, size: _Size) -> tuple[float, float]:
     """Return CPU time and wall time."""
     config = job.config
-    algorithm, engine = config.tracking.algorithm.kind, choose_engine(config).name
+    algorithm, engine = config.tracking.algorithm.kind, job.engine or ""
     reading = size.voxels * size.volumes * _SECONDS_PER_VALUE
     per_coefficient = _SECONDS_PER_COEFFICIENT + _FIT_SECONDS.get(config.model.kind, 0.1e-6)
     fitting = size.brain * size.coefficients * per_coefficient
@@ -238,7 +241,7 @@ def _seconds(job: Job, size: _Size) -> tuple[float, float]:
     return alone + shared, alone + shared / job.n_threads
 
 
-def _memory_mib(config: Config, size: _Size) -> float:
+def _memory_mib(job: Job, size: _Size) -> float:
     """Return the largest of what reading, fitting and tracking take."""
     dwi_bytes = 4.0 * size.voxels * size.volumes
     fodf_bytes = 4.0 * size.voxels * size.coefficients
@@ -250,16 +253,16 @@ def _memory_mib(config: Config, size: _Size) -> float:
         dwi_bytes + _FITTING_FODF * fodf_bytes + maps_bytes,
         fodf_bytes
         + maps_bytes
-        + choose_engine(config).memory_bytes(problem)
+        + _engine(job).memory_bytes(problem)
         + _TRACKING_BATCH * _POINT_BYTES * size.points * share,
     )
     return _BASE_MIB + max(peaks) / _MIB
 
 
-def _disk_mib(config: Config, size: _Size) -> float:
+def _disk_mib(job: Job, size: _Size) -> float:
     """Return the size of all files, and of the batches that are there with them."""
-    n_maps = len(TENSOR_MAPS) + len(MODELS[config.model.kind].maps) + 3 * config.tensor.v1
-    n_maps += len(TISSUES) if config.needs_tissue else 0
+    config = job.config
+    n_maps = sum(target.product.volumes for target in job.targets.values())
     maps_bytes = size.brain * (size.coefficients + n_maps) * 4
     store_bytes = size.points * _POINT_BYTES + size.streamlines * _STREAMLINE_BYTES
     if config.output.linearise is not None:

@@ -12,32 +12,34 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from bids_tractography.anatomy.tissue import displacement_mm, make_tissue
-from bids_tractography.core.checks import Findings
 from bids_tractography.core.dwi import Dwi
 from bids_tractography.core.fodf import Fodf, gfa
 from bids_tractography.core.images import Grid, read_image
 from bids_tractography.core.tissue import TISSUES
 from bids_tractography.errors import DataError
-from bids_tractography.outputs.provenance import Fingerprint, Record
-from bids_tractography.outputs.run import Sidecar, read_record
+from bids_tractography.outputs.run import read_record
 from bids_tractography.pipeline.inspection import find_brain, guard, judge_again, report_model
-from bids_tractography.pipeline.job import TENSOR_MAPS, Job
+from bids_tractography.pipeline.job import Job
 from bids_tractography.pipeline.sidecars import (
     brain_mask_sidecar,
     fodf_sidecar,
-    model_map_sidecar,
-    tensor_map_sidecar,
+    map_sidecar,
     tissue_sidecar,
 )
-from bids_tractography.reconst import MODELS, ModelFit, fit_model
+from bids_tractography.pipeline.task import Task
+from bids_tractography.reconst import ModelFit, fit_model
 from bids_tractography.reconst.tensor import fit_tensor
 
 logger = logging.getLogger(__name__)
 
 
+# Parts of the details of a fit that are about the run as a whole.
+_OF_RUN = ("warnings", "checks", "gradients")
+
+
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """What the signal was turned into.
+    """The maps and the fODF of a DWI.
 
     Parameters
     ----------
@@ -47,7 +49,7 @@ class Fit:
         Scalar maps by name.
     fodf : Fodf
     details : dict
-        Resolved parameters of the model.
+        Resolved parameters of model, brain mask and gradients, and what checks found.
     """
 
     grid: Grid
@@ -56,46 +58,35 @@ class Fit:
     fodf: Fodf
     details: dict[str, Any]
 
+    @property
+    def model(self) -> dict[str, Any]:
+        """Resolved parameters of the model and the brain mask."""
+        return {key: value for key, value in self.details.items() if key not in _OF_RUN}
 
-def fit_or_read(
-    job: Job,
-    dwi: Dwi,
-    stale: Mapping[str, str],
-    fingerprints: Mapping[str, Fingerprint],
-    findings: Findings,
-) -> Fit:
-    """Fit tensor and model and write what they give, or read it back.
+    @property
+    def gradients(self) -> dict[str, Any]:
+        """File and frame of the b-vectors, and the reason for that frame."""
+        gradients: dict[str, Any] = self.details["gradients"]
+        return gradients
 
-    Parameters
-    ----------
-    job : Job
-    dwi : Dwi
-    stale : mapping
-        What has to be made, see `Job.stale`.
-    fingerprints : mapping
-        By role, see `Job.fingerprints`.
-    findings : Findings
-        Receives figures and warnings.
-    """
-    fitted = ("brain", *TENSOR_MAPS, "v1", "fod", *MODELS[job.config.model.kind].maps)
-    if any(role in stale for role in fitted):
+
+def fit_or_read(task: Task, dwi: Dwi) -> Fit:
+    """Fit tensor and model and write their maps, or read them back if they are up to date."""
+    if task.has_stage("fit"):
         with threadpool_limits(1):  # sums must not depend on the number of BLAS threads
-            return _fit(job, dwi, fingerprints, findings)
+            return _fit(task, dwi)
+    job = task.job
     logger.info("%s: maps and fODF are up to date.", job.name)
-
-    def read(role: str, ndim: int = 3) -> NDArray[np.float32]:
-        return read_image(job.paths[role], ndim=ndim).data
-
-    fodf = Fodf(read("fod", 4), dwi.grid)
-    names = (*TENSOR_MAPS, *MODELS[job.config.model.kind].maps)
-    maps = {name: read(name) for name in names} | {"gfa": gfa(fodf.coefficients)}
+    fodf = Fodf(read_image(job.paths["fod"], ndim=4).data, dwi.grid)
+    maps = {role: read_image(job.paths[role], ndim=3).data for role in job.scalar_maps}
     details = read_record(job.paths["fod"])["details"]
-    judge_again(details, job, findings)
-    return Fit(dwi.grid, read("brain") > 0, maps, fodf, details)
+    judge_again(details, job, task.findings)
+    brain = read_image(job.paths["brain"], ndim=3).data > 0
+    return Fit(dwi.grid, brain, maps | {"gfa": gfa(fodf.coefficients)}, fodf, details)
 
 
-def _fit(job: Job, dwi: Dwi, fingerprints: Mapping[str, Fingerprint], findings: Findings) -> Fit:
-    config = job.config
+def _fit(task: Task, dwi: Dwi) -> Fit:
+    job, config, findings = task.job, task.job.config, task.findings
     with findings.stage() as found:
         brain = find_brain(dwi, job.run.image, job.run.brain_mask, findings)
         tensor = fit_tensor(dwi, brain.data, config.tensor, job.n_threads)
@@ -104,73 +95,65 @@ def _fit(job: Job, dwi: Dwi, fingerprints: Mapping[str, Fingerprint], findings: 
         model = fit_model(dwi, brain.data, tensor, config.model, job.n_threads, job.model_files)
         report_model(model, findings)
     fodf = Fodf(model.coefficients, dwi.grid)
+    of_model = _maps_of_model(model, dwi.grid)
     details = {
         **model.record,
         **found.record,
         "gradients": dwi.gradients.record,
         "brain_mask": brain.record,
     }
+    maps: dict[str, NDArray[np.float32]] = {}
+    for role, target in job.targets.items():
+        if target.product.stage != "fit":
+            continue
+        if role == "brain":
+            sidecar, data = brain_mask_sidecar(job, brain), brain.data.astype(np.uint8)
+            task.write_map(role, data, dwi.grid, sidecar, brain.record)
+        elif role == "fod":
+            sidecar = fodf_sidecar(job, details, fodf.sh_order)
+            task.write_map(role, fodf.coefficients, dwi.grid, sidecar, details)
+        elif role in of_model:
+            maps[role] = of_model[role]
+            task.write_map(role, maps[role], dwi.grid, map_sidecar(job, role), {})
+        else:
+            maps[role] = getattr(tensor, role)
+            task.write_map(role, maps[role], dwi.grid, map_sidecar(job, role), tensor.record)
+    scalar = {role: maps[role] for role in job.scalar_maps}
+    return Fit(dwi.grid, brain.data, scalar | {"gfa": gfa(fodf.coefficients)}, fodf, details)
 
-    def write(
-        role: str, data: NDArray[np.generic], sidecar: Sidecar, about: dict[str, Any]
-    ) -> None:
-        record = Record(fingerprint=fingerprints[role], details=about)
-        job.outputs.write_map(job.paths[role], data, dwi.grid, sidecar, record)
 
-    write("brain", brain.data.astype(np.uint8), brain_mask_sidecar(job, brain), brain.record)
-    maps = {name: getattr(tensor, name) for name in TENSOR_MAPS}
-    for name, data in maps.items():
-        write(name, data, tensor_map_sidecar(job, name), tensor.record)
-    if config.tensor.v1:
-        write("v1", tensor.v1, tensor_map_sidecar(job, "v1"), tensor.record)
-    write("fod", fodf.coefficients, fodf_sidecar(job, details, fodf.sh_order), details)
-    further = _model_maps(model, dwi.grid)
-    for name in MODELS[config.model.kind].maps:
-        write(name, further[name], model_map_sidecar(job, name), {})
-    maps |= {**further, "gfa": gfa(fodf.coefficients)}
-    return Fit(dwi.grid, brain.data, maps, fodf, details)
-
-
-def _model_maps(model: ModelFit, grid: Grid) -> dict[str, NDArray[np.float32]]:
-    """Return the model's further maps, with a volume fraction for every tissue."""
+def _maps_of_model(model: ModelFit, grid: Grid) -> dict[str, NDArray[np.float32]]:
+    """Return the further maps of a model, with a volume fraction for every tissue."""
     if model.fractions is None:
         return dict(model.maps)
     nothing = np.zeros(grid.shape, np.float32)
     return {**model.maps, **{f"{t}vf": model.fractions.get(t, nothing) for t in TISSUES}}
 
 
-def tissue_or_read(
-    job: Job,
-    dwi: Dwi,
-    fit: Fit,
-    stale: Mapping[str, str],
-    fingerprints: Mapping[str, Fingerprint],
-    findings: Findings,
-) -> dict[str, NDArray[np.float32]]:
-    """Make tissue fractions on the DWI's grid and write them, or read them back.
+def tissue_or_read(task: Task, dwi: Dwi, fit: Fit) -> dict[str, NDArray[np.float32]]:
+    """Compute tissue fractions on the grid of the DWI and write them, or read them back.
 
     Returns
     -------
     dict
         ``wm``, ``gm`` and ``csf``, each of shape (X, Y, Z); empty where nothing asks for them.
     """
-    if not job.config.needs_tissue:
+    job, findings = task.job, task.findings
+    if job.tissue is None:
         return {}
-    if not set(TISSUES) & set(stale):
+    if not task.has_stage("tissue"):
         logger.info("%s: tissue fractions are up to date.", job.name)
         judge_again(read_record(job.paths["wm"])["details"], job, findings)
         return {name: read_image(job.paths[name], ndim=3).data for name in TISSUES}
     from_model = None
-    if job.tissue is not None and job.tissue.kind == "dwi":
+    if job.tissue.kind == "dwi":
         from_model = {name: fit.maps[f"{name}vf"] for name in TISSUES}
         if not from_model["gm"].any():
             raise DataError(
-                "tissue.kind dwi: msmt_csd told white matter from fluid only, so that there is no "
-                "grey matter to end in.",
-                "That takes two shells or more; give tissue from another source.",
+                "tissue.kind dwi: msmt_csd separated white matter from fluid only, so there is no "
+                "grey matter for streamlines to end in.",
+                "Three tissues need two shells or more; give tissue from another source.",
             )
-    if job.tissue is None:
-        raise ValueError("tissue was not looked for")
     with findings.stage() as found:
         tissue = make_tissue(job.config.tissue, job.tissue, dwi, fit.brain, from_model)
         for warning in (*tissue.warnings, *_assumed(job)):
@@ -182,14 +165,12 @@ def tissue_or_read(
     details = {**tissue.record, **found.record}
     maps = {name: getattr(tissue, name) for name in TISSUES}
     for name, data in maps.items():
-        record = Record(fingerprint=fingerprints[name], details=details)
-        sidecar = tissue_sidecar(job, name, tissue)
-        job.outputs.write_map(job.paths[name], data, dwi.grid, sidecar, record)
+        task.write_map(name, data, dwi.grid, tissue_sidecar(job, name, tissue), details)
     return maps
 
 
 def _assumed(job: Job) -> list[str]:
-    """Warn of tissue that is only assumed to be aligned with the DWI."""
+    """Return warnings of tissue files that are only assumed to be aligned with the DWI."""
     paths = job.tissue.paths if job.tissue else ()
     assumed = job.run.tissue.assumed if job.run.tissue else {}
     return [assumed[path] for path in paths[:1] if path in assumed]

@@ -7,63 +7,47 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from pydantic_core import to_jsonable_python
 
 from bids_tractography.config import Config
 from bids_tractography.config.checks import SubjectKind
 from bids_tractography.config.model import PrecomputedModel
-from bids_tractography.config.tracking import ActStop, CmcStop, ImportTract
+from bids_tractography.config.tracking import ImportTract
 from bids_tractography.core.gradients import FSL, Frame
-from bids_tractography.core.tissue import TISSUES, TissueSource
+from bids_tractography.core.tissue import TissueSource
 from bids_tractography.errors import TractographyError
 from bids_tractography.inputs import DwiRun
 from bids_tractography.outputs.names import file_of_sidecar, sidecar_path
 from bids_tractography.outputs.provenance import (
     Fingerprint,
-    config_hash,
     sha256_of_file,
     sha256_of_json,
     software_fingerprint,
 )
 from bids_tractography.outputs.run import RunOutputs, read_record, why_stale
-from bids_tractography.reconst import MODELS
-from bids_tractography.tracking import choose_engine
+from bids_tractography.pipeline.products import Dependencies, Product, products_of
+from bids_tractography.tracking import ENGINES
 
-TENSOR_MAPS = ("fa", "md", "ad", "rd")
 GRADIENT_TABLE = "gradient_table"  # what the check of the gradients is called in records
-_DWI = ("dwi", "bval", "bvec", "b", "brain_mask")
 
 
 @dataclass(frozen=True)
-class Product:
-    """Something that is made, and what it depends on.
+class Target:
+    """A product of a job: where it goes, and what it depends on.
 
     Parameters
     ----------
+    product : Product
+        Its row in the table of products.
     paths : tuple of Path
-        Files with one sidecar.
-    reads : tuple of str
-        What the roles of the inputs that it depends on begin with.
-    says : tuple
-        Parts of the configuration that it depends on.
+        Files that share a sidecar.
+    depends_on : Dependencies
     """
 
+    product: Product
     paths: tuple[Path, ...]
-    reads: tuple[str, ...]
-    says: tuple[Any, ...]
-
-
-@dataclass(frozen=True)
-class _Of:
-    """What a product depends on; built up as the method goes along."""
-
-    reads: tuple[str, ...]
-    says: tuple[Any, ...]
-
-    def and_of(self, reads: tuple[str, ...], says: Any) -> _Of:
-        return _Of((*self.reads, *reads), (*self.says, says))
+    depends_on: Dependencies
 
 
 @dataclass(frozen=True)
@@ -78,6 +62,8 @@ class Job:
     work : Path
         Folder for the batches; removed when the tractogram is finished.
     n_threads : int
+    engine : str or None
+        Name of the engine; None where nothing is tracked.
     tissue : TissueSource or None
         Source of the tissue fractions; None where nothing needs them.
     frame : Frame
@@ -97,6 +83,7 @@ class Job:
     outputs: RunOutputs
     work: Path
     n_threads: int
+    engine: str | None = None
     tissue: TissueSource | None = None
     frame: Frame = FSL
     subject: SubjectKind = "adult"
@@ -126,73 +113,28 @@ class Job:
         return found
 
     @cached_property
-    def products(self) -> dict[str, Product]:
-        """All that is made, by what it is, in the order of making."""
-        config, path = self.config, self.outputs.path
-        # The check of the gradients stops a run or lets it pass; it changes no file.
-        gradients = config.gradients.model_dump(mode="json", exclude={"check"})
-        brain = _Of(_DWI, (gradients, self.frame.kind))
-        maps = brain.and_of((), config.tensor.max_b_s_mm2)
-        fod = maps.and_of(("model",), config.model)
-        tissue = (fod if config.model.kind == "msmt_csd" else brain).and_of(
-            ("tissue",), config.tissue
-        )
-        masks = _Of(tissue.reads, (*fod.says, *tissue.says)) if config.needs_tissue else fod
-        made: dict[str, Product] = {}
+    def targets(self) -> dict[str, Target]:
+        """All that is made, by role, in the order in which it is made."""
+        return {product.role: self._target(product) for product in products_of(self.config)}
 
-        def make(role: str, of: _Of, suffix: str = "dwimap", **entities: str) -> None:
-            made[role] = Product((path(suffix, **entities),), of.reads, of.says)
-
-        if config.import_tract is None:
-            make("brain", brain, "mask", desc="brain")
-            for name in TENSOR_MAPS + (("v1",) if config.tensor.v1 else ()):
-                make(name, maps, model="tensor", param=name)
-            make("fod", fod, model=config.model.kind.replace("_", ""), param="fod")
-            for name in MODELS[config.model.kind].maps:
-                make(name, fod, model=config.model.kind.replace("_", ""), param=name)
-            if config.needs_tissue:
-                for name in TISSUES:
-                    make(name, tissue, "probseg", label=name.upper())
-            if config.seeding.mask is not None:
-                of = masks.and_of(("seeding.mask",), config.seeding.mask)
-                make("seed", of, "mask", desc="seed")
-            stop = masks.and_of(("stopping",), config.stopping)
-            make("stop", stop, "mask", desc="stop")
-            if isinstance(config.stopping, ActStop | CmcStop):
-                for name in ("include", "exclude"):
-                    make(f"pft_{name}", stop, "probseg", desc=f"pft{name}")
-            for name in ("include", "exclude"):
-                for place, region in enumerate(getattr(config.tracking, name)):
-                    key = f"tracking.{name}.{place}"
-                    of = masks.and_of((key,), region)
-                    make(key, of, "mask", desc=f"{name}{place + 1}")
-        everything = _Of(("",), (config_hash(config), self.frame.kind))
-        made["tdi"] = Product(
-            (path("dwimap", **self._tract, param="tdi"),), everything.reads, everything.says
-        )
-        made["tractogram"] = Product(self._tractograms, everything.reads, everything.says)
-        return made
+    def _target(self, product: Product) -> Target:
+        entities = product.entities_for(self.config)
+        extensions = self._formats if product.role == "tractogram" else [".nii.gz"]
+        paths = (self.outputs.path(product.suffix, e, **entities) for e in extensions)
+        return Target(product, tuple(paths), product.depends_on(self.config, self.frame.kind))
 
     @property
-    def _tract(self) -> dict[str, str]:
-        imported = self.config.import_tract is not None
-        track = "custom" if imported else self.config.tracking.algorithm.kind.replace("_", "")
-        return {"tract": "wholebrain", "track": track}
-
-    @property
-    def _tractograms(self) -> tuple[Path, ...]:
-        """Files of the tractogram: one for each format."""
+    def _formats(self) -> list[str]:
+        """Extensions of the tractogram's files."""
         if self.config.import_tract is None:
-            extensions = [f".{name}" for name in self.config.output.formats]
-        else:
-            name = self.run.named["import_tract"].name
-            extensions = [e for e in ImportTract.extensions if name.endswith(e)][-1:]
-        return tuple(self.outputs.path("tractogram", e, **self._tract) for e in extensions)
+            return [f".{name}" for name in self.config.output.formats]
+        name = self.run.named["import_tract"].name
+        return [e for e in ImportTract.extensions if name.endswith(e)][-1:]
 
     @property
     def former_tractograms(self) -> list[Path]:
         """Files that the sidecar there is about, and this run will not write."""
-        path, *others = self.products["tractogram"].paths
+        path, *others = self.targets["tractogram"].paths
         try:
             named = [file_of_sidecar(path, name) for name in read_record(path)["file_sha256"]]
         except (TractographyError, OSError, ValueError, LookupError, TypeError):
@@ -203,7 +145,13 @@ class Job:
     @cached_property
     def paths(self) -> dict[str, Path]:
         """Where everything goes, by what it is; of several formats the first."""
-        return {role: product.paths[0] for role, product in self.products.items()}
+        return {role: target.paths[0] for role, target in self.targets.items()}
+
+    @property
+    def scalar_maps(self) -> list[str]:
+        """Roles of the maps of tensor and model that have one value in a voxel."""
+        fitted = (target.product for target in self.targets.values())
+        return [product.role for product in fitted if product.is_scalar_map]
 
     @property
     def model_files(self) -> dict[str, Path]:
@@ -225,31 +173,29 @@ class Job:
             SHA-256 of every input file, by role.
         """
         software = software_fingerprint()
-        imported = self.config.import_tract is not None
-        kind = None if imported else choose_engine(self.config)
-        engine = f"{kind.name} {version(kind.library)}" if kind else "none"
+        engine = f"{self.engine} {version(ENGINES[self.engine].library)}" if self.engine else "none"
         tracker = f"{software}, engine {engine}"
         return {
             role: Fingerprint(
                 inputs=sha256_of_json(
-                    {r: h for r, h in hashes.items() if r.startswith(product.reads)}
+                    {r: h for r, h in hashes.items() if r.startswith(target.depends_on.inputs)}
                 ),
-                config=sha256_of_json(to_jsonable_python(product.says)),
-                software=tracker if role in ("tdi", "tractogram") else software,
+                config=sha256_of_json(to_jsonable_python(target.depends_on.settings)),
+                software=tracker if target.product.stage == "tracking" else software,
             )
-            for role, product in self.products.items()
+            for role, target in self.targets.items()
         }
 
     def stale(self, fingerprints: Mapping[str, Fingerprint]) -> dict[str, str]:
         """Tell what has to be made, by what it is, and why."""
         if self.fresh:
-            return dict.fromkeys(self.products, "--fresh asks for it")
+            return dict.fromkeys(self.targets, "--fresh asks for it")
         reasons = {
-            role: next(filter(None, (why_stale(p, fingerprints[role]) for p in product.paths)), "")
-            for role, product in self.products.items()
+            role: next(filter(None, (why_stale(p, fingerprints[role]) for p in target.paths)), "")
+            for role, target in self.targets.items()
         }
         stale = {role: reason for role, reason in reasons.items() if reason}
-        if "fod" in self.products and "fod" not in stale and self._is_unchecked():
+        if "fod" in self.targets and "fod" not in stale and self._is_unchecked():
             stale["fod"] = "its gradient table was not checked"
         return stale
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,15 +15,14 @@ from bids_tractography.core.dwi import read_dwi
 from bids_tractography.core.seeding import SeedList, draw_rng_seed, read_given_seeds
 from bids_tractography.machine.files import unchanged
 from bids_tractography.outputs.locks import exclusive
-from bids_tractography.outputs.names import sidecar_path
-from bids_tractography.outputs.provenance import Fingerprint, Stopwatch
 from bids_tractography.outputs.run import read_record
 from bids_tractography.pipeline.fitting import Fit, fit_or_read, tissue_or_read
 from bids_tractography.pipeline.inspection import judge_again, report_dwi, report_inputs
 from bids_tractography.pipeline.job import Job
 from bids_tractography.pipeline.regions import RegionMaker
 from bids_tractography.pipeline.results import import_tractogram, write_tractogram
-from bids_tractography.tracking import choose_engine
+from bids_tractography.pipeline.task import Task
+from bids_tractography.tracking import ENGINES
 from bids_tractography.tracking.acceptance import Regions
 from bids_tractography.tracking.base import Tracker, TrackingProblem, track_here
 from bids_tractography.tractogram.store import BatchStore
@@ -95,7 +94,6 @@ def process_dwi(
     TractographyError
         For anything wrong with inputs, configuration or output.
     """
-    watch = Stopwatch()
     findings = findings or Findings(job.name, job.config.checks, job.subject)
     with (
         exclusive(job.outputs.root, job.name),
@@ -103,81 +101,67 @@ def process_dwi(
         unchanged(job.inputs.values()),
     ):
         job.outputs.remove_leftovers(keep=BatchStore(job.work, 0).partial)
-        with watch.stage("hashing"):
-            hashes = job.hash_inputs()
-        fingerprints = job.fingerprints(hashes)
-        stale = job.stale(fingerprints)
-        if not {"tractogram", "tdi"} & set(stale):
+        task = Task.begin(job, findings)
+        if not task.has_stage("tracking"):
             BatchStore(job.work, 0).discard()  # of a run that was stopped at its very end
-        if not stale:
+        if not task.stale:
             logger.info("%s: everything is up to date; nothing to compute.", job.name)
-            _judge_what_is_there(job, findings)
+            _judge_what_is_there(task)
             return Done(job.paths["tractogram"], True, tuple(findings.all.warnings))
         check_files(job.config, job.run.named)
         report_inputs(job, findings)
-        _invalidate(job, stale)
+        task.remove_stale_sidecars()
         if job.config.import_tract is not None:
-            import_tractogram(job, hashes, fingerprints, watch, findings)
-            return _done(job, findings)
-        with watch.stage("reading"):
-            dwi = read_dwi(job.run.image, job.run.gradients, job.config.gradients, job.frame)
-            report_dwi(job, dwi, findings)
-        with watch.stage("fitting"):
-            fit = fit_or_read(job, dwi, stale, fingerprints, findings)
-        with watch.stage("tissue"):
-            tissue = tissue_or_read(job, dwi, fit, stale, fingerprints, findings)
-        del dwi  # the largest array of all; tracking does not need it
-        with watch.stage("masks"):
-            sources = Sources(fit.grid, {**fit.maps, **tissue}, fit.brain, job.run.named)
-            regions = RegionMaker(job, sources, fingerprints, findings)
-            seed_mask = regions.seed_mask()
-            stopping = regions.stopping_rule()
-            acceptance = regions.acceptance()
-        if not {"tractogram", "tdi"} & set(stale):
-            return _done(job, findings)
-        with _batch_store(job, stale, fingerprints["tractogram"]) as store:
-            seeds = _seed_list(job, fit, seed_mask, store.rng_seed)
-            problem = TrackingProblem(fit.fodf, stopping, job.config.tracking, store.rng_seed)
-            _track(job, problem, acceptance, seeds, store, report, track)
-            fingerprint = fingerprints["tractogram"]
-            write_tractogram(job, fit, seeds, store, hashes, fingerprint, watch, findings)
-            store.discard()
-    return _done(job, findings)
+            import_tractogram(task)
+        else:
+            _track_dwi(task, report, track)
+    return Done(job.paths["tractogram"], reused=False, warnings=tuple(findings.all.warnings))
 
 
-def _judge_what_is_there(job: Job, findings: Findings) -> None:
+def _track_dwi(task: Task, report: Callable[[Progress], None], track: Tracker) -> None:
+    """Compute what is stale, from the signal to the tractogram."""
+    job, watch = task.job, task.watch
+    with watch.stage("reading"):
+        dwi = read_dwi(job.run.image, job.run.gradients, job.config.gradients, job.frame)
+        report_dwi(job, dwi, task.findings)
+    with watch.stage("fitting"):
+        fit = fit_or_read(task, dwi)
+    with watch.stage("tissue"):
+        tissue = tissue_or_read(task, dwi, fit)
+    del dwi  # the largest array of all; tracking does not need it
+    with watch.stage("masks"):
+        sources = Sources(fit.grid, {**fit.maps, **tissue}, fit.brain, job.run.named)
+        regions = RegionMaker(task, sources)
+        seed_mask = regions.seed_mask()
+        stopping = regions.stopping_rule()
+        acceptance = regions.acceptance()
+    if not task.has_stage("tracking"):
+        return
+    with _batch_store(task) as store:
+        seeds = _seed_list(job, fit, seed_mask, store.rng_seed)
+        problem = TrackingProblem(fit.fodf, stopping, job.config.tracking, store.rng_seed)
+        _track_batches(job, problem, acceptance, seeds, store, report, track)
+        write_tractogram(task, fit, stopping, seeds, store)
+        store.discard()
+
+
+def _judge_what_is_there(task: Task) -> None:
     """Report what was found when the files were made; a stricter configuration may refuse it."""
     for role in ("fod", "tractogram"):
-        if role in job.products:
-            record = read_record(job.paths[role])
-            judge_again(record["details"] if role == "fod" else record, job, findings)
+        if role in task.job.targets:
+            record = read_record(task.job.paths[role])
+            judge_again(record["details"] if role == "fod" else record, task.job, task.findings)
 
 
-def _done(job: Job, findings: Findings) -> Done:
-    warnings = tuple(findings.all.warnings)
-    return Done(job.paths["tractogram"], reused=False, warnings=warnings)
-
-
-def _invalidate(job: Job, stale: Mapping[str, str]) -> None:
-    """Take the sidecars of what is made again away: however this run ends, none is untrue."""
-    if "tractogram" in stale:  # other formats of it would stand beside a sidecar of this one
-        for path in job.former_tractograms:
-            path.unlink(missing_ok=True)
-    for role, reason in stale.items():
-        for path in job.products[role].paths:
-            if path.exists():
-                logger.info("%s is made again: %s.", path.name, reason)
-                sidecar_path(path).unlink(missing_ok=True)
-
-
-def _batch_store(job: Job, stale: Mapping[str, str], fingerprint: Fingerprint) -> BatchStore:
+def _batch_store(task: Task) -> BatchStore:
     """Open the store, with the seed of the configuration, of the tractogram to replace, or new."""
+    job = task.job
     if job.fresh:
         BatchStore(job.work, 0).discard()
     seed = job.config.seeding.rng_seed
-    if seed is None and "tractogram" not in stale:
+    if seed is None and "tractogram" not in task.stale:
         seed = read_record(job.paths["tractogram"])["rng_seed"]
-    identity = job.identity | fingerprint.model_dump()
+    identity = job.identity | task.fingerprints["tractogram"].model_dump()
     return BatchStore.open(job.work, identity, draw_rng_seed() if seed is None else seed)
 
 
@@ -190,7 +174,7 @@ def _seed_list(job: Job, fit: Fit, mask: Mask | None, rng_seed: int) -> SeedList
     return SeedList(config, voxels, fit.grid, rng_seed, given)
 
 
-def _track(
+def _track_batches(
     job: Job,
     problem: TrackingProblem,
     acceptance: Regions,
@@ -202,7 +186,7 @@ def _track(
     """Track the batches that the store does not have yet."""
     if store.next_seed >= len(seeds):
         return
-    kind, batch_size = choose_engine(job.config), job.config.tracking.batch_size
+    kind, batch_size = ENGINES[job.engine or ""], job.config.tracking.batch_size
     size = kind.batch_size if batch_size == "auto" else batch_size
     logger.info("%s: tracking %d seeds with %s.", job.name, len(seeds), kind.name)
     begin, first = time.perf_counter(), store.next_seed

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ from numpy.typing import NDArray
 from bids_tractography.anatomy.masks import Mask, Sources, make_mask, resolve
 from bids_tractography.anatomy.tissue import include_exclude
 from bids_tractography.config.tracking import ActStop, BinaryStop, CmcStop, ThresholdStop
-from bids_tractography.core.checks import Findings
 from bids_tractography.core.stopping import (
     ActRule,
     BinaryRule,
@@ -21,10 +19,10 @@ from bids_tractography.core.stopping import (
     ThresholdRule,
     extent,
 )
+from bids_tractography.core.tissue import TISSUES
 from bids_tractography.errors import EmptyMaskError
-from bids_tractography.outputs.provenance import Fingerprint, Record
 from bids_tractography.outputs.run import Sidecar
-from bids_tractography.pipeline.job import Job
+from bids_tractography.pipeline.task import Task
 from bids_tractography.tracking.acceptance import Regions
 
 
@@ -33,25 +31,14 @@ class RegionMaker:
 
     Parameters
     ----------
-    job : Job
+    task : Task
     sources : Sources
-    fingerprints : mapping
-        By role, see `Job.fingerprints`.
-    findings : Findings
-        Receives warnings.
     """
 
-    def __init__(
-        self,
-        job: Job,
-        sources: Sources,
-        fingerprints: Mapping[str, Fingerprint],
-        findings: Findings,
-    ) -> None:
-        self._job = job
-        self._findings = findings
+    def __init__(self, task: Task, sources: Sources) -> None:
+        self._task = task
+        self._job = task.job
         self._sources = sources
-        self._fingerprints = fingerprints
 
     def seed_mask(self) -> Mask | None:
         """Make the mask of the voxels to seed; None where seeds are given."""
@@ -59,19 +46,19 @@ class RegionMaker:
         if config is None:
             return None
         mask = make_mask(config, self._sources, "seeding.mask")
-        self._write("seed", mask, "Seed mask")
+        self._write("seed", mask)
         return mask
 
     def acceptance(self) -> Regions:
         """Make the masks that streamlines have to pass, and those they must not enter."""
         tracking = self._job.config.tracking
         made: dict[str, list[NDArray[np.bool_]]] = {}
-        for name, verb in (("include", "have to pass"), ("exclude", "must not enter")):
+        for name in ("include", "exclude"):
             made[name] = []
             for place, config in enumerate(getattr(tracking, name)):
                 key = f"tracking.{name}.{place}"
                 mask = make_mask(config, self._sources, key)
-                self._write(key, mask, f"Mask that streamlines {verb}")
+                self._write(key, mask)
                 made[name].append(mask.data)
         return Regions(self._sources.grid, tuple(made["include"]), tuple(made["exclude"]))
 
@@ -88,7 +75,7 @@ class RegionMaker:
             rule, mask = self._tissue(config)
         if mask.n_voxels == 0:
             raise EmptyMaskError("stopping lets no voxel through: no streamline could take a step.")
-        self._write("stop", mask, "Tracking goes on in this mask")
+        self._write("stop", mask)
         return rule
 
     def _threshold(self, config: ThresholdStop) -> tuple[ThresholdRule, Mask]:
@@ -104,13 +91,11 @@ class RegionMaker:
     def _tissue(self, config: ActStop | CmcStop) -> tuple[ActRule | CmcRule, Mask]:
         maps = self._sources.maps
         include, exclude = include_exclude(maps["wm"], maps["gm"], maps["csf"])
-        for name, data, text in (
-            ("pft_include", include, "Where streamlines end well: grey matter, or no tissue."),
-            ("pft_exclude", exclude, "Where streamlines end badly: cerebrospinal fluid."),
-        ):
-            origins = [self._job.paths[tissue] for tissue in ("wm", "gm", "csf")]
+        for role, data in (("pft_include", include), ("pft_exclude", exclude)):
+            text = f"{self._job.targets[role].product.description}."
+            origins = [self._job.paths[tissue] for tissue in TISSUES]
             sidecar = Sidecar(text, origins, {"SkullStripped": True})
-            self._write_map(name, data, sidecar, {"kind": config.kind})
+            self._write_map(role, data, sidecar, {"kind": config.kind})
         rule = ActRule(include, exclude) if config.kind == "act" else CmcRule(include, exclude)
         text = (
             "voxels with at most one half of grey matter and of fluid (interpolated on the way)"
@@ -120,19 +105,19 @@ class RegionMaker:
         parents = ("pft_include", "pft_exclude")
         return rule, Mask(extent(rule), text, {"kind": config.kind}, parents)
 
-    def _write(self, role: str, mask: Mask, what: str) -> None:
+    def _write(self, role: str, mask: Mask) -> None:
         for warning in mask.warnings:
-            self._findings.warn(warning)
-        sidecar = Sidecar(f"{what}: {mask.description}.", self._paths(mask.parents))
+            self._task.findings.warn(warning)
+        text = f"{self._job.targets[role].product.description}: {mask.description}."
+        sidecar = Sidecar(text, self._paths(mask.parents))
         details = {**mask.record, "voxels": mask.n_voxels}
         self._write_map(role, mask.data.astype(np.uint8), sidecar, details)
 
     def _write_map(
         self, role: str, data: NDArray[np.generic], sidecar: Sidecar, details: dict[str, Any]
     ) -> None:
-        job = self._job
-        record = Record(fingerprint=self._fingerprints[role], details=details)
-        job.outputs.write_map(job.paths[role], data, self._sources.grid, sidecar, record)
+        if role in self._task.stale:
+            self._task.write_map(role, data, self._sources.grid, sidecar, details)
 
     def _paths(self, parents: tuple[str, ...]) -> list[Path]:
         job = self._job

@@ -9,23 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bids_tractography.config import Config
 from bids_tractography.config.tracking import GivenSeeds, Tracking
-from bids_tractography.core.checks import MIN_COUNT, Findings
+from bids_tractography.core.checks import MIN_COUNT
 from bids_tractography.core.images import Grid, read_grid
 from bids_tractography.core.seeding import SeedList
+from bids_tractography.core.stopping import StoppingRule
 from bids_tractography.core.streamlines import Counts
 from bids_tractography.errors import NoStreamlinesError, OutputError
 from bids_tractography.machine.files import check_unchanged, read_json_file
 from bids_tractography.outputs.names import sidecar_path
 from bids_tractography.outputs.provenance import (
-    Fingerprint,
     ImportRecord,
     InputFile,
-    Record,
-    Stopwatch,
     TractogramRecord,
     config_hash,
     environment,
@@ -34,7 +31,8 @@ from bids_tractography.outputs.provenance import (
 from bids_tractography.pipeline.fitting import Fit
 from bids_tractography.pipeline.job import Job
 from bids_tractography.pipeline.sidecars import density_sidecar, import_sidecar, tractogram_sidecar
-from bids_tractography.tracking import choose_engine
+from bids_tractography.pipeline.task import Task
+from bids_tractography.tracking import ENGINES
 from bids_tractography.tractogram import linearise
 from bids_tractography.tractogram.base import Streamlines, StreamlineValues, Writer
 from bids_tractography.tractogram.formats.table import writers
@@ -45,20 +43,29 @@ from bids_tractography.tractogram.summary import content_hash, density, length_q
 
 logger = logging.getLogger(__name__)
 
-_OF_RUN = ("warnings", "checks", "gradients")  # parts of the record that are about the whole run
-
 
 def write_tractogram(
-    job: Job,
-    fit: Fit,
-    seeds: SeedList,
-    store: BatchStore,
-    hashes: Mapping[str, str],
-    fingerprint: Fingerprint,
-    watch: Stopwatch,
-    findings: Findings,
+    task: Task, fit: Fit, stopping: StoppingRule, seeds: SeedList, store: BatchStore
 ) -> None:
-    """Assemble the tractogram and its density map; the tractogram's sidecar comes last."""
+    """Assemble the tractogram and its density map; the tractogram's sidecar comes last.
+
+    Parameters
+    ----------
+    task : Task
+    fit : Fit
+    stopping : StoppingRule
+    seeds : SeedList
+    store : BatchStore
+        With all batches.
+
+    Raises
+    ------
+    NoStreamlinesError
+        If no streamline was kept.
+    OutputError
+        If a file cannot be written.
+    """
+    job, watch = task.job, task.watch
     if store.n_streamlines == 0:
         counts = store.counts
         store.discard()
@@ -68,46 +75,36 @@ def write_tractogram(
             "Look at the fODF and the stop mask; loosen stopping or tracking.min_length_mm.",
         )
     for name, value in tracking_figures(job.config, store.counts).items():
-        findings.measure(name, value, detail=_fates(store.counts))
-    products, output = job.products["tractogram"], job.config.output
+        task.findings.measure(name, value, detail=_fates(store.counts))
+    paths, output = job.targets["tractogram"].paths, job.config.output
     with watch.stage("writing"):
-        _write_density(job, density(store, fit.grid), fit.grid, fingerprint)
+        _write_density(task, store, fit.grid)
         written, linearised = _linearised(job, store)
         values = [store.per_streamline(name) for name in output.per_streamline]
         if (output.formats, output.dtype, output.linearise) == (("trx",), "float32", None):
             content = _move(job, store, fit.grid, values)
         else:
             makers = writers(output, values).values()
-            for path, write in zip(products.paths, makers, strict=True):
+            for path, write in zip(paths, makers, strict=True):
                 _write(job, path, write, written, fit.grid)
             content = content_hash(written, output.dtype)
     watch.add("tracking", store.seconds, store.cpu_seconds)
     record = TractogramRecord(
-        fingerprint=fingerprint,
-        **_common(job, hashes),
+        **_common(task),
         **_resolved(job, fit),
-        **_found(findings),
         **_account(job, seeds, store),
         linearised=linearised,
         content_sha256=content,
-        seconds=watch.seconds,
-        cpu_seconds=watch.cpu_seconds,
-        peak_memory_mib=peak_memory_mib(),
     )
     check_unchanged()
-    sidecar = tractogram_sidecar(job, store.counts.seeds, store.n_streamlines)
-    job.outputs.write_sidecar(products.paths, sidecar, record)
+    sidecar = tractogram_sidecar(job, stopping, store.counts.seeds, store.n_streamlines)
+    job.outputs.write_sidecar(paths, sidecar, record)
     logger.info("%s: %d streamlines of %d seeds.", job.name, store.n_streamlines, len(seeds))
 
 
-def import_tractogram(
-    job: Job,
-    hashes: Mapping[str, str],
-    fingerprints: Mapping[str, Fingerprint],
-    watch: Stopwatch,
-    findings: Findings,
-) -> None:
-    """Check a tractogram made elsewhere and bring it in, with its density map and sidecar."""
+def import_tractogram(task: Task) -> None:
+    """Check a tractogram made elsewhere and add it, with its density map and sidecar."""
+    job, watch = task.job, task.watch
     config = job.config.import_tract
     if config is None:
         raise ValueError("nothing to import")
@@ -115,13 +112,12 @@ def import_tractogram(
     with watch.stage("checking"):
         tractogram = check_tractogram(source, grid)
     with watch.stage("writing"):
-        _write_density(job, density(tractogram, grid), grid, fingerprints["tdi"])
+        _write_density(task, tractogram, grid)
         bring(source, job.paths["tractogram"], config.place)
     for warning in tractogram.warnings:
-        findings.warn(f"{source.name}: {warning}")
+        task.findings.warn(f"{source.name}: {warning}")
     record = ImportRecord(
-        fingerprint=fingerprints["tractogram"],
-        **_common(job, hashes),
+        **_common(task),
         place=config.place,
         format=tractogram.extension,
         streamlines=tractogram.n_streamlines,
@@ -131,10 +127,6 @@ def import_tractogram(
         content_sha256=tractogram.content_sha256,
         source_generated_by=_generated_by(source),
         source_sidecar=_source_sidecar(source),
-        **_found(findings),
-        seconds=watch.seconds,
-        cpu_seconds=watch.cpu_seconds,
-        peak_memory_mib=peak_memory_mib(),
     )
     check_unchanged()
     sidecar = import_sidecar(source, tractogram.n_streamlines)
@@ -162,9 +154,8 @@ def _move(job: Job, store: BatchStore, grid: Grid, values: list[StreamlineValues
     return content
 
 
-def _write_density(job: Job, data: NDArray[np.int32], grid: Grid, fingerprint: Fingerprint) -> None:
-    record = Record(fingerprint=fingerprint)
-    job.outputs.write_map(job.paths["tdi"], data, grid, density_sidecar(job), record)
+def _write_density(task: Task, tractogram: Streamlines, grid: Grid) -> None:
+    task.write_map("tdi", density(tractogram, grid), grid, density_sidecar(task.job), {})
 
 
 def _linearised(job: Job, store: BatchStore) -> tuple[Streamlines, dict[str, float] | None]:
@@ -206,13 +197,20 @@ def _generated_by(path: Path) -> list[Any]:
     return []
 
 
-def _common(job: Job, hashes: Mapping[str, str]) -> dict[str, Any]:
-    """Say what a tractogram was made from and where, however it was made."""
+def _common(task: Task) -> dict[str, Any]:
+    """Return the parts of the record that imported tractograms have as well."""
+    job, findings = task.job, task.findings.all
     return {
+        "fingerprint": task.fingerprints["tractogram"],
+        "warnings": findings.warnings,
+        "checks": findings.figures,
+        "seconds": task.watch.seconds,
+        "cpu_seconds": task.watch.cpu_seconds,
+        "peak_memory_mib": peak_memory_mib(),
         "config": job.config,
         "config_hash": config_hash(job.config),
         "inputs": [
-            InputFile(role=role, uri=job.outputs.uri(path), sha256=hashes[role])
+            InputFile(role=role, uri=job.outputs.uri(path), sha256=task.hashes[role])
             for role, path in job.inputs.items()
         ],
         "environment": environment(job.container),
@@ -221,20 +219,15 @@ def _common(job: Job, hashes: Mapping[str, str]) -> dict[str, Any]:
 
 def _resolved(job: Job, fit: Fit) -> dict[str, Any]:
     """Say what tracked, and on what."""
-    kind = choose_engine(job.config)
+    kind = ENGINES[job.engine or ""]
     return {
-        "model": {k: v for k, v in fit.details.items() if k not in _OF_RUN},
-        "gradients": fit.details["gradients"],
+        "model": fit.model,
+        "gradients": fit.gradients,
         "engine": kind.name,
         "engine_version": version(kind.library),
         "engine_differences": list(kind.differences),
         "threads": job.n_threads,
     }
-
-
-def _found(findings: Findings) -> dict[str, Any]:
-    """Say what the checks of the whole run found."""
-    return {"warnings": findings.all.warnings, "checks": findings.all.figures}
 
 
 def tracking_figures(config: Config, counts: Counts) -> dict[str, float]:

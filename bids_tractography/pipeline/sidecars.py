@@ -5,37 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from bids_tractography.anatomy.masks import TISSUE_WORDS, Mask
+from bids_tractography.anatomy.masks import Mask
 from bids_tractography.anatomy.tissue import Tissue
 from bids_tractography.config import Config
 from bids_tractography.config.tracking import (
-    ActStop,
-    CmcStop,
     GivenSeeds,
     GridSeeds,
     RandomSeeds,
-    ThresholdStop,
     TotalSeeds,
 )
+from bids_tractography.core.stopping import ActRule, CmcRule, StoppingRule, ThresholdRule
 from bids_tractography.core.tissue import TISSUES
-from bids_tractography.outputs.run import Sidecar, read_record
+from bids_tractography.outputs.run import Sidecar
 from bids_tractography.pipeline.job import Job
 from bids_tractography.reconst import MODELS
 
-_UNITS = {"fa": "1", "md": "mm^2/s", "ad": "mm^2/s", "rd": "mm^2/s", "v1": "1"}
-_NAMES = {
-    "fa": "Fractional anisotropy of the diffusion tensor.",
-    "md": "Mean diffusivity of the diffusion tensor.",
-    "ad": "Axial diffusivity of the diffusion tensor.",
-    "rd": "Radial diffusivity of the diffusion tensor.",
-    "mk": "Mean kurtosis.",
-    "ak": "Axial kurtosis.",
-    "rk": "Radial kurtosis.",
-    "wmvf": "Volume fraction of white matter.",
-    "gmvf": "Volume fraction of grey matter.",
-    "csfvf": "Volume fraction of cerebrospinal fluid.",
-    "v1": "Principal direction of the diffusion tensor, unit vectors in RAS+ scanner axes.",
-}
 _TENSOR = {
     "Description": "Diffusion tensor (Basser 1994)",
     "Parameters": {"FitMethod": "wls"},
@@ -51,17 +35,20 @@ def brain_mask_sidecar(job: Job, mask: Mask) -> Sidecar:
     return Sidecar(mask.description, [job.run.brain_mask or job.run.image], {"Type": "Brain"})
 
 
-def tensor_map_sidecar(job: Job, name: str) -> Sidecar:
-    """Describe a map of the tensor fit (BEP016)."""
-    keys: dict[str, Any] = {"SkullStripped": True, "Units": _UNITS[name], "Model": _TENSOR}
-    if name == "v1":
+def map_sidecar(job: Job, role: str) -> Sidecar:
+    """Describe a map of the tensor or of the model (BEP016)."""
+    product = job.targets[role].product
+    of_tensor = product.entities["model"] == "tensor"
+    model = _TENSOR if of_tensor else {"Description": _model(job.config)}
+    keys: dict[str, Any] = {"SkullStripped": True, "Units": product.unit, "Model": model}
+    if role == "v1":
         keys["OrientationEncoding"] = {
             "Type": "unit3vector",
             "EncodingAxis": 3,
             "Reference": "xyz",
             "AntipodalSymmetry": True,
         }
-    return Sidecar(_NAMES[name], [job.run.image, job.paths["brain"]], keys)
+    return Sidecar(f"{product.description}.", [job.run.image, job.paths["brain"]], keys)
 
 
 def fodf_sidecar(job: Job, details: dict[str, Any], sh_order: int) -> Sidecar:
@@ -91,35 +78,40 @@ def fodf_sidecar(job: Job, details: dict[str, Any], sh_order: int) -> Sidecar:
     return Sidecar(description, sources, keys)
 
 
-def model_map_sidecar(job: Job, name: str) -> Sidecar:
-    """Describe a further map of the model."""
-    keys = {"SkullStripped": True, "Units": "1", "Model": {"Description": _model(job.config)}}
-    return Sidecar(_NAMES[name], [job.run.image, job.paths["brain"]], keys)
-
-
 def tissue_sidecar(job: Job, name: str, tissue: Tissue) -> Sidecar:
     """Describe a tissue fraction."""
     source = tissue.sources[0].name if tissue.sources else "the DWI's own volume fractions"
-    text = f"Fraction of {TISSUE_WORDS[name]} on the grid of the DWI, from {source}."
+    text = f"{job.targets[name].product.description}, from {source}."
     sources = list(tissue.sources) or [job.paths[f"{name}vf"]]
     return Sidecar(text, sources, {"SkullStripped": True})
 
 
 def density_sidecar(job: Job) -> Sidecar:
     """Describe the track-density image."""
+    product = job.targets["tdi"].product
     return Sidecar(
-        "Track density: number of streamlines with a point in the voxel.",
+        f"{product.description}.",
         [job.paths["tractogram"]],
         {
             "SkullStripped": True,
-            "Units": "1",
+            "Units": product.unit,
             "Model": {"Description": "Streamlines through each voxel (Calamante 2010)"},
         },
     )
 
 
-def tractogram_sidecar(job: Job, n_seeds: int, n_streamlines: int) -> Sidecar:
-    """Describe the tractogram: BEP046's keys, and those of the older draft for older readers."""
+def tractogram_sidecar(
+    job: Job, stopping: StoppingRule, n_seeds: int, n_streamlines: int
+) -> Sidecar:
+    """Describe the tractogram with BEP046's keys, and with those of the older draft.
+
+    Parameters
+    ----------
+    job : Job
+    stopping : StoppingRule
+        With the threshold that was resolved.
+    n_seeds, n_streamlines : int
+    """
     config = job.config
     algorithm = config.tracking.algorithm
     description = (
@@ -132,7 +124,7 @@ def tractogram_sidecar(job: Job, n_seeds: int, n_streamlines: int) -> Sidecar:
     return Sidecar(
         description,
         sources,
-        {**_bep046(job, n_seeds), **_older_draft(config, n_seeds, n_streamlines)},
+        {**_bep046(job, stopping, n_seeds), **_older_draft(config, n_seeds, n_streamlines)},
     )
 
 
@@ -142,7 +134,7 @@ def import_sidecar(source: Path, n_streamlines: int) -> Sidecar:
     return Sidecar(text, [source], {"Count": n_streamlines})
 
 
-def _bep046(job: Job, n_seeds: int) -> dict[str, Any]:
+def _bep046(job: Job, stopping: StoppingRule, n_seeds: int) -> dict[str, Any]:
     config, uri = job.config, job.outputs.uri
     algorithm = config.tracking.algorithm
     return {
@@ -160,7 +152,7 @@ def _bep046(job: Job, n_seeds: int) -> dict[str, Any]:
             "IntegrationOrder": 1,
         },
         "StreamlineTermination": {
-            **_termination(job),
+            **_termination(job, stopping),
             "AnglePerStep": algorithm.max_angle_deg,
         },
         "StreamlineAcceptanceCriteria": _acceptance(job),
@@ -184,15 +176,13 @@ def _seed_source(job: Job) -> dict[str, Any]:
     return {**seeds, "Source": uri(job.paths["seed"]), "Unidirectional": False}
 
 
-def _termination(job: Job) -> dict[str, Any]:
-    stopping, uri = job.config.stopping, job.outputs.uri
-    match stopping:
-        case ThresholdStop(map="fa"):
-            threshold = read_record(job.paths["stop"])["details"]["below"]
-            source = uri(job.paths["fa"])
-            return {"Anisotropy": [{"Metric": "FA", "Source": source, "Threshold": threshold}]}
-        case ActStop() | CmcStop():
-            return {"AnatomicalSegmentation": [uri(job.paths[name]) for name in TISSUES]}
+def _termination(job: Job, stopping: StoppingRule) -> dict[str, Any]:
+    config, uri = job.config.stopping, job.outputs.uri
+    if isinstance(stopping, ActRule | CmcRule):
+        return {"AnatomicalSegmentation": [uri(job.paths[name]) for name in TISSUES]}
+    if isinstance(stopping, ThresholdRule) and getattr(config, "map", None) == "fa":
+        limits = {"Metric": "FA", "Source": uri(job.paths["fa"]), "Threshold": stopping.threshold}
+        return {"Anisotropy": [limits]}
     return {"Masks": [uri(job.paths["stop"])]}
 
 

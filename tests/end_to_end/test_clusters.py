@@ -87,7 +87,7 @@ def test_a_task_runs_the_image_on_a_scratch_folder_that_goes_with_it(study: Path
 # One process imports the program, and becomes many: what costs most is done once.
 FORKS = """
 import json, os, sys
-from bids_tractography.cli import main
+from bids_tractography.cli.main import main
 children = []
 for words in json.load(sys.stdin):
     child = os.fork()

@@ -10,8 +10,8 @@ import pytest
 from conftest import Ended, run_cli, tractograms
 from hostile import GRID
 
-import bids_tractography.pipeline as pipeline
 from bids_tractography.core.images import write_image
+from bids_tractography.pipeline import process
 from bids_tractography.pipeline.job import Job
 
 DWI = "sub-01/dwi/sub-01_dwi.nii.gz"
@@ -63,7 +63,7 @@ def test_an_input_that_is_restored_after_reading_another_is_noticed(
 ) -> None:
     path, aside, other = dataset / DWI, tmp_path / "aside", tmp_path / "other"
     other.write_bytes(path.read_bytes())
-    read_dwi = pipeline.read_dwi
+    read_dwi = process.read_dwi
 
     def read_other(*args: object) -> object:
         path.rename(aside)
@@ -74,7 +74,7 @@ def test_an_input_that_is_restored_after_reading_another_is_noticed(
             path.rename(other)
             aside.rename(path)
 
-    monkeypatch.setattr(pipeline, "read_dwi", read_other)
+    monkeypatch.setattr(process, "read_dwi", read_other)
     ended = run_cli(dataset, tmp_path / "output", "participant")
     assert ended.returncode == 75
     assert records(tmp_path / "output") == []
@@ -83,13 +83,13 @@ def test_an_input_that_is_restored_after_reading_another_is_noticed(
 def test_an_input_that_changes_while_tracking_leaves_no_tractogram_recorded(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = pipeline.write_tractogram
+    write = process.write_tractogram
 
     def touch_and_write(*args: object) -> None:
         touch(dataset / DWI)
         write(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(pipeline, "write_tractogram", touch_and_write)
+    monkeypatch.setattr(process, "write_tractogram", touch_and_write)
     assert run_cli(dataset, tmp_path / "output", "participant").returncode == 75
     assert list(tmp_path.glob("output/sub-01/dwi/*_tractogram.json")) == []
     monkeypatch.undo()

@@ -127,7 +127,8 @@ def test_a_task_reserves_the_cpus_that_its_threads_use(
 
     monkeypatch.setattr(cluster, "_run_with_batches", tell)
     request = Request(scanned_once, tmp_path / "out", tmp_path / "work", Config())
-    ((_, (job,)),) = plan(request, open_study(request))
+    (planned,) = plan(request, open_study(request))
+    job = planned.what
     with nodes(2, 1) as address:
         for wanted, given in ((1, 1), (64, 2)):  # no node has more than two
             jobs = iter([replace(job, n_threads=wanted)])

@@ -55,7 +55,8 @@ def test_what_names_a_space_says_what_that_refers_to(tmp_path: Path, name: str, 
         (folder / f"{name}.{extension}").touch()
     (dataset / "dataset_description.json").write_text('{"Name": "x", "BIDSVersion": "1.10.0"}')
     request = Request(dataset, tmp_path / "out", tmp_path / "work", load_config(None, []))
-    [(_, found)] = plan(request, open_study(request))
+    [planned] = plan(request, open_study(request))
+    found = planned.what
     assert isinstance(found, Job)
     expected = f"bids:in:sub-1/dwi/{name}.nii.gz" if referred else None
     assert found.outputs.common.get("SpatialReference") == expected

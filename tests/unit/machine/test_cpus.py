@@ -121,7 +121,7 @@ def test_the_smallest_grant_holds(tmp_path: Path) -> None:
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this system")
 def test_the_affinity_of_a_real_process_holds() -> None:
     program = (
-        "import os; from bids_tractography.cpus import count_cpus;"
+        "import os; from bids_tractography.machine.cpus import count_cpus;"
         "os.sched_setaffinity(0, [min(os.sched_getaffinity(0))]); print(count_cpus({}))"
     )
     told = subprocess.run(

@@ -191,8 +191,8 @@ from pathlib import Path
 import numpy as np
 from hostile import GRID, kinds
 from bids_tractography.errors import TractographyError
-from bids_tractography.images import read_image
-from bids_tractography.seeding import read_given_seeds
+from bids_tractography.core.images import read_image
+from bids_tractography.core.seeding import read_given_seeds
 from bids_tractography.tractogram.imported import check_tractogram
 
 folder = Path(sys.argv[1])

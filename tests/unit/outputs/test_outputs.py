@@ -339,7 +339,7 @@ def test_values_that_json_lacks_are_refused(tmp_path: Path) -> None:
 HOLD = """
 import sys, time
 from pathlib import Path
-from bids_tractography.outputs import exclusive
+from bids_tractography.outputs.locks import exclusive
 with exclusive(Path(sys.argv[1]), sys.argv[2]):
     print("held", flush=True)
     time.sleep(60)

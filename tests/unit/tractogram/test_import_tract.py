@@ -505,7 +505,7 @@ def test_a_big_endian_trk_is_read(tmp_path: Path) -> None:
 def test_memory_is_that_of_a_piece(
     tmp_path: Path, extension: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("base", "trk", "trx"):
+    for module in ("base", "formats.trk", "formats.trx"):
         monkeypatch.setattr(f"bids_tractography.tractogram.{module}.PIECE_POINTS", 2000)
     monkeypatch.setattr("bids_tractography.tractogram.formats.tck._READ_ROWS", 2000)
     peaks = []

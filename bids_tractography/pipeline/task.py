@@ -1,0 +1,92 @@
+"""A job under way: what it is made from, what is stale, and how its products are written."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bids_tractography.core.checks import Findings
+from bids_tractography.core.images import Grid
+from bids_tractography.outputs.names import sidecar_path
+from bids_tractography.outputs.provenance import Fingerprint, Record, Stopwatch
+from bids_tractography.outputs.run import Sidecar
+from bids_tractography.pipeline.job import Job
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A job under way; all steps of the pipeline are handed the same one.
+
+    Parameters
+    ----------
+    job : Job
+    hashes : mapping of str to str
+        SHA-256 of the input files, by role.
+    fingerprints : mapping of str to Fingerprint
+        What each product is a function of, by role.
+    stale : mapping of str to str
+        Roles of the products that have to be made, and why.
+    findings : Findings
+        Receives figures and warnings.
+    watch : Stopwatch
+    """
+
+    job: Job
+    hashes: Mapping[str, str]
+    fingerprints: Mapping[str, Fingerprint]
+    stale: Mapping[str, str]
+    findings: Findings
+    watch: Stopwatch
+
+    @classmethod
+    def begin(cls, job: Job, findings: Findings) -> Task:
+        """Hash the inputs of a job, and find out what has to be made."""
+        watch = Stopwatch()
+        with watch.stage("hashing"):
+            hashes = job.hash_inputs()
+        fingerprints = job.fingerprints(hashes)
+        return cls(job, hashes, fingerprints, job.stale(fingerprints), findings, watch)
+
+    def has_stage(self, stage: str) -> bool:
+        """Return whether a product of a stage has to be made; see `Product.stage`."""
+        return any(self.job.targets[role].product.stage == stage for role in self.stale)
+
+    def remove_stale_sidecars(self) -> None:
+        """Remove the sidecars of what is made again: however the run ends, none is untrue."""
+        if "tractogram" in self.stale:  # files of other formats would keep a sidecar of this one
+            for path in self.job.former_tractograms:
+                path.unlink(missing_ok=True)
+        for role, reason in self.stale.items():
+            for path in self.job.targets[role].paths:
+                if path.exists():
+                    logger.info("%s is made again: %s.", path.name, reason)
+                    sidecar_path(path).unlink(missing_ok=True)
+
+    def write_map(
+        self,
+        role: str,
+        data: NDArray[np.generic],
+        grid: Grid,
+        sidecar: Sidecar,
+        details: Mapping[str, Any],
+    ) -> None:
+        """Write the image of a product with its sidecar.
+
+        Parameters
+        ----------
+        role : str
+        data : ndarray, shape (X, Y, Z) or (X, Y, Z, N)
+        grid : Grid
+        sidecar : Sidecar
+        details : mapping
+            Goes into the record, JSON values.
+        """
+        record = Record(fingerprint=self.fingerprints[role], details=dict(details))
+        self.job.outputs.write_map(self.job.paths[role], data, grid, sidecar, record)
