@@ -10,7 +10,7 @@ from typing import Any
 from bids_tractography.app.outcome import Failure, Places, Skipped, attempt
 from bids_tractography.app.request import Request, Study
 from bids_tractography.config import Config
-from bids_tractography.config.model import MsmtCsdModel
+from bids_tractography.config.model import MsmtCsdModelConfig
 from bids_tractography.core.checks import choose_subject
 from bids_tractography.core.gradients import FSL, choose_frame
 from bids_tractography.errors import FilteredOutError, GradientError, NoDwiError, OutputError
@@ -93,7 +93,7 @@ def _job(request: Request, datasets: list[Dataset], run: DwiRun | FailedRun) -> 
     tissue = None
     if run.tissue is not None:
         model = request.config.model
-        fractions = isinstance(model, MsmtCsdModel) and model.tissues != "wm_csf"
+        fractions = isinstance(model, MsmtCsdModelConfig) and model.tissues != "wm_csf"
         tissue = choose_source(request.config.tissue, run.tissue, run.named, from_model=fractions)
     frame, subject = FSL, request.config.checks.subject
     if request.config.import_tract is None:

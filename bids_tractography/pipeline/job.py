@@ -13,8 +13,8 @@ from pydantic_core import to_jsonable_python
 
 from bids_tractography.config import Config
 from bids_tractography.config.checks import SubjectKind
-from bids_tractography.config.model import PrecomputedModel
-from bids_tractography.config.tracking import ActStop, CmcStop, ImportTract
+from bids_tractography.config.model import PrecomputedModelConfig
+from bids_tractography.config.tracking import ActStopConfig, CmcStopConfig, ImportTractConfig
 from bids_tractography.core.gradients import FSL, Frame
 from bids_tractography.core.tissue import TISSUES, TissueSource
 from bids_tractography.errors import TractographyError
@@ -120,7 +120,7 @@ class Job:
         """All files that the result depends on, by role."""
         tissue = self.tissue.paths if self.tissue else ()
         found = {**self.run.files, **{f"tissue.{n}": path for n, path in enumerate(tissue)}}
-        if isinstance(self.config.model, PrecomputedModel):
+        if isinstance(self.config.model, PrecomputedModelConfig):
             beside = sidecar_path(self.run.named["model"])
             found |= {"model.sidecar": beside} if beside.exists() else {}
         return found
@@ -158,7 +158,7 @@ class Job:
                 make("seed", of, "mask", desc="seed")
             stop = masks.and_of(("stopping",), config.stopping)
             make("stop", stop, "mask", desc="stop")
-            if isinstance(config.stopping, ActStop | CmcStop):
+            if isinstance(config.stopping, ActStopConfig | CmcStopConfig):
                 for name in ("include", "exclude"):
                     make(f"pft_{name}", stop, "probseg", desc=f"pft{name}")
             for name in ("include", "exclude"):
@@ -186,7 +186,7 @@ class Job:
             extensions = [f".{name}" for name in self.config.output.formats]
         else:
             name = self.run.named["import_tract"].name
-            extensions = [e for e in ImportTract.extensions if name.endswith(e)][-1:]
+            extensions = [e for e in ImportTractConfig.extensions if name.endswith(e)][-1:]
         return tuple(self.outputs.path("tractogram", e, **self._tract) for e in extensions)
 
     @property

@@ -11,7 +11,12 @@ from numpy.typing import NDArray
 
 from bids_tractography.anatomy.masks import Mask, Sources, make_mask, resolve
 from bids_tractography.anatomy.tissue import include_exclude
-from bids_tractography.config.tracking import ActStop, BinaryStop, CmcStop, ThresholdStop
+from bids_tractography.config.tracking import (
+    ActStopConfig,
+    BinaryStopConfig,
+    CmcStopConfig,
+    ThresholdStopConfig,
+)
 from bids_tractography.core.checks import Findings
 from bids_tractography.core.stopping import (
     ActRule,
@@ -79,10 +84,10 @@ class RegionMaker:
         """Make the stopping rule, and write the voxels where it lets streamlines go on."""
         config = self._job.config.stopping
         rule: StoppingRule
-        if isinstance(config, BinaryStop):
+        if isinstance(config, BinaryStopConfig):
             mask = make_mask(config.mask, self._sources, "stopping.mask")
             rule = BinaryRule(mask.data)
-        elif isinstance(config, ThresholdStop):
+        elif isinstance(config, ThresholdStopConfig):
             rule, mask = self._threshold(config)
         else:
             rule, mask = self._tissue(config)
@@ -91,7 +96,7 @@ class RegionMaker:
         self._write("stop", mask, "Tracking goes on in this mask")
         return rule
 
-    def _threshold(self, config: ThresholdStop) -> tuple[ThresholdRule, Mask]:
+    def _threshold(self, config: ThresholdStopConfig) -> tuple[ThresholdRule, Mask]:
         values, name, parent = self._sources.map(config.map, "stopping.map")
         below = resolve(config.below, config.percentile, values, self._sources.brain, "stopping")
         rule = ThresholdRule(values, below)
@@ -101,7 +106,7 @@ class RegionMaker:
         text = f"voxels where {name} > {below:g} (interpolated on the way)"
         return rule, Mask(extent(rule), text, record, (parent,))
 
-    def _tissue(self, config: ActStop | CmcStop) -> tuple[ActRule | CmcRule, Mask]:
+    def _tissue(self, config: ActStopConfig | CmcStopConfig) -> tuple[ActRule | CmcRule, Mask]:
         maps = self._sources.maps
         include, exclude = include_exclude(maps["wm"], maps["gm"], maps["csf"])
         for name, data, text in (

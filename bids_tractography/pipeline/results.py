@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bids_tractography.config import Config
-from bids_tractography.config.tracking import GivenSeeds, Tracking
+from bids_tractography.config.tracking import GivenSeedsConfig, TrackingConfig
 from bids_tractography.core.checks import MIN_COUNT, Findings
 from bids_tractography.core.images import Grid, read_grid
 from bids_tractography.core.seeding import SeedList
@@ -246,8 +246,10 @@ def tracking_figures(config: Config, counts: Counts) -> dict[str, float]:
     if counts.seeds >= MIN_COUNT:
         figures["seeds_without_direction"] = counts.seeds_without_direction / counts.seeds
     tracking = config.tracking
-    chosen = tracking.include or tracking.exclude or isinstance(config.seeding.seeds, GivenSeeds)
-    strict = tracking.min_length_mm > Tracking().min_length_mm
+    chosen = (
+        tracking.include or tracking.exclude or isinstance(config.seeding.seeds, GivenSeedsConfig)
+    )
+    strict = tracking.min_length_mm > TrackingConfig().min_length_mm
     if counts.generated >= MIN_COUNT and not chosen and not strict:
         figures["streamlines_kept"] = counts.kept / counts.generated
     return figures

@@ -9,13 +9,13 @@ from bids_tractography.anatomy.masks import TISSUE_WORDS, Mask
 from bids_tractography.anatomy.tissue import Tissue
 from bids_tractography.config import Config
 from bids_tractography.config.tracking import (
-    ActStop,
-    CmcStop,
-    GivenSeeds,
-    GridSeeds,
-    RandomSeeds,
-    ThresholdStop,
-    TotalSeeds,
+    ActStopConfig,
+    CmcStopConfig,
+    GivenSeedsConfig,
+    GridSeedsConfig,
+    RandomSeedsConfig,
+    ThresholdStopConfig,
+    TotalSeedsConfig,
 )
 from bids_tractography.core.tissue import TISSUES
 from bids_tractography.outputs.run import Sidecar, read_record
@@ -171,13 +171,13 @@ def _bep046(job: Job, n_seeds: int) -> dict[str, Any]:
 def _seed_source(job: Job) -> dict[str, Any]:
     uri = job.outputs.uri
     match job.config.seeding.seeds:
-        case GridSeeds(per_axis=n):
+        case GridSeedsConfig(per_axis=n):
             seeds: dict[str, Any] = {"Type": "GridPerElement", "SeedsPerElement": n**3}
-        case RandomSeeds(per_voxel=n):
+        case RandomSeedsConfig(per_voxel=n):
             seeds = {"Type": "RandomPerElement", "SeedsPerElement": n}
-        case TotalSeeds():
+        case TotalSeedsConfig():
             seeds = {"Type": "Random"}
-        case GivenSeeds():
+        case GivenSeedsConfig():
             # The draft has no type for given coordinates; one seed an element is nearest.
             source = uri(job.inputs["seeding.seeds"])
             return {"Type": "CountPerElement", "SeedsPerElement": 1, "Source": source}
@@ -187,11 +187,11 @@ def _seed_source(job: Job) -> dict[str, Any]:
 def _termination(job: Job) -> dict[str, Any]:
     stopping, uri = job.config.stopping, job.outputs.uri
     match stopping:
-        case ThresholdStop(map="fa"):
+        case ThresholdStopConfig(map="fa"):
             threshold = read_record(job.paths["stop"])["details"]["below"]
             source = uri(job.paths["fa"])
             return {"Anisotropy": [{"Metric": "FA", "Source": source, "Threshold": threshold}]}
-        case ActStop() | CmcStop():
+        case ActStopConfig() | CmcStopConfig():
             return {"AnatomicalSegmentation": [uri(job.paths[name]) for name in TISSUES]}
     return {"Masks": [uri(job.paths["stop"])]}
 
@@ -216,7 +216,7 @@ def _regions(job: Job, name: str = "") -> list[str]:
 
 def _older_draft(config: Config, n_seeds: int, n_streamlines: int) -> dict[str, Any]:
     tracking, algorithm = config.tracking, config.tracking.algorithm
-    given = isinstance(config.seeding.seeds, GivenSeeds)
+    given = isinstance(config.seeding.seeds, GivenSeedsConfig)
     source = {} if given else {"SourceType": "voxels"}
     return {
         "TractographyClass": "local",
