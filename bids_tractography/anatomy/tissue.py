@@ -97,9 +97,7 @@ def make_tissue(
     """
     kind, paths = source.kind, source.paths
     least = (
-        config.least_overlap
-        if isinstance(config, T1wTissueConfig)
-        else T1wTissueConfig().least_overlap
+        config.min_overlap if isinstance(config, T1wTissueConfig) else T1wTissueConfig().min_overlap
     )
     if kind == "dwi":
         made = _Made(dict(fractions_from_model or {}), {}, ())

@@ -108,7 +108,7 @@ class EuDxConfig(Section):
     """Peaks further than this from the last direction do not count."""
     peak_threshold: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Peaks below this share of the largest peak in the image do not count."""
-    least_weight: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    min_weight: Annotated[float, Field(ge=0, lt=1)] = 0.5
     """Interpolation weight of the voxels with a suitable peak below which tracking ends."""
 
 

@@ -88,9 +88,9 @@ class ThresholdMaskConfig(Section):
     def _threshold_of_its_map(self) -> ThresholdMaskConfig:
         values = [value for value in (self.above, self.below) if value is not None]
         if not values:
-            raise ValueError("say above or below which value")
+            raise ValueError("above or below is required")
         if len(values) == 2 and values[0] >= values[1]:
-            raise ValueError("no value is above and below")
+            raise ValueError("above must be less than below")
         if self.percentile and not all(0 <= value <= 100 for value in values):
             raise ValueError("a percentile is from 0 to 100")
         return self

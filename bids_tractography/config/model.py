@@ -219,9 +219,9 @@ class RumbaModelConfig(Section):
     kind: Literal["rumba"] = "rumba"
     wm_eigenvalues_mm2_s: tuple[Diffusivity, Diffusivity, Diffusivity] | Literal["auto"] = "auto"
     """White-matter response, largest first; ``auto``: that of the data."""
-    gm_mm2_s: Diffusivity | None = 0.8e-3
+    gm_diffusivity_mm2_s: Diffusivity | None = 0.8e-3
     """Diffusivity of the grey-matter compartment; null leaves it out."""
-    csf_mm2_s: Diffusivity | None = 3e-3
+    csf_diffusivity_mm2_s: Diffusivity | None = 3e-3
     """Diffusivity of the fluid compartment; null leaves it out."""
     iterations: Annotated[int, Field(ge=1, le=10_000)] = 600
     """Richardson-Lucy iterations."""

@@ -80,7 +80,7 @@ class T1wTissueConfig(Section):
     kind: Literal["t1w"] = "t1w"
     image: FileConfig | None = None
     """The file; found by its name when null."""
-    least_overlap: Annotated[float, Field(ge=0, le=1)] = 0.8
+    min_overlap: Annotated[float, Field(ge=0, le=1)] = 0.8
     """Dice overlap of the two brain masks, aligned, below which the alignment is refused."""
 
 

@@ -92,16 +92,16 @@ class ThresholdStopConfig(Section):
     kind: Literal["threshold"] = "threshold"
     map: ScalarMap | FileConfig = "fa"
     """A map of the fit, or a file; on another grid it is interpolated linearly."""
-    below: Threshold = 0.2
-    """Tracking goes on while ``map > below``; has to be given for other maps than FA."""
+    threshold: Threshold = 0.2
+    """Streamlines stop where ``map <= threshold``; required unless the map is FA."""
     percentile: bool = False
-    """The value is a percentile of the map's non-zero voxels in the brain."""
+    """Whether the threshold is a percentile of the map's non-zero voxels in the brain."""
 
     @model_validator(mode="after")
     def _threshold_of_its_map(self) -> ThresholdStopConfig:
-        if (self.map != "fa" or self.percentile) and "below" not in self.model_fields_set:
-            raise ValueError("say below which value: the default is for FA alone")
-        if self.percentile and not 0 <= self.below <= 100:
+        if (self.map != "fa" or self.percentile) and "threshold" not in self.model_fields_set:
+            raise ValueError("threshold is required: its default is for FA only")
+        if self.percentile and not 0 <= self.threshold <= 100:
             raise ValueError("a percentile is from 0 to 100")
         return self
 
@@ -233,5 +233,5 @@ class ImportTractConfig(FileConfig):
 
     extensions: ClassVar[tuple[str, ...]] = (".trx", ".tck", ".trk", ".tck.gz", ".trk.gz")
 
-    place: Literal["copy", "link"] = "copy"
+    mode: Literal["copy", "link"] = "copy"
     """Copy it into the derivatives, or link to it."""

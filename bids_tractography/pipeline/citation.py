@@ -216,7 +216,7 @@ def _seeds(config: Config) -> str:
 def _stopping(config: Config) -> str:
     match config.stopping:
         case ThresholdStopConfig(map="fa", percentile=False):
-            return f"while FA > {config.stopping.below:g}"
+            return f"while FA > {config.stopping.threshold:g}"
         case ActStopConfig():
             return "to grey matter (anatomically constrained [@smith2012])"
         case CmcStopConfig():

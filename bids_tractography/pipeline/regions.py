@@ -98,12 +98,13 @@ class RegionMaker:
 
     def _threshold(self, config: ThresholdStopConfig) -> tuple[ThresholdRule, Mask]:
         values, name, parent = self._sources.map(config.map, "stopping.map")
-        below = resolve(config.below, config.percentile, values, self._sources.brain, "stopping")
-        rule = ThresholdRule(values, below)
-        record: dict[str, Any] = {"kind": "threshold", "map": name, "below": below}
+        brain = self._sources.brain
+        threshold = resolve(config.threshold, config.percentile, values, brain, "stopping")
+        rule = ThresholdRule(values, threshold)
+        record: dict[str, Any] = {"kind": "threshold", "map": name, "threshold": threshold}
         if config.percentile:
-            record["below_percentile"] = config.below
-        text = f"voxels where {name} > {below:g} (interpolated on the way)"
+            record["threshold_percentile"] = config.threshold
+        text = f"voxels where {name} > {threshold:g} (interpolated on the way)"
         return rule, Mask(extent(rule), text, record, (parent,))
 
     def _tissue(self, config: ActStopConfig | CmcStopConfig) -> tuple[ActRule | CmcRule, Mask]:

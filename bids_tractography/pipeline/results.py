@@ -116,13 +116,13 @@ def import_tractogram(
         tractogram = check_tractogram(source, grid)
     with watch.stage("writing"):
         _write_density(job, density(tractogram, grid), grid, fingerprints["tdi"])
-        bring(source, job.paths["tractogram"], config.place)
+        bring(source, job.paths["tractogram"], config.mode)
     for warning in tractogram.warnings:
         findings.warn(f"{source.name}: {warning}")
     record = ImportRecord(
         fingerprint=fingerprints["tractogram"],
         **_common(job, hashes),
-        place=config.place,
+        mode=config.mode,
         format=tractogram.extension,
         streamlines=tractogram.n_streamlines,
         points=tractogram.n_points,

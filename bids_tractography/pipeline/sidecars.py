@@ -188,7 +188,7 @@ def _termination(job: Job) -> dict[str, Any]:
     stopping, uri = job.config.stopping, job.outputs.uri
     match stopping:
         case ThresholdStopConfig(map="fa"):
-            threshold = read_record(job.paths["stop"])["details"]["below"]
+            threshold = read_record(job.paths["stop"])["details"]["threshold"]
             source = uri(job.paths["fa"])
             return {"Anisotropy": [{"Metric": "FA", "Source": source, "Threshold": threshold}]}
         case ActStopConfig() | CmcStopConfig():

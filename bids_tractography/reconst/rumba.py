@@ -46,8 +46,8 @@ def fit_rumba(given: FitInput, config: RumbaModelConfig) -> ModelFit:
 
     record = {
         "wm_eigenvalues_mm2_s": list(eigenvalues),
-        "gm_mm2_s": config.gm_mm2_s,
-        "csf_mm2_s": config.csf_mm2_s,
+        "gm_diffusivity_mm2_s": config.gm_diffusivity_mm2_s,
+        "csf_diffusivity_mm2_s": config.csf_diffusivity_mm2_s,
         "iterations": config.iterations,
         "coils": config.coils,
         "shells_s_mm2": [shell.b_s_mm2 for shell in gradients.shells],
@@ -84,7 +84,7 @@ def _kernel(
     columns = [np.exp(-bvals * (radial + (axial - radial) * cosines**2))]
     columns += [
         np.exp(-bvals * diffusivity)
-        for diffusivity in (config.gm_mm2_s, config.csf_mm2_s)
+        for diffusivity in (config.gm_diffusivity_mm2_s, config.csf_diffusivity_mm2_s)
         if diffusivity is not None
     ]
     signals = np.hstack(columns)

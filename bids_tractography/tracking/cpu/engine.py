@@ -325,7 +325,7 @@ def _make_curves(
     match algorithm:
         case EuDxConfig():
             peaks = _peaks_of_rows(rows, len(axes), criteria, algorithm.peak_threshold)
-            curves = curves._replace(peaks=_address(peaks), least_weight=algorithm.least_weight)
+            curves = curves._replace(peaks=_address(peaks), least_weight=algorithm.min_weight)
             return curves, [to_voxels, nothing, peaks]
         case ParallelTransportConfig():
             nearest = nearest_axes(axes)
