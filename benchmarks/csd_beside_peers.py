@@ -29,7 +29,7 @@ from dipy.reconst.shm import sh_to_sf
 from numpy.polynomial import legendre
 from threadpoolctl import threadpool_limits
 
-from bids_tractography.config.model import CsdModel, GradientsConfig
+from bids_tractography.config.model import CsdModelConfig, GradientsConfig
 from bids_tractography.core.dwi import Dwi, read_dwi
 from bids_tractography.core.fodf import sh_basis
 from bids_tractography.core.gradients import GradientFiles
@@ -129,7 +129,7 @@ def main(
     order = order or choose_order(shell.n_directions, "auto")
     response = Response(EIGENVALUES_MM2_S, float(np.median(dwi.mean_b0[mask])), None)
     directions = dwi.gradients.directions[shell.volumes]
-    given = _problem(directions, shell.b_s_mm2, response, order, CsdModel())
+    given = _problem(directions, shell.b_s_mm2, response, order, CsdModelConfig())
     row = zonal(response, shell.b_s_mm2, order)
     signals = dwi.data[mask][:, shell.volumes].astype(float)
     n_voxels = len(signals)

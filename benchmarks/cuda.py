@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from bids_tractography.config.tracking import Tracking
+from bids_tractography.config.tracking import TrackingConfig
 from bids_tractography.core.fodf import Fodf
 from bids_tractography.core.images import Grid, read_image
 from bids_tractography.core.seeding import SeedBatch
@@ -89,7 +89,7 @@ def main() -> None:
 
     fod, scalar = read_image(chosen.fod, ndim=4), read_image(chosen.map, ndim=3)
     rule = ThresholdRule(scalar.data, chosen.below)
-    tracking = Tracking(engine="cuda", ngpus=chosen.ngpus, algorithm="prob")
+    tracking = TrackingConfig(engine="cuda", ngpus=chosen.ngpus, algorithm="prob")
     problem = TrackingProblem(Fodf(fod.data, fod.grid), rule, tracking, 1)
     voxels = np.argwhere(scalar.data > chosen.below)
     rng = np.random.default_rng(0)

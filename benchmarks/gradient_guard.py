@@ -52,7 +52,7 @@ from scipy.spatial.transform import Rotation
 from threadpoolctl import threadpool_limits
 
 from bids_tractography.anatomy.brain import brain_mask
-from bids_tractography.config.model import TensorMaps
+from bids_tractography.config.model import TensorMapsConfig
 from bids_tractography.core.dwi import Dwi
 from bids_tractography.core.gradients import (
     Gradients,
@@ -114,7 +114,7 @@ class Scan:
         gradients = Gradients(self.bvals, directions, B0_S_MM2, "auto")
         data = np.ascontiguousarray(self.grid.from_stored(self.data), np.float32)
         mask = np.asarray(self.grid.from_stored(self.mask))
-        return fit_tensor(Dwi(data, self.grid, gradients), mask, TensorMaps(), 1)
+        return fit_tensor(Dwi(data, self.grid, gradients), mask, TensorMapsConfig(), 1)
 
     def check(self, tensor: TensorFit) -> GradientCheck:
         """Check the table that the tensor was fitted with."""

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from bids_tractography.config.model import CsdModel, MsmtCsdModel, TensorMaps
-from bids_tractography.config.tracking import RandomSeeds, Tracking
+from bids_tractography.config.model import CsdModelConfig, MsmtCsdModelConfig, TensorMapsConfig
+from bids_tractography.config.tracking import RandomSeedsConfig, TrackingConfig
 from bids_tractography.core.dwi import Dwi
 from bids_tractography.core.fodf import Fodf
 from bids_tractography.core.gradients import Gradients
@@ -30,7 +30,7 @@ from bids_tractography.reconst.tensor import fit_tensor
 from bids_tractography.tracking.base import Engine, TrackingProblem
 from bids_tractography.tracking.cpu.engine import CPU
 
-MODELS = {"csd": CsdModel(), "msmt_csd": MsmtCsdModel()}
+MODELS = {"csd": CsdModelConfig(), "msmt_csd": MsmtCsdModelConfig()}
 SEEDS = 4000
 FEWER = {"ptt": 100}
 ROUNDS = 7
@@ -54,31 +54,37 @@ def scan() -> tuple[Dwi, np.ndarray, np.ndarray]:
 def fodf() -> Fodf:
     """Return what is tracked on."""
     dwi, mask, _ = scan()
-    tensor = fit_tensor(dwi, mask, TensorMaps(), 1)
-    return Fodf(fit_model(dwi, mask, tensor, CsdModel(), 1).coefficients, dwi.grid)
+    tensor = fit_tensor(dwi, mask, TensorMapsConfig(), 1)
+    return Fodf(fit_model(dwi, mask, tensor, CsdModelConfig(), 1).coefficients, dwi.grid)
 
 
 def seeds(count: int) -> SeedBatch:
     """Return seeds in white matter."""
     dwi, _, tissue = scan()
-    return SeedList(RandomSeeds(per_voxel=1), tissue[..., 0] > 0.5, dwi.grid, 1).batch(0, count)
+    return SeedList(RandomSeedsConfig(per_voxel=1), tissue[..., 0] > 0.5, dwi.grid, 1).batch(
+        0, count
+    )
 
 
 def test_fit_tensor(benchmark: BenchmarkFixture) -> None:
     dwi, mask, _ = scan()
-    benchmark.pedantic(fit_tensor, (dwi, mask, TensorMaps(), 1), rounds=ROUNDS, warmup_rounds=1)
+    benchmark.pedantic(
+        fit_tensor, (dwi, mask, TensorMapsConfig(), 1), rounds=ROUNDS, warmup_rounds=1
+    )
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_fit_model(benchmark: BenchmarkFixture, name: str) -> None:
     dwi, mask, _ = scan()
-    fit = partial(fit_model, dwi, mask, fit_tensor(dwi, mask, TensorMaps(), 1), MODELS[name], 1)
+    fit = partial(
+        fit_model, dwi, mask, fit_tensor(dwi, mask, TensorMapsConfig(), 1), MODELS[name], 1
+    )
     benchmark.pedantic(fit, rounds=3, warmup_rounds=1)
 
 
 def test_place_seeds(benchmark: BenchmarkFixture) -> None:
     dwi, mask, _ = scan()
-    place = SeedList(RandomSeeds(per_voxel=20), mask, dwi.grid, 1)
+    place = SeedList(RandomSeedsConfig(per_voxel=20), mask, dwi.grid, 1)
     benchmark.pedantic(place.batch, (0, len(place)), rounds=ROUNDS, warmup_rounds=1)
 
 
@@ -87,7 +93,7 @@ def make_engine(kind: str) -> Engine:
     rule = ThresholdRule(tissue[..., 0], 0.3)
     if kind == "pft":
         rule = ActRule(tissue[..., 1], tissue[..., 2])
-    return CPU.build(TrackingProblem(fodf(), rule, Tracking(algorithm=kind), 1), 1)
+    return CPU.build(TrackingProblem(fodf(), rule, TrackingConfig(algorithm=kind), 1), 1)
 
 
 @pytest.mark.parametrize("kind", sorted(CPU.algorithms))

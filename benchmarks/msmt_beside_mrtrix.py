@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bids_tractography.config.model import GradientsConfig, MsmtCsdModel, TensorMaps
+from bids_tractography.config.model import GradientsConfig, MsmtCsdModelConfig, TensorMapsConfig
 from bids_tractography.core.dwi import read_dwi
 from bids_tractography.core.fodf import AXES, sh_basis, sh_order_of
 from bids_tractography.core.gradients import GradientFiles
@@ -54,9 +54,9 @@ def main(folder: Path, repeats: int) -> None:
         GradientsConfig(),
     )
     mask = read_image(folder / "mask.nii.gz", ndim=3).data > 0
-    tensor = fit_tensor(dwi, mask, TensorMaps(), 1)
+    tensor = fit_tensor(dwi, mask, TensorMapsConfig(), 1)
     response = {"kind": "files"} | {t: str(folder / f"{t}.txt") for t in TISSUES}
-    config = MsmtCsdModel(response=response)
+    config = MsmtCsdModelConfig(response=response)
     files = {f"response.{t}": folder / f"{t}.txt" for t in TISSUES}
     ours = fit_model(dwi, mask, tensor, config, 1, files)  # compiles
     speeds = []

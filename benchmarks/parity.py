@@ -33,7 +33,7 @@ import numpy as np
 from dipy.direction.pmf import SimplePmfGen
 from tracking import ANGLE_DEG, CUTOFF, MAX_MM, STEP_MM, STOP_BELOW, read_problem, write_problem
 
-from bids_tractography.config.tracking import Tracking
+from bids_tractography.config.tracking import TrackingConfig
 from bids_tractography.core.fodf import Fodf
 from bids_tractography.core.images import Grid
 from bids_tractography.core.seeding import SeedBatch
@@ -148,7 +148,7 @@ def main() -> None:
         what = write_problem(given.run, Path(name), given.seeds, given.below)
         fod, stop, seeds, grid = read_problem(Path(name))
     rule = ThresholdRule(stop, given.below)
-    tracking = Tracking(
+    tracking = TrackingConfig(
         algorithm={"kind": given.algorithm, "step_size_mm": STEP_MM, "max_angle_deg": ANGLE_DEG,
                    "pmf_threshold": CUTOFF},
         min_length_mm=0, max_length_mm=MAX_MM, dead_ends="keep",

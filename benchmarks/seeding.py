@@ -10,7 +10,7 @@ import time
 import numpy as np
 from dipy.tracking.utils import random_seeds_from_mask
 
-from bids_tractography.config.tracking import RandomSeeds, TotalSeeds
+from bids_tractography.config.tracking import RandomSeedsConfig, TotalSeedsConfig
 from bids_tractography.core.images import Grid
 from bids_tractography.core.seeding import SeedList
 
@@ -30,7 +30,7 @@ def main() -> None:
     """Print the time of a million of our seeds, and of 20,000 of DIPY's."""
     mask = np.ones(SHAPE, bool)
     grid = Grid(SHAPE, AFFINE)
-    for config in (RandomSeeds(per_voxel=1), TotalSeeds(count=1_000_000)):
+    for config in (RandomSeedsConfig(per_voxel=1), TotalSeedsConfig(count=1_000_000)):
         seeds = SeedList(config, mask, grid, rng_seed=1)
         times = sorted(microseconds_a_seed(seeds) for _ in range(5))
         print(f"{config.kind}: {times[2]:.3f} µs a seed ({len(seeds)} seeds, median of 5)")

@@ -14,8 +14,8 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from bids_tractography.config.algorithm import Probabilistic
-from bids_tractography.config.tracking import TotalSeeds, Tracking
+from bids_tractography.config.algorithm import ProbabilisticConfig
+from bids_tractography.config.tracking import TotalSeedsConfig, TrackingConfig
 from bids_tractography.core.fodf import Fodf
 from bids_tractography.core.images import read_image
 from bids_tractography.core.seeding import SeedList
@@ -36,8 +36,8 @@ def main(folder: Path) -> None:
         np.add.at(counts, tuple(voxels[inside].T), 1)
         return counts[there]
 
-    tracking = Tracking(
-        algorithm=Probabilistic(step_size_mm=1.0, max_angle_deg=45),
+    tracking = TrackingConfig(
+        algorithm=ProbabilisticConfig(step_size_mm=1.0, max_angle_deg=45),
         min_length_mm=4,
         dead_ends="keep",
     )
@@ -45,7 +45,7 @@ def main(folder: Path) -> None:
     ours = []
     for rng_seed in (1, 2):
         problem = TrackingProblem(Fodf(image.data, image.grid), rule, tracking, rng_seed)
-        seeds = SeedList(TotalSeeds(count=10_000), there, image.grid, rng_seed)
+        seeds = SeedList(TotalSeedsConfig(count=10_000), there, image.grid, rng_seed)
         batch = CpuEngine(problem, 1).track(seeds.batch(0, len(seeds)))
         ours.append(density(batch.points_mm))
         print(f"{len(batch)} streamlines of {len(seeds)} seeds, rng_seed {rng_seed}")

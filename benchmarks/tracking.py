@@ -91,7 +91,7 @@ def write_problem(run: str | None, folder: Path, n_seeds: int, below: float = ST
 
 def ours(kind: str, folder: Path, n_seeds: int, threads: int) -> dict[str, float]:
     """Track with our engine."""
-    from bids_tractography.config.tracking import Tracking
+    from bids_tractography.config.tracking import TrackingConfig
     from bids_tractography.core.fodf import Fodf
     from bids_tractography.core.seeding import SeedBatch
     from bids_tractography.core.stopping import ActRule, ThresholdRule
@@ -101,7 +101,7 @@ def ours(kind: str, folder: Path, n_seeds: int, threads: int) -> dict[str, float
     fod, stop, seeds, grid = read_problem(folder)
     started = time.perf_counter()
     rule = ActRule(*tissue_of(stop)) if kind == "pft" else ThresholdRule(stop, STOP_BELOW)
-    config = Tracking(algorithm=kind, dead_ends="keep", min_length_mm=0, max_length_mm=MAX_MM)
+    config = TrackingConfig(algorithm=kind, dead_ends="keep", min_length_mm=0, max_length_mm=MAX_MM)
     engine = CPU.build(TrackingProblem(Fodf(fod, grid), rule, config, 1), threads)
     engine.track(SeedBatch(0, seeds[:2]))
     start_up = time.perf_counter() - started

@@ -97,7 +97,7 @@ def ours(task: Task) -> Job:
         "model.sh_order": task.order,
         "seeding.seeds": seeds,
         "seeding.rng_seed": 1,
-        "stopping.below": RULES.stop_below,
+        "stopping.threshold": RULES.stop_below,
         "tracking.algorithm.step_size_mm": RULES.step_mm,
         "tracking.algorithm.max_angle_deg": RULES.angle_deg,
         "tracking.min_length_mm": RULES.min_mm,

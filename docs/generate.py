@@ -46,7 +46,7 @@ def config_page() -> str:
     ]
     for name, section in sorted(schema["$defs"].items()):
         if "properties" in section:
-            lines += _section(name, section)
+            lines += _section(name.removesuffix("Config"), section)
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -123,7 +123,7 @@ def _type(field: dict[str, Any]) -> str:
         if key in field:
             return " or ".join(_type(choice) for choice in field[key])
     if "$ref" in field:
-        name = field["$ref"].rpartition("/")[2]
+        name = field["$ref"].rpartition("/")[2].removesuffix("Config")
         return f"[{name}](#{name.lower()})"
     if "const" in field:
         return f"`{field['const']}`"

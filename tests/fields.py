@@ -11,7 +11,7 @@ from nibabel.affines import apply_affine
 from nibabel.orientations import axcodes2ornt, inv_ornt_aff, ornt_transform
 from scipy.spatial.transform import Rotation
 
-from bids_tractography.config.tracking import Tracking
+from bids_tractography.config.tracking import TrackingConfig
 from bids_tractography.core.fodf import Fodf, sh_basis
 from bids_tractography.core.images import Grid
 from bids_tractography.core.seeding import SeedBatch
@@ -59,7 +59,7 @@ def make_engine(
 ) -> Engine:
     rule = BinaryRule(np.ones(grid.shape, bool)) if stopping is None else stopping
     fodf = Fodf(np.ascontiguousarray(coefficients, np.float32), grid)
-    config = Tracking(**{**WIDE, "algorithm": "det", **tracking})
+    config = TrackingConfig(**{**WIDE, "algorithm": "det", **tracking})
     return kind.build(TrackingProblem(fodf, rule, config, rng_seed), threads)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from bids_tractography.config.model import TensorMaps
+from bids_tractography.config.model import TensorMapsConfig
 from bids_tractography.core.dwi import Dwi
 from bids_tractography.core.gradients import Gradients, Shell
 from bids_tractography.core.images import Grid
@@ -55,7 +55,7 @@ def whole(dwi: Dwi) -> Any:
 
 
 def tensor_fit(dwi: Dwi, **config: Any) -> TensorFit:
-    return fit_tensor(dwi, whole(dwi), TensorMaps(**config), 1)
+    return fit_tensor(dwi, whole(dwi), TensorMapsConfig(**config), 1)
 
 
 def random_directions(shape: Any, seed: int = 0) -> Any:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from bids_tractography.config import masks as define
-from bids_tractography.config.files import File
+from bids_tractography.config.files import FileConfig
 from bids_tractography.config.section import Section, sections_in
 from bids_tractography.core.images import Grid, read_image, read_shape
 from bids_tractography.core.resample import read_on_grid
@@ -72,7 +72,7 @@ class Sources:
     brain: NDArray[np.bool_]
     files: Mapping[str, Path]
 
-    def map(self, source: str | File, key: str) -> tuple[NDArray[np.float32], str, str]:
+    def map(self, source: str | FileConfig, key: str) -> tuple[NDArray[np.float32], str, str]:
         """Return a map on the DWI's grid, its name, and what it is made from."""
         if isinstance(source, str):
             return self.maps[source], source.upper(), source
@@ -85,7 +85,7 @@ class Sources:
         return read_on_grid(self.files[key], self.grid, nowhere, nearest=True)
 
 
-def make_mask(config: define.Mask, sources: Sources, key: str) -> Mask:
+def make_mask(config: define.MaskConfig, sources: Sources, key: str) -> Mask:
     """Make a mask from its definition.
 
     Parameters
@@ -103,43 +103,43 @@ def make_mask(config: define.Mask, sources: Sources, key: str) -> Mask:
     return not_empty(_make(config, sources, key), key)
 
 
-def _make(config: define.Mask, sources: Sources, key: str) -> Mask:
+def _make(config: define.MaskConfig, sources: Sources, key: str) -> Mask:
     record: dict[str, Any] = {"kind": config.kind}
     match config:
-        case define.FullMask():
+        case define.FullMaskConfig():
             return Mask(np.ones(sources.grid.shape, bool), "every voxel", record)
-        case define.BrainMask():
+        case define.BrainMaskConfig():
             return Mask(sources.brain, "the brain", record, ("brain",))
-        case define.FileMask():
+        case define.FileMaskConfig():
             data, warnings = positive(sources.labels(key), sources.files[key].name)
             text = f"voxels above 0 of {sources.files[key].name}"
             return Mask(data, text, record, (key,), warnings)
-        case define.RoiMask(files=files):
+        case define.RoiMaskConfig(files=files):
             keys = tuple(f"{key}.files.{place}" for place in range(len(files)))
             parts = [positive(sources.labels(one), sources.files[one].name) for one in keys]
             names = ", ".join(sources.files[one].name for one in keys)
             text = f"voxels above 0 of any of {names}"
             warnings = tuple(warning for _, several in parts for warning in several)
             return Mask(np.any([part for part, _ in parts], axis=0), text, record, keys, warnings)
-        case define.LabelsMask():
+        case define.LabelsMaskConfig():
             return _labels(config, sources, key)
-        case define.ThresholdMask():
+        case define.ThresholdMaskConfig():
             return _threshold(config, sources, key)
-        case define.TissueMask(tissue=tissue, above=above):
+        case define.TissueMaskConfig(tissue=tissue, above=above):
             text = f"voxels with a fraction of {TISSUE_WORDS[tissue]} > {above:g}"
             record |= {"tissue": tissue, "above": above}
             return Mask(sources.maps[tissue] > above, text, record, (tissue,))
-        case define.InterfaceMask(above=above):
+        case define.InterfaceMaskConfig(above=above):
             data = interface(sources.maps["wm"], sources.maps["gm"], above)
             text = f"white matter beside grey matter, both with fractions > {above:g}"
             return Mask(data, text, {**record, "above": above}, ("wm", "gm"))
-        case define.NotMask(of=inner):
+        case define.NotMaskConfig(of=inner):
             mask = _make(inner, sources, f"{key}.of")
             text = f"all but ({mask.description})"
             return Mask(
                 ~mask.data, text, {**record, "of": mask.record}, mask.parents, mask.warnings
             )
-        case define.AnyMask(of=several) | define.AllMask(of=several):
+        case define.AnyMaskConfig(of=several) | define.AllMaskConfig(of=several):
             return _combine(
                 config.kind,
                 [_make(one, sources, f"{key}.of.{place}") for place, one in enumerate(several)],
@@ -187,7 +187,7 @@ def positive(data: NDArray[np.float32], name: str) -> tuple[NDArray[np.bool_], t
     return two_valued(data, name)
 
 
-def _labels(config: define.LabelsMask, sources: Sources, key: str) -> Mask:
+def _labels(config: define.LabelsMaskConfig, sources: Sources, key: str) -> Mask:
     labels = sources.labels(key)
     data = np.isin(labels, config.include) if config.include else labels > 0
     if config.exclude:
@@ -199,7 +199,7 @@ def _labels(config: define.LabelsMask, sources: Sources, key: str) -> Mask:
     return Mask(data, text, record, (key,))
 
 
-def _threshold(config: define.ThresholdMask, sources: Sources, key: str) -> Mask:
+def _threshold(config: define.ThresholdMaskConfig, sources: Sources, key: str) -> Mask:
     values, name, parent = sources.map(config.map, f"{key}.map")
     of_fit = isinstance(config.map, str)
     data = sources.brain.copy() if of_fit else np.ones(values.shape, bool)
@@ -254,7 +254,7 @@ def check_files(config: Section, files: Mapping[str, Path]) -> None:
         If a label is not in the image, or a file cannot be read.
     """
     for key, section in sections_in(config):
-        if isinstance(section, define.LabelsMask):
+        if isinstance(section, define.LabelsMaskConfig):
             there = np.unique(read_image(files[key], ndim=3).data).astype(int)
             absent = sorted({*section.include, *section.exclude} - set(there.tolist()))
             if absent:
@@ -263,7 +263,7 @@ def check_files(config: Section, files: Mapping[str, Path]) -> None:
                     f"It has: {', '.join(str(label) for label in there[:30])}"
                     f"{' ...' if len(there) > 30 else ''}.",
                 )
-        elif isinstance(section, File) and files[key].name.endswith((".nii", ".nii.gz")):
+        elif isinstance(section, FileConfig) and files[key].name.endswith((".nii", ".nii.gz")):
             shape, wanted = read_shape(files[key]), section.n_dimensions
             if len(shape) != wanted:
                 raise DataError(

@@ -47,7 +47,7 @@ _DISTORTION = (
 
 
 def fractions_of_t1w(
-    paths: tuple[Path, ...], dwi: Dwi, brain: Mask, least_overlap: float
+    paths: tuple[Path, ...], dwi: Dwi, brain: Mask, min_overlap: float
 ) -> tuple[dict[str, Volume], dict[str, Any], tuple[str, ...]]:
     """Align a T1-weighted image with the DWI and segment it.
 
@@ -58,7 +58,7 @@ def fractions_of_t1w(
     dwi : Dwi
     brain : ndarray of bool, shape (X, Y, Z)
         Brain mask of the DWI.
-    least_overlap : float
+    min_overlap : float
         Dice overlap of the brain masks, in the DWI's field of view.
 
     Returns
@@ -73,7 +73,7 @@ def fractions_of_t1w(
     DataError
         If no brain is found.
     GridError
-        If the brains overlap by less than `least_overlap`, or voxels are too small for a head.
+        If the brains overlap by less than `min_overlap`, or voxels are too small for a head.
     """
     t1w = _in_usual_units(read_image(paths[0], ndim=3))
     if (edge_mm := float(t1w.grid.voxel_size_mm.min())) < _MIN_EDGE_MM:
@@ -90,10 +90,10 @@ def fractions_of_t1w(
         if not mask.any():
             raise DataError(f"{paths[0]}: no brain is found in it.", "Give a brain mask beside it.")
         to_dwi, overlap = align(Image(even, t1w.grid), mask, dwi, brain)
-        if overlap < least_overlap:
+        if overlap < min_overlap:
             raise GridError(
                 f"{paths[0].name} cannot be aligned with the DWI: the brain masks overlap by "
-                f"{overlap:.2f} (Dice), less than tissue.least_overlap {least_overlap:g}.",
+                f"{overlap:.2f} (Dice), less than tissue.min_overlap {min_overlap:g}.",
                 "Look at both images; give tissue fractions made elsewhere, or lower the bound.",
             )
         posteriors = segment(t1w.data, mask)

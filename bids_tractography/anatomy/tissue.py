@@ -13,8 +13,7 @@ from scipy import fft
 
 from bids_tractography.anatomy.labels import tissues_of_labels
 from bids_tractography.anatomy.t1w import fractions_of_t1w
-from bids_tractography.config.tissue import T1wTissue
-from bids_tractography.config.tissue import Tissue as TissueConfig
+from bids_tractography.config.tissue import T1wTissueConfig, TissueConfig
 from bids_tractography.core.dwi import Dwi
 from bids_tractography.core.images import Grid, Image, read_image
 from bids_tractography.core.resample import on_grid, resample
@@ -97,7 +96,9 @@ def make_tissue(
         If a T1w cannot be aligned.
     """
     kind, paths = source.kind, source.paths
-    least = config.least_overlap if isinstance(config, T1wTissue) else T1wTissue().least_overlap
+    least = (
+        config.min_overlap if isinstance(config, T1wTissueConfig) else T1wTissueConfig().min_overlap
+    )
     if kind == "dwi":
         made = _Made(dict(fractions_from_model or {}), {}, ())
     elif kind == "t1w":

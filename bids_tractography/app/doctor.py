@@ -18,7 +18,7 @@ from bids_tractography.app.outcome import Failure
 from bids_tractography.app.request import Request, open_study
 from bids_tractography.app.run import run
 from bids_tractography.config import Config
-from bids_tractography.config.tracking import Seeding, TotalSeeds, Tracking
+from bids_tractography.config.tracking import SeedingConfig, TotalSeedsConfig, TrackingConfig
 from bids_tractography.errors import UnavailableError
 from bids_tractography.outputs.run import read_record
 from bids_tractography.phantom import write_phantom
@@ -73,7 +73,7 @@ def examine(n_threads: int) -> Iterator[Finding]:
     with tempfile.TemporaryDirectory() as folder:
         dataset = write_phantom(Path(folder) / "phantom")
         for kind in ENGINES.values():
-            missing = kind.unavailable(Tracking())
+            missing = kind.unavailable(TrackingConfig())
             if missing:
                 yield Finding(f"trial of {kind.name}", None, f"not on this machine: {missing}")
                 continue
@@ -109,8 +109,8 @@ def _trial(
     """Run the whole method on the phantom."""
     subject = f"trial of {kind.name}" + (f", {n_procs} processes" if n_procs > 1 else "")
     config = Config(
-        seeding=Seeding(seeds=TotalSeeds(count=_SEEDS), rng_seed=_RNG_SEED),
-        tracking=Tracking(engine=kind.name),
+        seeding=SeedingConfig(seeds=TotalSeedsConfig(count=_SEEDS), rng_seed=_RNG_SEED),
+        tracking=TrackingConfig(engine=kind.name),
     )
     request = Request(
         bids_dir=dataset,

@@ -119,7 +119,7 @@ def _to_row(root: Path, sidecar: Path, content: dict[str, Any]) -> dict[str, Any
     ValueError, LookupError, TypeError, AttributeError
         If its record is not what this version writes.
     """
-    kind = ImportRecord if "place" in content else TractogramRecord
+    kind = ImportRecord if "mode" in content else TractogramRecord
     record = kind.model_validate(content)
     parts = sidecar.relative_to(root).parts
     row = {

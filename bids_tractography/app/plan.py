@@ -11,7 +11,7 @@ from typing import Any
 from bids_tractography.app.outcome import Failure, Places, Skipped, attempt
 from bids_tractography.app.request import Request, Study
 from bids_tractography.config import Config
-from bids_tractography.config.model import MsmtCsdModel
+from bids_tractography.config.model import MsmtCsdModelConfig
 from bids_tractography.core.checks import choose_subject
 from bids_tractography.core.gradients import FSL, choose_frame
 from bids_tractography.core.tissue import TissueSource
@@ -123,7 +123,7 @@ def _tissue_source(config: Config, run: DwiRun) -> TissueSource | None:
     if run.tissue is None:
         return None
     model = config.model
-    fractions = isinstance(model, MsmtCsdModel) and model.tissues != "wm_csf"
+    fractions = isinstance(model, MsmtCsdModelConfig) and model.tissues != "wm_csf"
     return choose_source(config.tissue, run.tissue, run.named, from_model=fractions)
 
 

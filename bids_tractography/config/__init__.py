@@ -6,28 +6,28 @@ from collections.abc import Iterator
 
 from pydantic import model_validator
 
-from bids_tractography.config.algorithm import ParticleFiltering
+from bids_tractography.config.algorithm import ParticleFilteringConfig
 from bids_tractography.config.checks import ChecksConfig
-from bids_tractography.config.files import File
-from bids_tractography.config.masks import InterfaceMask, TissueMask
+from bids_tractography.config.files import FileConfig
+from bids_tractography.config.masks import InterfaceMaskConfig, TissueMaskConfig
 from bids_tractography.config.model import (
-    CsdModel,
+    CsdModelConfig,
     GradientsConfig,
-    Model,
-    MsmtCsdModel,
-    TensorMaps,
+    ModelConfig,
+    MsmtCsdModelConfig,
+    TensorMapsConfig,
 )
 from bids_tractography.config.section import Section, sections_in
-from bids_tractography.config.tissue import AutoTissue, DwiTissue, Tissue
+from bids_tractography.config.tissue import AutoTissueConfig, DwiTissueConfig, TissueConfig
 from bids_tractography.config.tracking import (
-    ActStop,
-    CmcStop,
-    ImportTract,
-    Output,
-    Seeding,
-    Stopping,
-    ThresholdStop,
-    Tracking,
+    ActStopConfig,
+    CmcStopConfig,
+    ImportTractConfig,
+    OutputConfig,
+    SeedingConfig,
+    StoppingConfig,
+    ThresholdStopConfig,
+    TrackingConfig,
 )
 
 __all__ = ["Config"]
@@ -40,31 +40,31 @@ class Config(Section):
     """How b-values and b-vectors are read and checked."""
     checks: ChecksConfig = ChecksConfig()
     """Checks of the data against what is possible."""
-    tensor: TensorMaps = TensorMaps()
+    tensor: TensorMapsConfig = TensorMapsConfig()
     """Scalar maps."""
-    tissue: Tissue = AutoTissue()
+    tissue: TissueConfig = AutoTissueConfig()
     """Tissue fractions, where masks or stopping ask for them."""
-    model: Model = CsdModel()
+    model: ModelConfig = CsdModelConfig()
     """The fODF that streamlines follow."""
-    seeding: Seeding = Seeding()
+    seeding: SeedingConfig = SeedingConfig()
     """Where streamlines start."""
-    stopping: Stopping = ThresholdStop()
+    stopping: StoppingConfig = ThresholdStopConfig()
     """Where streamlines end."""
-    tracking: Tracking = Tracking()
+    tracking: TrackingConfig = TrackingConfig()
     """The tracker."""
-    import_tract: ImportTract | None = None
+    import_tract: ImportTractConfig | None = None
     """A tractogram made elsewhere: a path, or BIDS filters; nothing is tracked then."""
-    output: Output = Output()
+    output: OutputConfig = OutputConfig()
     """The tractogram file."""
 
     @model_validator(mode="after")
     def _parts_go_together(self) -> Config:
-        if isinstance(self.tracking.algorithm, ParticleFiltering) and not isinstance(
-            self.stopping, ActStop | CmcStop
+        if isinstance(self.tracking.algorithm, ParticleFilteringConfig) and not isinstance(
+            self.stopping, ActStopConfig | CmcStopConfig
         ):
             raise ValueError("tracking.algorithm pft needs tissue: set stopping.kind to act or cmc")
-        if isinstance(self.tissue, DwiTissue):
-            if not isinstance(self.model, MsmtCsdModel):
+        if isinstance(self.tissue, DwiTissueConfig):
+            if not isinstance(self.model, MsmtCsdModelConfig):
                 raise ValueError("tissue.kind dwi needs model.kind msmt_csd, which has fractions")
             if self.model.tissues == "wm_csf":
                 raise ValueError("tissue.kind dwi needs grey matter: tissues wm_csf has none")
@@ -76,16 +76,16 @@ class Config(Section):
             ]
             if unused:
                 raise ValueError(f"{', '.join(unused)}: of no use, as import_tract is given")
-        elif self.tissue != AutoTissue() and not self.needs_tissue:
+        elif self.tissue != AutoTissueConfig() and not self.needs_tissue:
             raise ValueError("tissue: nothing asks for it; masks and stopping act or cmc would")
         return self
 
     @property
     def needs_tissue(self) -> bool:
         """Whether tissue fractions are asked for anywhere."""
-        of_tissue = ActStop | CmcStop | TissueMask | InterfaceMask
+        of_tissue = ActStopConfig | CmcStopConfig | TissueMaskConfig | InterfaceMaskConfig
         return any(isinstance(section, of_tissue) for _, section in sections_in(self))
 
-    def files(self) -> Iterator[tuple[str, File]]:
+    def files(self) -> Iterator[tuple[str, FileConfig]]:
         """Yield every file that is named, with the dotted path of its key."""
-        return ((key, part) for key, part in sections_in(self) if isinstance(part, File))
+        return ((key, part) for key, part in sections_in(self) if isinstance(part, FileConfig))

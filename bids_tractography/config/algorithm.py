@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field
 from bids_tractography.config.section import Section, default_kind
 
 
-class _Stepping(Section):
+class _SteppingConfig(Section):
     kind: str
     step_size_mm: Annotated[float, Field(ge=1e-3, le=10)] = 0.5
     """Distance between points."""
@@ -19,7 +19,7 @@ class _Stepping(Section):
     """Amplitudes below this share of the fODF's largest at the point count as zero."""
 
 
-class Probabilistic(_Stepping):
+class ProbabilisticConfig(_SteppingConfig):
     """Each direction is drawn from the fODF within the cone around the last one."""
 
     method: ClassVar[str] = "probabilistic"
@@ -29,7 +29,7 @@ class Probabilistic(_Stepping):
     kind: Literal["prob"] = "prob"
 
 
-class Deterministic(_Stepping):
+class DeterministicConfig(_SteppingConfig):
     """Each direction is the largest of the fODF within the cone around the last one."""
 
     method: ClassVar[str] = "deterministic"
@@ -41,7 +41,7 @@ class Deterministic(_Stepping):
     kind: Literal["det"] = "det"
 
 
-class ParticleFiltering(_Stepping):
+class ParticleFilteringConfig(_SteppingConfig):
     """Probabilistic with particles that look for a way past bad ends (Girard 2014).
 
     Where anatomy allows no end, they set out from a little further back. Needs tissue: stopping
@@ -66,7 +66,7 @@ class ParticleFiltering(_Stepping):
     """Attempts for each half of a streamline."""
 
 
-class ParallelTransport(Section):
+class ParallelTransportConfig(Section):
     """Parallel transport tractography: smooth curves probed ahead (Aydogan 2021)."""
 
     method: ClassVar[str] = "parallel-transport"
@@ -94,7 +94,7 @@ class ParallelTransport(Section):
     """Power of the data support by which candidates are drawn."""
 
 
-class EuDx(Section):
+class EuDxConfig(Section):
     """Euler steps along the interpolated peaks of the eight voxels around (Garyfallidis 2012)."""
 
     method: ClassVar[str] = "deterministic EuDX"
@@ -108,11 +108,11 @@ class EuDx(Section):
     """Peaks further than this from the last direction do not count."""
     peak_threshold: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Peaks below this share of the largest peak in the image do not count."""
-    least_weight: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    min_weight: Annotated[float, Field(ge=0, lt=1)] = 0.5
     """Interpolation weight of the voxels with a suitable peak below which tracking ends."""
 
 
-class ClosestPeak(_Stepping):
+class ClosestPeakConfig(_SteppingConfig):
     """Each direction is the peak of the interpolated fODF nearest to the last one."""
 
     method: ClassVar[str] = "deterministic closest-peak"
@@ -122,9 +122,14 @@ class ClosestPeak(_Stepping):
     kind: Literal["closest_peak"] = "closest_peak"
 
 
-Algorithm = Annotated[
+AlgorithmConfig = Annotated[
     Annotated[
-        Probabilistic | Deterministic | ParticleFiltering | ParallelTransport | EuDx | ClosestPeak,
+        ProbabilisticConfig
+        | DeterministicConfig
+        | ParticleFilteringConfig
+        | ParallelTransportConfig
+        | EuDxConfig
+        | ClosestPeakConfig,
         Field(discriminator="kind"),
     ],
     BeforeValidator(default_kind("prob")),

@@ -13,7 +13,7 @@ from bids_tractography.config.section import Section
 FilterValue = str | Annotated[int, Field(ge=-(2**31), lt=2**31)] | None
 
 
-class File(Section):
+class FileConfig(Section):
     """A file: one path for every DWI run, or BIDS filters that each participant resolves."""
 
     extensions: ClassVar[tuple[str, ...]] = (".nii.gz", ".nii")
@@ -33,7 +33,7 @@ class File(Section):
         return {"path": data} if isinstance(data, str | Path) else data
 
     @model_validator(mode="after")
-    def _one_source(self) -> File:
+    def _one_source(self) -> FileConfig:
         if (self.path is None) == (self.filters is None):
             raise ValueError("give either path or filters")
         if self.scope is not None and self.filters is None:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from bids_tractography.config.files import File
+from bids_tractography.config.files import FileConfig
 from bids_tractography.config.section import NotEmpty, Section, default_kind
 
 TensorScalar = Literal["fa", "md", "ad", "rd"]
@@ -17,33 +17,33 @@ Threshold = Annotated[float, Field(ge=-1e15, le=1e15)]
 TissueName = Literal["wm", "gm", "csf"]
 
 
-class FullMask(Section):
+class FullMaskConfig(Section):
     """Every voxel of the image."""
 
     kind: Literal["full"] = "full"
 
 
-class BrainMask(Section):
+class BrainMaskConfig(Section):
     """The brain: the mask of the dataset, or one made from the DWI."""
 
     kind: Literal["brain"] = "brain"
 
 
-class FileMask(File):
+class FileMaskConfig(FileConfig):
     """An image; voxels above zero are in the mask. Other grids: the nearest voxel."""
 
     kind: Literal["file"] = "file"
 
 
-class RoiMask(Section):
+class RoiMaskConfig(Section):
     """Regions, united: voxels above zero in any of several images."""
 
     kind: Literal["roi"] = "roi"
-    files: Annotated[tuple[File, ...], NotEmpty]
+    files: Annotated[tuple[FileConfig, ...], NotEmpty]
     """Images; on another grid, the nearest voxel is taken."""
 
 
-class LabelsMask(File):
+class LabelsMaskConfig(FileConfig):
     """Regions of a segmentation, by their numbers."""
 
     kind: Literal["labels"] = "labels"
@@ -53,7 +53,7 @@ class LabelsMask(File):
     """Labels that are not."""
 
     @model_validator(mode="after")
-    def _some_label(self) -> LabelsMask:
+    def _some_label(self) -> LabelsMaskConfig:
         if not self.include and not self.exclude:
             raise ValueError("give labels to include, to exclude, or both")
         both = sorted(set(self.include) & set(self.exclude))
@@ -62,11 +62,11 @@ class LabelsMask(File):
         return self
 
 
-class ThresholdMask(Section):
+class ThresholdMaskConfig(Section):
     """Voxels where a map is above a value, below one, or both."""
 
     kind: Literal["threshold"] = "threshold"
-    map: ScalarMap | File = "fa"
+    map: ScalarMap | FileConfig = "fa"
     """A map of the fit (``fa``, ``md``, ``ad``, ``rd`` of the tensor in mm²/s, ``gfa`` of the
     fODF), or a file; on another grid it is interpolated linearly."""
     above: Threshold | None = None
@@ -85,18 +85,18 @@ class ThresholdMask(Section):
         return data
 
     @model_validator(mode="after")
-    def _threshold_of_its_map(self) -> ThresholdMask:
+    def _threshold_of_its_map(self) -> ThresholdMaskConfig:
         values = [value for value in (self.above, self.below) if value is not None]
         if not values:
-            raise ValueError("say above or below which value")
+            raise ValueError("above or below is required")
         if len(values) == 2 and values[0] >= values[1]:
-            raise ValueError("no value is above and below")
+            raise ValueError("above must be less than below")
         if self.percentile and not all(0 <= value <= 100 for value in values):
             raise ValueError("a percentile is from 0 to 100")
         return self
 
 
-class TissueMask(Section):
+class TissueMaskConfig(Section):
     """Voxels with more than a fraction of a tissue."""
 
     kind: Literal["tissue"] = "tissue"
@@ -106,7 +106,7 @@ class TissueMask(Section):
     """Voxels are in the mask where the fraction is above this."""
 
 
-class InterfaceMask(Section):
+class InterfaceMaskConfig(Section):
     """The rim of white matter: voxels of it that touch grey matter, or hold some."""
 
     kind: Literal["interface"] = "interface"
@@ -115,47 +115,47 @@ class InterfaceMask(Section):
     above this fraction."""
 
 
-class AnyMask(Section):
+class AnyMaskConfig(Section):
     """Voxels of at least one mask."""
 
     kind: Literal["any"] = "any"
-    of: Annotated[tuple[Mask, ...], NotEmpty]
+    of: Annotated[tuple[MaskConfig, ...], NotEmpty]
     """The masks to unite."""
 
 
-class AllMask(Section):
+class AllMaskConfig(Section):
     """Voxels of every mask."""
 
     kind: Literal["all"] = "all"
-    of: Annotated[tuple[Mask, ...], NotEmpty]
+    of: Annotated[tuple[MaskConfig, ...], NotEmpty]
     """The masks to intersect."""
 
 
-class NotMask(Section):
+class NotMaskConfig(Section):
     """Voxels that are not in a mask."""
 
     kind: Literal["not"] = "not"
-    of: Mask
+    of: MaskConfig
     """The mask to invert."""
 
 
-Mask = Annotated[
+MaskConfig = Annotated[
     Annotated[
-        FullMask
-        | BrainMask
-        | FileMask
-        | RoiMask
-        | LabelsMask
-        | ThresholdMask
-        | TissueMask
-        | InterfaceMask
-        | AnyMask
-        | AllMask
-        | NotMask,
+        FullMaskConfig
+        | BrainMaskConfig
+        | FileMaskConfig
+        | RoiMaskConfig
+        | LabelsMaskConfig
+        | ThresholdMaskConfig
+        | TissueMaskConfig
+        | InterfaceMaskConfig
+        | AnyMaskConfig
+        | AllMaskConfig
+        | NotMaskConfig,
         Field(discriminator="kind"),
     ],
     BeforeValidator(default_kind("threshold")),
 ]
 
-for _section in (AnyMask, AllMask, NotMask):  # they contain each other
+for _section in (AnyMaskConfig, AllMaskConfig, NotMaskConfig):  # they contain each other
     _section.model_rebuild()

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from bids_tractography.config.files import File
+from bids_tractography.config.files import FileConfig
 from bids_tractography.config.section import OnFinding, Section, default_kind
 
 ShBasis = Literal["auto", "tournier07", "tournier07_legacy", "descoteaux07", "descoteaux07_legacy"]
@@ -47,7 +47,7 @@ class GradientsConfig(Section):
         return value
 
 
-class TensorMaps(Section):
+class TensorMapsConfig(Section):
     """The tensor fit behind the FA and MD maps (weighted least squares)."""
 
     max_b_s_mm2: BValue = 1500
@@ -56,7 +56,7 @@ class TensorMaps(Section):
     """Also write the principal direction (RAS+ scanner axes)."""
 
 
-class AutoResponse(Section):
+class AutoResponseConfig(Section):
     """Single-fibre response from the voxels of highest FA, well inside the brain."""
 
     kind: Literal["auto"] = "auto"
@@ -66,7 +66,7 @@ class AutoResponse(Section):
     """Voxels nearer than this to the edge of the brain mask are not considered."""
 
 
-class GivenResponse(Section):
+class GivenResponseConfig(Section):
     """Single-fibre response given as an axially symmetric tensor."""
 
     kind: Literal["given"] = "given"
@@ -86,7 +86,7 @@ class GivenResponse(Section):
         return value
 
 
-class CsdModel(Section):
+class CsdModelConfig(Section):
     """Single-shell constrained spherical deconvolution (Tournier 2007)."""
 
     kind: Literal["csd"] = "csd"
@@ -96,16 +96,16 @@ class CsdModel(Section):
     """Maximal spherical-harmonic order; ``auto``: as many coefficients as the shell has
     directions, at most order 8."""
     response: Annotated[
-        Annotated[AutoResponse | GivenResponse, Field(discriminator="kind")],
+        Annotated[AutoResponseConfig | GivenResponseConfig, Field(discriminator="kind")],
         BeforeValidator(default_kind("auto")),
-    ] = AutoResponse()
+    ] = AutoResponseConfig()
     positivity_weight: Annotated[float, Field(gt=0, le=1000)] = 1.0
     """Weight of the positivity constraint (λ)."""
     positivity_threshold: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Amplitudes below this share of the mean amplitude are driven to zero (τ)."""
 
 
-class TensorModel(Section):
+class TensorModelConfig(Section):
     """Orientation distribution of the diffusion tensor (Aganj 2010, solid angle)."""
 
     kind: Literal["tensor"] = "tensor"
@@ -113,7 +113,7 @@ class TensorModel(Section):
     """Maximal spherical-harmonic order of the stored distribution."""
 
 
-class KurtosisModel(Section):
+class KurtosisModelConfig(Section):
     """Orientation distribution of the diffusion kurtosis tensor (Henriques 2015); two shells."""
 
     kind: Literal["kurtosis"] = "kurtosis"
@@ -125,31 +125,31 @@ class KurtosisModel(Section):
     """Radial weighting power of the distribution."""
 
 
-class AutoResponses(Section):
+class AutoResponsesConfig(Section):
     """Responses of white matter, grey matter and fluid from the data (Dhollander 2016)."""
 
     kind: Literal["auto"] = "auto"
 
 
-class ResponseFile(File):
+class ResponseFileConfig(FileConfig):
     """A response in MRtrix3's text format."""
 
     extensions: ClassVar[tuple[str, ...]] = (".txt",)
 
 
-class ResponseFiles(Section):
+class ResponseFilesConfig(Section):
     """Responses in MRtrix3's text files: a line for each shell, b=0 first."""
 
     kind: Literal["files"] = "files"
-    wm: ResponseFile
+    wm: ResponseFileConfig
     """White matter: zonal harmonics of even order."""
-    gm: ResponseFile | None = None
+    gm: ResponseFileConfig | None = None
     """Grey matter: one number for each shell."""
-    csf: ResponseFile
+    csf: ResponseFileConfig
     """Cerebrospinal fluid: one number for each shell."""
 
 
-class MsmtCsdModel(Section):
+class MsmtCsdModelConfig(Section):
     """Multi-shell multi-tissue constrained spherical deconvolution (Jeurissen 2014)."""
 
     kind: Literal["msmt_csd"] = "msmt_csd"
@@ -158,26 +158,26 @@ class MsmtCsdModel(Section):
     tissues: Literal["auto", "wm_csf", "wm_gm_csf"] = "auto"
     """Tissues; ``auto``: three with two shells or more, white matter and fluid with one."""
     response: Annotated[
-        Annotated[AutoResponses | ResponseFiles, Field(discriminator="kind")],
+        Annotated[AutoResponsesConfig | ResponseFilesConfig, Field(discriminator="kind")],
         BeforeValidator(default_kind("auto")),
-    ] = AutoResponses()
+    ] = AutoResponsesConfig()
 
     @model_validator(mode="after")
-    def _response_of_each_tissue(self) -> MsmtCsdModel:
-        grey = isinstance(self.response, ResponseFiles) and self.response.gm is not None
+    def _response_of_each_tissue(self) -> MsmtCsdModelConfig:
+        grey = isinstance(self.response, ResponseFilesConfig) and self.response.gm is not None
         if grey and self.tissues == "wm_csf":
             raise ValueError("response.gm is of no use with tissues wm_csf")
         return self
 
 
-class _Odf(Section):
+class _OdfConfig(Section):
     kind: str
     isotropic_part: Literal["drop", "keep"] = "drop"
     """An orientation distribution has a floor in every direction, which would be followed;
     ``drop`` subtracts its minimum over the sphere."""
 
 
-class CsaModel(_Odf):
+class CsaModelConfig(_OdfConfig):
     """Constant-solid-angle Q-ball imaging (Aganj 2010)."""
 
     kind: Literal["csa"] = "csa"
@@ -189,7 +189,7 @@ class CsaModel(_Odf):
     """Laplace-Beltrami regularisation."""
 
 
-class OpdtModel(_Odf):
+class OpdtModelConfig(_OdfConfig):
     """Orientation probability density transform (Tristan-Vega 2010)."""
 
     kind: Literal["opdt"] = "opdt"
@@ -201,7 +201,7 @@ class OpdtModel(_Odf):
     """Laplace-Beltrami regularisation."""
 
 
-class GqiModel(_Odf):
+class GqiModelConfig(_OdfConfig):
     """Generalised q-sampling imaging (Yeh 2010), all shells."""
 
     kind: Literal["gqi"] = "gqi"
@@ -213,15 +213,15 @@ class GqiModel(_Odf):
     """Maximal spherical-harmonic order of the stored distribution."""
 
 
-class RumbaModel(Section):
+class RumbaModelConfig(Section):
     """Robust and unbiased model-based spherical deconvolution (Canales-Rodriguez 2015)."""
 
     kind: Literal["rumba"] = "rumba"
     wm_eigenvalues_mm2_s: tuple[Diffusivity, Diffusivity, Diffusivity] | Literal["auto"] = "auto"
     """White-matter response, largest first; ``auto``: that of the data."""
-    gm_mm2_s: Diffusivity | None = 0.8e-3
+    gm_diffusivity_mm2_s: Diffusivity | None = 0.8e-3
     """Diffusivity of the grey-matter compartment; null leaves it out."""
-    csf_mm2_s: Diffusivity | None = 3e-3
+    csf_diffusivity_mm2_s: Diffusivity | None = 3e-3
     """Diffusivity of the fluid compartment; null leaves it out."""
     iterations: Annotated[int, Field(ge=1, le=10_000)] = 600
     """Richardson-Lucy iterations."""
@@ -231,7 +231,7 @@ class RumbaModel(Section):
     """Maximal spherical-harmonic order of the stored distribution."""
 
 
-class PrecomputedModel(File):
+class PrecomputedModelConfig(FileConfig):
     """fODFs made elsewhere: spherical harmonics in a NIfTI image on the DWI grid."""
 
     n_dimensions: ClassVar[int] = 4
@@ -245,17 +245,17 @@ class PrecomputedModel(File):
     ``auto``: as the sidecar says, or as the basis' program does."""
 
 
-Model = Annotated[
+ModelConfig = Annotated[
     Annotated[
-        CsdModel
-        | MsmtCsdModel
-        | TensorModel
-        | KurtosisModel
-        | CsaModel
-        | OpdtModel
-        | GqiModel
-        | RumbaModel
-        | PrecomputedModel,
+        CsdModelConfig
+        | MsmtCsdModelConfig
+        | TensorModelConfig
+        | KurtosisModelConfig
+        | CsaModelConfig
+        | OpdtModelConfig
+        | GqiModelConfig
+        | RumbaModelConfig
+        | PrecomputedModelConfig,
         Field(discriminator="kind"),
     ],
     BeforeValidator(default_kind("csd")),

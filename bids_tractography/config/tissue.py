@@ -6,18 +6,18 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from bids_tractography.config.files import File
+from bids_tractography.config.files import FileConfig
 from bids_tractography.config.section import Section, default_kind
 
 Space = Literal["auto", "any"]
 
 
-def _check_space(file: File | None, space: Space) -> None:
+def _check_space(file: FileConfig | None, space: Space) -> None:
     if file is not None and space != "auto":
         raise ValueError("space is for files that are found by name; a named file is always taken")
 
 
-class AutoTissue(Section):
+class AutoTissueConfig(Section):
     """The first source there is: probseg, dseg, 5tt, t1w, dwi."""
 
     kind: Literal["auto"] = "auto"
@@ -26,7 +26,7 @@ class AutoTissue(Section):
     error, unless there are others of the DWI's own space."""
 
 
-class ProbsegTissue(Section):
+class ProbsegTissueConfig(Section):
     """Fractions of the datasets: ``label-WM``, ``label-GM``, ``label-CSF`` ``_probseg``."""
 
     kind: Literal["probseg"] = "probseg"
@@ -36,81 +36,81 @@ class ProbsegTissue(Section):
     for every DWI. Templates are never taken."""
 
 
-class DsegTissue(Section):
+class DsegTissueConfig(Section):
     """A segmentation of the datasets: FreeSurfer's ``desc-aseg_dseg``, or BIDS' ``_dseg``."""
 
     kind: Literal["dseg"] = "dseg"
-    segmentation: File | None = None
+    segmentation: FileConfig | None = None
     """The file; found by its name when null."""
     space: Space = "auto"
     """Spaces that are taken to be aligned with the DWI, see `probseg`; only for a file that
     is found by its name."""
 
     @model_validator(mode="after")
-    def _space_of_found_files(self) -> DsegTissue:
+    def _space_of_found_files(self) -> DsegTissueConfig:
         _check_space(self.segmentation, self.space)
         return self
 
 
-class FiveTissueFile(File):
+class FiveTissueFileConfig(FileConfig):
     """A 5TT image: fractions of five tissues along its last dimension."""
 
     n_dimensions: ClassVar[int] = 4
 
 
-class FiveTissueTypes(Section):
+class FiveTissueTypesConfig(Section):
     """A 5TT image of the datasets, as MRtrix3 makes it."""
 
     kind: Literal["5tt"] = "5tt"
-    image: FiveTissueFile | None = None
+    image: FiveTissueFileConfig | None = None
     """The file; found by its name when null."""
     space: Space = "auto"
     """Spaces that are taken to be aligned with the DWI, see `probseg`; only for a file that
     is found by its name."""
 
     @model_validator(mode="after")
-    def _space_of_found_files(self) -> FiveTissueTypes:
+    def _space_of_found_files(self) -> FiveTissueTypesConfig:
         _check_space(self.image, self.space)
         return self
 
 
-class T1wTissue(Section):
+class T1wTissueConfig(Section):
     """A T1-weighted image of the participant: aligned with the DWI and segmented."""
 
     kind: Literal["t1w"] = "t1w"
-    image: File | None = None
+    image: FileConfig | None = None
     """The file; found by its name when null."""
-    least_overlap: Annotated[float, Field(ge=0, le=1)] = 0.8
+    min_overlap: Annotated[float, Field(ge=0, le=1)] = 0.8
     """Dice overlap of the two brain masks, aligned, below which the alignment is refused."""
 
 
-class DwiTissue(Section):
+class DwiTissueConfig(Section):
     """The DWI itself: volume fractions of multi-tissue deconvolution (several shells)."""
 
     kind: Literal["dwi"] = "dwi"
 
 
-class GivenTissue(Section):
+class GivenTissueConfig(Section):
     """Three files."""
 
     kind: Literal["files"] = "files"
-    wm: File
+    wm: FileConfig
     """White-matter fraction."""
-    gm: File
+    gm: FileConfig
     """Grey-matter fraction."""
-    csf: File
+    csf: FileConfig
     """Fraction of cerebrospinal fluid."""
 
 
-Tissue = Annotated[
+TissueConfig = Annotated[
     Annotated[
-        AutoTissue
-        | ProbsegTissue
-        | DsegTissue
-        | FiveTissueTypes
-        | T1wTissue
-        | DwiTissue
-        | GivenTissue,
+        AutoTissueConfig
+        | ProbsegTissueConfig
+        | DsegTissueConfig
+        | FiveTissueTypesConfig
+        | T1wTissueConfig
+        | DwiTissueConfig
+        | GivenTissueConfig,
         Field(discriminator="kind"),
     ],
     BeforeValidator(default_kind("auto")),

@@ -6,15 +6,15 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from bids_tractography.config.algorithm import Algorithm, Probabilistic
-from bids_tractography.config.files import File
-from bids_tractography.config.masks import Mask, ScalarMap, Threshold
+from bids_tractography.config.algorithm import AlgorithmConfig, ProbabilisticConfig
+from bids_tractography.config.files import FileConfig
+from bids_tractography.config.masks import MaskConfig, ScalarMap, Threshold
 from bids_tractography.config.section import Section, default_kind
 
 _MAX_STEPS = 1_000_000  # of a streamline
 
 
-class GridSeeds(Section):
+class GridSeedsConfig(Section):
     """A regular grid of n³ seeds in every voxel of the mask."""
 
     kind: Literal["grid"] = "grid"
@@ -22,7 +22,7 @@ class GridSeeds(Section):
     """Seeds along each axis of a voxel; 1 puts one seed at its centre."""
 
 
-class RandomSeeds(Section):
+class RandomSeedsConfig(Section):
     """Seeds at random positions in every voxel of the mask."""
 
     kind: Literal["random"] = "random"
@@ -30,7 +30,7 @@ class RandomSeeds(Section):
     """Seeds in each voxel."""
 
 
-class TotalSeeds(Section):
+class TotalSeedsConfig(Section):
     """A number of seeds, uniform over the volume of the mask."""
 
     kind: Literal["total"] = "total"
@@ -38,7 +38,7 @@ class TotalSeeds(Section):
     """Number of seeds in all; with the same rng_seed a larger number begins with the same ones."""
 
 
-class GivenSeeds(File):
+class GivenSeedsConfig(FileConfig):
     """Seeds listed in a file; there is no seed mask then.
 
     Three columns of text (x y z, RAS+ mm), or a NumPy ``.npy`` array (N, 3).
@@ -49,18 +49,21 @@ class GivenSeeds(File):
     kind: Literal["given"] = "given"
 
 
-Seeds = Annotated[
-    Annotated[GridSeeds | RandomSeeds | TotalSeeds | GivenSeeds, Field(discriminator="kind")],
+SeedsConfig = Annotated[
+    Annotated[
+        GridSeedsConfig | RandomSeedsConfig | TotalSeedsConfig | GivenSeedsConfig,
+        Field(discriminator="kind"),
+    ],
     BeforeValidator(default_kind("random")),
 ]
 
 
-class Seeding(Section):
+class SeedingConfig(Section):
     """Where streamlines start."""
 
-    mask: Mask | None = None
+    mask: MaskConfig | None = None
     """Voxels that are seeded: FA > 0.2 unless something else is said; null for given seeds."""
-    seeds: Seeds = RandomSeeds()
+    seeds: SeedsConfig = RandomSeedsConfig()
     """Number and position of the seeds."""
     rng_seed: Annotated[int, Field(ge=0, lt=2**53)] | None = None
     """Seed of all random numbers; drawn and recorded when null."""
@@ -75,43 +78,43 @@ class Seeding(Section):
         return data if kind == "given" else {**data, "mask": {"kind": "threshold"}}
 
     @model_validator(mode="after")
-    def _mask_goes_with_seeds(self) -> Seeding:
-        if isinstance(self.seeds, GivenSeeds) and self.mask is not None:
+    def _mask_goes_with_seeds(self) -> SeedingConfig:
+        if isinstance(self.seeds, GivenSeedsConfig) and self.mask is not None:
             raise ValueError("seeds that are given have no mask; leave one of the two out")
-        if self.mask is None and not isinstance(self.seeds, GivenSeeds):
+        if self.mask is None and not isinstance(self.seeds, GivenSeedsConfig):
             raise ValueError("mask may be null for given seeds only")
         return self
 
 
-class ThresholdStop(Section):
+class ThresholdStopConfig(Section):
     """Stop where a map, interpolated linearly, is not above a value."""
 
     kind: Literal["threshold"] = "threshold"
-    map: ScalarMap | File = "fa"
+    map: ScalarMap | FileConfig = "fa"
     """A map of the fit, or a file; on another grid it is interpolated linearly."""
-    below: Threshold = 0.2
-    """Tracking goes on while ``map > below``; has to be given for other maps than FA."""
+    threshold: Threshold = 0.2
+    """Streamlines stop where ``map <= threshold``; required unless the map is FA."""
     percentile: bool = False
-    """The value is a percentile of the map's non-zero voxels in the brain."""
+    """Whether the threshold is a percentile of the map's non-zero voxels in the brain."""
 
     @model_validator(mode="after")
-    def _threshold_of_its_map(self) -> ThresholdStop:
-        if (self.map != "fa" or self.percentile) and "below" not in self.model_fields_set:
-            raise ValueError("say below which value: the default is for FA alone")
-        if self.percentile and not 0 <= self.below <= 100:
+    def _threshold_of_its_map(self) -> ThresholdStopConfig:
+        if (self.map != "fa" or self.percentile) and "threshold" not in self.model_fields_set:
+            raise ValueError("threshold is required: its default is for FA only")
+        if self.percentile and not 0 <= self.threshold <= 100:
             raise ValueError("a percentile is from 0 to 100")
         return self
 
 
-class BinaryStop(Section):
+class BinaryStopConfig(Section):
     """Stop outside a mask (the voxel nearest to the point decides)."""
 
     kind: Literal["binary"] = "binary"
-    mask: Mask
+    mask: MaskConfig
     """Tracking goes on inside this mask."""
 
 
-class ActStop(Section):
+class ActStopConfig(Section):
     """Anatomically constrained (Smith 2012): end well in grey matter, badly in fluid.
 
     Where the interpolated fraction is above one half; outside all tissue is a good end too.
@@ -120,7 +123,7 @@ class ActStop(Section):
     kind: Literal["act"] = "act"
 
 
-class CmcStop(Section):
+class CmcStopConfig(Section):
     """Continuous map criterion (Girard 2014).
 
     At each step a streamline goes on with a probability that falls with the fractions of grey
@@ -130,27 +133,27 @@ class CmcStop(Section):
     kind: Literal["cmc"] = "cmc"
 
 
-Stopping = Annotated[
+StoppingConfig = Annotated[
     Annotated[
-        ThresholdStop | BinaryStop | ActStop | CmcStop,
+        ThresholdStopConfig | BinaryStopConfig | ActStopConfig | CmcStopConfig,
         Field(discriminator="kind"),
     ],
     BeforeValidator(default_kind("threshold")),
 ]
 
 
-class Tracking(Section):
+class TrackingConfig(Section):
     """How streamlines are propagated, and which of them are kept."""
 
-    algorithm: Algorithm = Probabilistic()
+    algorithm: AlgorithmConfig = ProbabilisticConfig()
     """The tracker and its parameters."""
     engine: Literal["auto", "cpu", "dipy", "cuda"] = "auto"
     """What runs the tracker; ``auto``: the first that can, ``cpu`` before others."""
     ngpus: Annotated[int, Field(ge=1, le=64)] | None = None
     """GPUs that the engine cuda uses, all of them when null; it changes nothing but the time."""
-    include: tuple[Mask, ...] = ()
+    include: tuple[MaskConfig, ...] = ()
     """Streamlines are kept if they have a point in every one of these masks."""
-    exclude: tuple[Mask, ...] = ()
+    exclude: tuple[MaskConfig, ...] = ()
     """Streamlines are rejected if they have a point in any of these masks."""
     max_directions: Annotated[int, Field(ge=1, le=10)] = 1
     """Streamlines started from a seed: one along each of the largest peaks, at most this many."""
@@ -165,7 +168,7 @@ class Tracking(Section):
     """Seeds in memory at a time; it changes nothing else."""
 
     @model_validator(mode="after")
-    def _bounds(self) -> Tracking:
+    def _bounds(self) -> TrackingConfig:
         if self.max_length_mm < self.min_length_mm:
             raise ValueError("max_length_mm is smaller than min_length_mm")
         if self.max_length_mm < self.algorithm.step_size_mm:
@@ -177,14 +180,14 @@ class Tracking(Section):
         return self
 
 
-class Linearise(Section):
+class LineariseConfig(Section):
     """Drop points that lie on a straight line between their neighbours."""
 
     max_error_mm: Annotated[float, Field(gt=0, le=5)] = 0.1
     """No point of a streamline is further than this from what is written (float16 not counted)."""
 
 
-class Output(Section):
+class OutputConfig(Section):
     """What the tractogram is written as."""
 
     formats: tuple[Literal["trx", "tck", "trk"], ...] = ("trx",)
@@ -192,7 +195,7 @@ class Output(Section):
     dtype: Literal["float32", "float16"] = "float32"
     """Type of the positions in TRX files; float16 errs by up to 0.06 mm beyond 128 mm from the
     origin."""
-    linearise: Linearise | None = None
+    linearise: LineariseConfig | None = None
     """Fewer points; all of them when null."""
     per_streamline: tuple[Literal["seed", "ends"], ...] = ()
     """What TRX files say of each streamline: the index of its seed; why its ends are where they
@@ -213,22 +216,22 @@ class Output(Section):
         return names
 
     @model_validator(mode="after")
-    def _values_of_trx(self) -> Output:
+    def _values_of_trx(self) -> OutputConfig:
         if self.per_streamline and "trx" not in self.formats:
             raise ValueError("per_streamline is for trx; tck and trk have no place for it")
         return self
 
     @model_validator(mode="after")
-    def _half_precision_of_trx(self) -> Output:
+    def _half_precision_of_trx(self) -> OutputConfig:
         if self.dtype == "float16" and set(self.formats) != {"trx"}:
             raise ValueError("dtype float16 is for trx alone; tck and trk have float32")
         return self
 
 
-class ImportTract(File):
+class ImportTractConfig(FileConfig):
     """A tractogram made elsewhere, taken instead of tracking."""
 
     extensions: ClassVar[tuple[str, ...]] = (".trx", ".tck", ".trk", ".tck.gz", ".trk.gz")
 
-    place: Literal["copy", "link"] = "copy"
+    mode: Literal["copy", "link"] = "copy"
     """Copy it into the derivatives, or link to it."""

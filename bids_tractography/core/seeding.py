@@ -22,7 +22,12 @@ import numpy as np
 from numpy.lib.format import read_array_header_1_0, read_array_header_2_0, read_magic
 from numpy.typing import NDArray
 
-from bids_tractography.config.tracking import GivenSeeds, GridSeeds, RandomSeeds, TotalSeeds
+from bids_tractography.config.tracking import (
+    GivenSeedsConfig,
+    GridSeedsConfig,
+    RandomSeedsConfig,
+    TotalSeedsConfig,
+)
 from bids_tractography.core.images import Grid
 from bids_tractography.core.tables import read_table
 from bids_tractography.errors import DataError, EmptyMaskError
@@ -57,7 +62,7 @@ class SeedList:
 
     Parameters
     ----------
-    config : GridSeeds, RandomSeeds, TotalSeeds or GivenSeeds
+    config : GridSeedsConfig, RandomSeedsConfig, TotalSeedsConfig or GivenSeedsConfig
     mask : ndarray of bool, shape (X, Y, Z)
         Voxels to seed; not used for given seeds.
     grid : Grid
@@ -66,7 +71,7 @@ class SeedList:
         RAS+ mm, for given seeds.
     """
 
-    config: GridSeeds | RandomSeeds | TotalSeeds | GivenSeeds
+    config: GridSeedsConfig | RandomSeedsConfig | TotalSeedsConfig | GivenSeedsConfig
     mask: NDArray[np.bool_]
     grid: Grid
     rng_seed: int
@@ -82,11 +87,11 @@ class SeedList:
 
     def __len__(self) -> int:
         match self.config:
-            case GridSeeds(per_axis=n):
+            case GridSeedsConfig(per_axis=n):
                 return len(self._voxels) * n**3
-            case RandomSeeds(per_voxel=n):
+            case RandomSeedsConfig(per_voxel=n):
                 return len(self._voxels) * n
-            case TotalSeeds(count=n):
+            case TotalSeedsConfig(count=n):
                 return n
         return len(self._given)
 
@@ -101,13 +106,13 @@ class SeedList:
         stop = min(stop, len(self))
         index = np.arange(first, stop)
         match self.config:
-            case GridSeeds(per_axis=n):
+            case GridSeedsConfig(per_axis=n):
                 voxels, cells = np.divmod(index, n**3)
                 offsets = (np.stack(np.unravel_index(cells, (n, n, n)), axis=1) + 0.5) / n - 0.5
                 positions = self._voxels[voxels] + offsets
-            case RandomSeeds(per_voxel=n):
+            case RandomSeedsConfig(per_voxel=n):
                 positions = self._voxels[index // n] + self._uniform(first, stop)[:, :3] - 0.5
-            case TotalSeeds():
+            case TotalSeedsConfig():
                 uniform = self._uniform(first, stop)
                 voxels = (uniform[:, 3] * len(self._voxels)).astype(np.int64)
                 positions = self._voxels[voxels] + uniform[:, :3] - 0.5

@@ -8,7 +8,7 @@ from typing import Any
 
 from bids.layout import Query
 
-from bids_tractography.config.files import File
+from bids_tractography.config.files import FileConfig
 from bids_tractography.errors import NoMatchError
 from bids_tractography.inputs.companions import only, why_not_in_space
 from bids_tractography.inputs.datasets import some
@@ -30,7 +30,7 @@ Get = Callable[[Mapping[str, Any], str | None], list[BidsFile]]
 """Answers pybids filters, in all datasets of a participant or in one."""
 
 
-def find_named(get: Get, key: str, named: File, dwi: BidsFile) -> Path:
+def find_named(get: Get, key: str, named: FileConfig, dwi: BidsFile) -> Path:
     """Find a file that the configuration names.
 
     With filters, those of the DWI's session come first, then those of the participant as a

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bids_tractography.config import Config
-from bids_tractography.config.tissue import AutoTissue
+from bids_tractography.config.tissue import AutoTissueConfig
 from bids_tractography.errors import (
     FilteredOutError,
     GradientError,
@@ -229,7 +229,7 @@ class ParticipantFiles:
         tissue = None
         if config.needs_tissue and not importing:
             tissue = self._tissue_files(file, config)
-            warnings += tissue.skipped if isinstance(config.tissue, AutoTissue) else ()
+            warnings += tissue.skipped if isinstance(config.tissue, AutoTissueConfig) else ()
         if tissue or named:
             warnings += [f"{f} cannot be read and was not searched." for f in self._unreadable()]
         sidecar, fault = _sidecar(file, index)

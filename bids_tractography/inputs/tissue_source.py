@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from bids_tractography.config.tissue import AutoTissue, GivenTissue
-from bids_tractography.config.tissue import Tissue as TissueConfig
+from bids_tractography.config.tissue import AutoTissueConfig, GivenTissueConfig, TissueConfig
 from bids_tractography.core.tissue import TISSUES, TissueSource, label_table
 from bids_tractography.errors import NoInputError
 from bids_tractography.inputs.tissue import TissueFiles
@@ -45,7 +44,7 @@ def choose_source(
     there = dict(files.by_kind)
     if from_model:
         there["dwi"] = ()
-    if isinstance(config, GivenTissue):
+    if isinstance(config, GivenTissueConfig):
         return TissueSource(
             config.kind, tuple(config_files[f"tissue.{tissue}"] for tissue in TISSUES)
         )
@@ -55,7 +54,7 @@ def choose_source(
         if own_mask and files.t1w_mask:
             return TissueSource(config.kind, (given, files.t1w_mask))
         return TissueSource(config.kind, _with_table(config.kind, (given,)))
-    if isinstance(config, AutoTissue):
+    if isinstance(config, AutoTissueConfig):
         # What would be aligned or fitted here instead is another method than what lies there.
         if files.refused and not _OF_FILES & set(there):
             raise next(iter(files.refused.values()))

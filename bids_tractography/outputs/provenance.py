@@ -153,7 +153,7 @@ class _Made(Record):
 class ImportRecord(_Made):
     """Our record in the sidecar of a tractogram that was made elsewhere."""
 
-    place: str
+    mode: str
     format: str
     streamlines: int
     points_inside: float

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from bids_tractography import __version__
 from bids_tractography.config import Config
-from bids_tractography.config.masks import InterfaceMask, ThresholdMask
+from bids_tractography.config.masks import InterfaceMaskConfig, ThresholdMaskConfig
 from bids_tractography.config.tracking import (
-    ActStop,
-    CmcStop,
-    GivenSeeds,
-    GridSeeds,
-    RandomSeeds,
-    ThresholdStop,
-    TotalSeeds,
+    ActStopConfig,
+    CmcStopConfig,
+    GivenSeedsConfig,
+    GridSeedsConfig,
+    RandomSeedsConfig,
+    ThresholdStopConfig,
+    TotalSeedsConfig,
 )
 from bids_tractography.reconst import MODELS
 
@@ -196,30 +196,30 @@ def _model(config: Config) -> str:
 
 def _seeds(config: Config) -> str:
     match config.seeding.seeds:
-        case GridSeeds(per_axis=n):
+        case GridSeedsConfig(per_axis=n):
             seeds = f"a grid of {n**3} seeds in every voxel"
-        case RandomSeeds(per_voxel=n):
+        case RandomSeedsConfig(per_voxel=n):
             seeds = f"{n} random seed(s) in every voxel"
-        case TotalSeeds(count=n):
+        case TotalSeedsConfig(count=n):
             seeds = f"{n} random seeds"
-        case GivenSeeds():
+        case GivenSeedsConfig():
             return "given coordinates"
     mask = config.seeding.mask
     match mask:
-        case ThresholdMask(map="fa", above=float(above), below=None, percentile=False):
+        case ThresholdMaskConfig(map="fa", above=float(above), below=None, percentile=False):
             return f"{seeds} with FA > {above:g}"
-        case InterfaceMask():
+        case InterfaceMaskConfig():
             return f"{seeds} of the interface of white and grey matter"
     return f"{seeds} of a seed mask"
 
 
 def _stopping(config: Config) -> str:
     match config.stopping:
-        case ThresholdStop(map="fa", percentile=False):
-            return f"while FA > {config.stopping.below:g}"
-        case ActStop():
+        case ThresholdStopConfig(map="fa", percentile=False):
+            return f"while FA > {config.stopping.threshold:g}"
+        case ActStopConfig():
             return "to grey matter (anatomically constrained [@smith2012])"
-        case CmcStop():
+        case CmcStopConfig():
             return "to grey matter (continuous map criterion [@girard2014])"
     return "inside a mask"
 

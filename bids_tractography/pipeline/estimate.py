@@ -17,7 +17,12 @@ from bids_tractography.anatomy.brain import check_grid
 from bids_tractography.anatomy.masks import check_files
 from bids_tractography.config import Config
 from bids_tractography.config import masks as define
-from bids_tractography.config.tracking import GivenSeeds, GridSeeds, RandomSeeds, TotalSeeds
+from bids_tractography.config.tracking import (
+    GivenSeedsConfig,
+    GridSeedsConfig,
+    RandomSeedsConfig,
+    TotalSeedsConfig,
+)
 from bids_tractography.core.checks import Findings
 from bids_tractography.core.dwi import header_figures
 from bids_tractography.core.fodf import n_coefficients
@@ -164,13 +169,13 @@ def _size(job: Job, grid: Grid, n_volumes: int, sh_order: int) -> _Size:
     voxel_ml = float(grid.voxel_size_mm.prod()) / 1000
     n_brain = int(min(_BRAIN_SHARE * n_voxels, _LARGEST_BRAIN_ML / voxel_ml)) + 1
     match config.seeding.seeds:
-        case TotalSeeds(count=n):
+        case TotalSeedsConfig(count=n):
             seeds = n
-        case GivenSeeds():
+        case GivenSeedsConfig():
             seeds = len(read_given_seeds(job.run.named["seeding.seeds"], grid))
-        case GridSeeds(per_axis=n):
+        case GridSeedsConfig(per_axis=n):
             seeds = int(_voxels(config.seeding.mask, n_voxels, n_brain, job.run.is_raw) * n**3)
-        case RandomSeeds(per_voxel=n):
+        case RandomSeedsConfig(per_voxel=n):
             seeds = int(_voxels(config.seeding.mask, n_voxels, n_brain, job.run.is_raw) * n)
     orders = np.clip(sh_order, 2, 8) - 4
     streamlines = int(seeds * (_KEPT_SHARE + _KEPT_SHARE_PER_ORDER * orders))
@@ -193,28 +198,28 @@ def _engine(job: Job) -> EngineKind:
     return ENGINES[job.engine or ""]
 
 
-def _voxels(mask: define.Mask | None, n_voxels: int, n_brain: int, raw: bool) -> float:
+def _voxels(mask: define.MaskConfig | None, n_voxels: int, n_brain: int, raw: bool) -> float:
     """Return about how many voxels a mask has."""
     match mask:
-        case define.FullMask():
+        case define.FullMaskConfig():
             return n_voxels
-        case define.BrainMask():
+        case define.BrainMaskConfig():
             return n_brain
-        case define.ThresholdMask(percentile=True):
+        case define.ThresholdMaskConfig(percentile=True):
             low, high = mask.above or 0, 100 if mask.below is None else mask.below
             return n_brain * (high - low) / 100
-        case define.ThresholdMask(map="fa"):
+        case define.ThresholdMaskConfig(map="fa"):
             low, high = mask.above or 0, 1 if mask.below is None else mask.below
             return n_brain * (_share_above(low, raw) - _share_above(high, raw))
-        case define.TissueMask():
+        case define.TissueMaskConfig():
             return n_brain * _TISSUE_SHARES[mask.tissue]
-        case define.InterfaceMask():
+        case define.InterfaceMaskConfig():
             return n_brain * _INTERFACE_SHARE
-        case define.AnyMask():
+        case define.AnyMaskConfig():
             return min(n_voxels, sum(_voxels(m, n_voxels, n_brain, raw) for m in mask.of))
-        case define.AllMask():
+        case define.AllMaskConfig():
             return min(_voxels(m, n_voxels, n_brain, raw) for m in mask.of)
-        case define.NotMask():
+        case define.NotMaskConfig():
             return n_voxels - _voxels(mask.of, n_voxels, n_brain, raw)
     return n_brain * _OTHER_SHARE  # files
 

@@ -12,8 +12,8 @@ from pydantic_core import to_jsonable_python
 
 from bids_tractography.config import Config
 from bids_tractography.config.checks import SubjectKind
-from bids_tractography.config.model import PrecomputedModel
-from bids_tractography.config.tracking import ImportTract
+from bids_tractography.config.model import PrecomputedModelConfig
+from bids_tractography.config.tracking import ImportTractConfig
 from bids_tractography.core.gradients import FSL, Frame
 from bids_tractography.core.tissue import TissueSource
 from bids_tractography.errors import TractographyError
@@ -107,7 +107,7 @@ class Job:
         """All files that the result depends on, by role."""
         tissue = self.tissue.paths if self.tissue else ()
         found = {**self.run.files, **{f"tissue.{n}": path for n, path in enumerate(tissue)}}
-        if isinstance(self.config.model, PrecomputedModel):
+        if isinstance(self.config.model, PrecomputedModelConfig):
             beside = sidecar_path(self.run.named["model"])
             found |= {"model.sidecar": beside} if beside.exists() else {}
         return found
@@ -129,7 +129,7 @@ class Job:
         if self.config.import_tract is None:
             return [f".{name}" for name in self.config.output.formats]
         name = self.run.named["import_tract"].name
-        return [e for e in ImportTract.extensions if name.endswith(e)][-1:]
+        return [e for e in ImportTractConfig.extensions if name.endswith(e)][-1:]
 
     @property
     def former_tractograms(self) -> list[Path]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bids_tractography.anatomy.masks import Mask, Sources, check_files
-from bids_tractography.config.tracking import GivenSeeds
+from bids_tractography.config.tracking import GivenSeedsConfig
 from bids_tractography.core.checks import Findings
 from bids_tractography.core.dwi import read_dwi
 from bids_tractography.core.seeding import SeedList, draw_rng_seed, read_given_seeds
@@ -168,7 +168,7 @@ def _batch_store(task: Task) -> BatchStore:
 def _seed_list(job: Job, fit: Fit, mask: Mask | None, rng_seed: int) -> SeedList:
     config = job.config.seeding.seeds
     given = None
-    if isinstance(config, GivenSeeds):
+    if isinstance(config, GivenSeedsConfig):
         given = read_given_seeds(job.run.named["seeding.seeds"], fit.grid)
     voxels = fit.brain if mask is None else mask.data
     return SeedList(config, voxels, fit.grid, rng_seed, given)

@@ -13,8 +13,8 @@ from typing import Any
 
 from bids_tractography.anatomy.masks import TISSUE_WORDS
 from bids_tractography.config import Config
-from bids_tractography.config.masks import Mask
-from bids_tractography.config.tracking import ActStop, CmcStop
+from bids_tractography.config.masks import MaskConfig
+from bids_tractography.config.tracking import ActStopConfig, CmcStopConfig
 from bids_tractography.core.tissue import TISSUES
 from bids_tractography.outputs.names import file_name
 from bids_tractography.outputs.provenance import config_hash
@@ -112,7 +112,7 @@ def _with_tissue(config: Config) -> bool:
 
 
 def _with_tissue_rule(config: Config) -> bool:
-    return _tracked(config) and isinstance(config.stopping, ActStop | CmcStop)
+    return _tracked(config) and isinstance(config.stopping, ActStopConfig | CmcStopConfig)
 
 
 @dataclass(frozen=True)
@@ -219,7 +219,7 @@ PRODUCTS: tuple[Product, ...] = (
         is_made=_with_seed_mask,
     ),
     Product(
-        "stop", "mask", {"desc": "stop"}, _on_stopping, "Mask in which tracking continues",
+        "stop", "mask", {"desc": "stop"}, _on_stopping, "MaskConfig in which tracking continues",
         volumes=0, stage="masks",
     ),
     Product(
@@ -260,7 +260,7 @@ def _regions(config: Config) -> Iterator[Product]:
             key = f"tracking.{name}.{number}"
             yield Product(
                 key, "mask", {"desc": f"{name}{number + 1}"}, partial(_on_region, key, region),
-                f"Mask that streamlines {verb}", volumes=0, stage="masks",
+                f"MaskConfig that streamlines {verb}", volumes=0, stage="masks",
             )  # fmt: skip
 
 
@@ -274,7 +274,7 @@ def name_patterns() -> Iterator[tuple[str, str]]:
         yield pattern.removeprefix("sub-"), f"{product.description}{unit}"
 
 
-def _on_region(key: str, region: Mask, config: Config, frame: str) -> Dependencies:
+def _on_region(key: str, region: MaskConfig, config: Config, frame: str) -> Dependencies:
     return _on_masks(config, frame).and_on((key,), region)
 
 

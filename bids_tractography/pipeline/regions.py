@@ -10,7 +10,12 @@ from numpy.typing import NDArray
 
 from bids_tractography.anatomy.masks import Mask, Sources, make_mask, resolve
 from bids_tractography.anatomy.tissue import include_exclude
-from bids_tractography.config.tracking import ActStop, BinaryStop, CmcStop, ThresholdStop
+from bids_tractography.config.tracking import (
+    ActStopConfig,
+    BinaryStopConfig,
+    CmcStopConfig,
+    ThresholdStopConfig,
+)
 from bids_tractography.core.stopping import (
     ActRule,
     BinaryRule,
@@ -66,10 +71,10 @@ class RegionMaker:
         """Make the stopping rule, and write the voxels where it lets streamlines go on."""
         config = self._job.config.stopping
         rule: StoppingRule
-        if isinstance(config, BinaryStop):
+        if isinstance(config, BinaryStopConfig):
             mask = make_mask(config.mask, self._sources, "stopping.mask")
             rule = BinaryRule(mask.data)
-        elif isinstance(config, ThresholdStop):
+        elif isinstance(config, ThresholdStopConfig):
             rule, mask = self._threshold(config)
         else:
             rule, mask = self._tissue(config)
@@ -78,17 +83,18 @@ class RegionMaker:
         self._write("stop", mask)
         return rule
 
-    def _threshold(self, config: ThresholdStop) -> tuple[ThresholdRule, Mask]:
+    def _threshold(self, config: ThresholdStopConfig) -> tuple[ThresholdRule, Mask]:
         values, name, parent = self._sources.map(config.map, "stopping.map")
-        below = resolve(config.below, config.percentile, values, self._sources.brain, "stopping")
-        rule = ThresholdRule(values, below)
-        record: dict[str, Any] = {"kind": "threshold", "map": name, "below": below}
+        brain = self._sources.brain
+        threshold = resolve(config.threshold, config.percentile, values, brain, "stopping")
+        rule = ThresholdRule(values, threshold)
+        record: dict[str, Any] = {"kind": "threshold", "map": name, "threshold": threshold}
         if config.percentile:
-            record["below_percentile"] = config.below
-        text = f"voxels where {name} > {below:g} (interpolated on the way)"
+            record["threshold_percentile"] = config.threshold
+        text = f"voxels where {name} > {threshold:g} (interpolated on the way)"
         return rule, Mask(extent(rule), text, record, (parent,))
 
-    def _tissue(self, config: ActStop | CmcStop) -> tuple[ActRule | CmcRule, Mask]:
+    def _tissue(self, config: ActStopConfig | CmcStopConfig) -> tuple[ActRule | CmcRule, Mask]:
         maps = self._sources.maps
         include, exclude = include_exclude(maps["wm"], maps["gm"], maps["csf"])
         for role, data in (("pft_include", include), ("pft_exclude", exclude)):

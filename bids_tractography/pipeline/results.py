@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from bids_tractography.config import Config
-from bids_tractography.config.tracking import GivenSeeds, Tracking
+from bids_tractography.config.tracking import GivenSeedsConfig, TrackingConfig
 from bids_tractography.core.checks import MIN_COUNT
 from bids_tractography.core.images import Grid, read_grid
 from bids_tractography.core.seeding import SeedList
@@ -113,12 +113,12 @@ def import_tractogram(task: Task) -> None:
         tractogram = check_tractogram(source, grid)
     with watch.stage("writing"):
         _write_density(task, tractogram, grid)
-        bring(source, job.paths["tractogram"], config.place)
+        bring(source, job.paths["tractogram"], config.mode)
     for warning in tractogram.warnings:
         task.findings.warn(f"{source.name}: {warning}")
     record = ImportRecord(
         **_common(task),
-        place=config.place,
+        mode=config.mode,
         format=tractogram.extension,
         streamlines=tractogram.n_streamlines,
         points=tractogram.n_points,
@@ -239,8 +239,10 @@ def tracking_figures(config: Config, counts: Counts) -> dict[str, float]:
     if counts.seeds >= MIN_COUNT:
         figures["seeds_without_direction"] = counts.seeds_without_direction / counts.seeds
     tracking = config.tracking
-    chosen = tracking.include or tracking.exclude or isinstance(config.seeding.seeds, GivenSeeds)
-    strict = tracking.min_length_mm > Tracking().min_length_mm
+    chosen = (
+        tracking.include or tracking.exclude or isinstance(config.seeding.seeds, GivenSeedsConfig)
+    )
+    strict = tracking.min_length_mm > TrackingConfig().min_length_mm
     if counts.generated >= MIN_COUNT and not chosen and not strict:
         figures["streamlines_kept"] = counts.kept / counts.generated
     return figures

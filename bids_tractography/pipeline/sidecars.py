@@ -9,10 +9,10 @@ from bids_tractography.anatomy.masks import Mask
 from bids_tractography.anatomy.tissue import Tissue
 from bids_tractography.config import Config
 from bids_tractography.config.tracking import (
-    GivenSeeds,
-    GridSeeds,
-    RandomSeeds,
-    TotalSeeds,
+    GivenSeedsConfig,
+    GridSeedsConfig,
+    RandomSeedsConfig,
+    TotalSeedsConfig,
 )
 from bids_tractography.core.stopping import ActRule, CmcRule, StoppingRule, ThresholdRule
 from bids_tractography.core.tissue import TISSUES
@@ -163,13 +163,13 @@ def _bep046(job: Job, stopping: StoppingRule, n_seeds: int) -> dict[str, Any]:
 def _seed_source(job: Job) -> dict[str, Any]:
     uri = job.outputs.uri
     match job.config.seeding.seeds:
-        case GridSeeds(per_axis=n):
+        case GridSeedsConfig(per_axis=n):
             seeds: dict[str, Any] = {"Type": "GridPerElement", "SeedsPerElement": n**3}
-        case RandomSeeds(per_voxel=n):
+        case RandomSeedsConfig(per_voxel=n):
             seeds = {"Type": "RandomPerElement", "SeedsPerElement": n}
-        case TotalSeeds():
+        case TotalSeedsConfig():
             seeds = {"Type": "Random"}
-        case GivenSeeds():
+        case GivenSeedsConfig():
             # The draft has no type for given coordinates; one seed an element is nearest.
             source = uri(job.inputs["seeding.seeds"])
             return {"Type": "CountPerElement", "SeedsPerElement": 1, "Source": source}
@@ -206,7 +206,7 @@ def _regions(job: Job, name: str = "") -> list[str]:
 
 def _older_draft(config: Config, n_seeds: int, n_streamlines: int) -> dict[str, Any]:
     tracking, algorithm = config.tracking, config.tracking.algorithm
-    given = isinstance(config.seeding.seeds, GivenSeeds)
+    given = isinstance(config.seeding.seeds, GivenSeedsConfig)
     source = {} if given else {"SourceType": "voxels"}
     return {
         "TractographyClass": "local",

@@ -333,8 +333,8 @@ def _rumba(given: _Given) -> dict[str, Any]:
     return {
         "kind": "rumba",
         "wm_eigenvalues_mm2_s": given.take("rumba_wm_response", [1.7e-3, 2e-4, 2e-4]),
-        "gm_mm2_s": given.values.get("rumba_gm_response", 8e-4),  # none leaves it out
-        "csf_mm2_s": given.values.get("rumba_csf_response", 3e-3),
+        "gm_diffusivity_mm2_s": given.values.get("rumba_gm_response", 8e-4),  # none leaves it out
+        "csf_diffusivity_mm2_s": given.values.get("rumba_csf_response", 3e-3),
         "iterations": given.take("rumba_n_iter", 600),
     }
 
@@ -469,7 +469,7 @@ def _stop_until_2(given: _Given) -> dict[str, Any]:
         raise NoCounterpartError("tracker pft needs stop_threshold CMC or ACT.")
     if image and is_binary(image):
         return {"kind": "binary", "mask": _without_threshold(given, image, "stop")}
-    return _over_threshold(given, image, "stop", "below", 0)
+    return _over_threshold(given, image, "stop", "threshold", 0)
 
 
 def _anatomical_stop(given: _Given, rule: str, image: Definition | None) -> dict[str, Any]:

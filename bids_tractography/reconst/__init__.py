@@ -10,7 +10,7 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from bids_tractography.config.model import Model
+from bids_tractography.config.model import ModelConfig
 from bids_tractography.core.dwi import Dwi
 from bids_tractography.reconst.base import FitInput, ModelFit, TensorFit
 from bids_tractography.reconst.csd import fit_csd
@@ -114,7 +114,7 @@ def fit_model(
     dwi: Dwi,
     mask: NDArray[np.bool_],
     tensor: TensorFit,
-    config: Model,
+    config: ModelConfig,
     n_threads: int,
     files: Mapping[str, Path] = _NO_FILES,
 ) -> ModelFit:

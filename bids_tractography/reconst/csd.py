@@ -12,7 +12,7 @@ from numpy.polynomial import legendre
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from bids_tractography.config.model import AutoResponse, CsdModel, GivenResponse
+from bids_tractography.config.model import AutoResponseConfig, CsdModelConfig, GivenResponseConfig
 from bids_tractography.core.dwi import Dwi
 from bids_tractography.core.fodf import n_coefficients, sh_basis
 from bids_tractography.core.gradients import Shell
@@ -54,7 +54,7 @@ class Response:
         return {"response_axial_mm2_s": first, "response_ratio": first / radial}
 
 
-def fit_csd(given: FitInput, config: CsdModel) -> ModelFit:
+def fit_csd(given: FitInput, config: CsdModelConfig) -> ModelFit:
     """Estimate the response and deconvolve the signal of one shell.
 
     Raises
@@ -69,7 +69,7 @@ def fit_csd(given: FitInput, config: CsdModel) -> ModelFit:
     order = choose_order(shell.n_directions, config.sh_order)
     response = (
         _given(config.response)
-        if isinstance(config.response, GivenResponse)
+        if isinstance(config.response, GivenResponseConfig)
         else estimate_response(dwi, given.mask, given.tensor, shell, config.response)
     )
     problem = _problem(
@@ -109,12 +109,12 @@ def _doubts(shell: Shell, order: int) -> list[str]:
     ]
 
 
-def _given(config: GivenResponse) -> Response:
+def _given(config: GivenResponseConfig) -> Response:
     return Response(config.eigenvalues_mm2_s, config.s0, None)
 
 
 def estimate_response(
-    dwi: Dwi, mask: NDArray[np.bool_], tensor: TensorFit, shell: Shell, config: AutoResponse
+    dwi: Dwi, mask: NDArray[np.bool_], tensor: TensorFit, shell: Shell, config: AutoResponseConfig
 ) -> Response:
     """Average the tensors of the voxels of highest FA, away from the edge of the brain.
 
@@ -198,7 +198,7 @@ def _problem(
     b_s_mm2: float,
     response: Response,
     order: int,
-    config: CsdModel,
+    config: CsdModelConfig,
 ) -> _Problem:
     orders = np.arange(0, order + 1, 2)
     rotational = _rotational_harmonics(b_s_mm2, response, orders)

@@ -6,7 +6,7 @@ import numpy as np
 from dipy.reconst.gqi import squared_radial_component
 from numpy.typing import NDArray
 
-from bids_tractography.config.model import GqiModel
+from bids_tractography.config.model import GqiModelConfig
 from bids_tractography.core.fodf import AXES, from_axes, without_floor
 from bids_tractography.core.gradients import Gradients
 from bids_tractography.reconst.base import FitInput, ModelFit
@@ -16,7 +16,7 @@ from bids_tractography.reconst.voxels import map_voxels
 _FREE_WATER_6D_MM2_S = 0.01506
 
 
-def fit_gqi(given: FitInput, config: GqiModel) -> ModelFit:
+def fit_gqi(given: FitInput, config: GqiModelConfig) -> ModelFit:
     """Estimate the spin distribution, in units of the signal."""
     to_sh = _q_sampling(given.dwi.gradients, config) @ from_axes(config.sh_order)
 
@@ -33,7 +33,7 @@ def fit_gqi(given: FitInput, config: GqiModel) -> ModelFit:
     return ModelFit(map_voxels(fit, given.dwi.data, given.mask, given.n_threads), record)
 
 
-def _q_sampling(gradients: Gradients, config: GqiModel) -> NDArray[np.float64]:
+def _q_sampling(gradients: Gradients, config: GqiModelConfig) -> NDArray[np.float64]:
     """Return the matrix from signals to the distribution on the axes, shape (V, N)."""
     bvals = np.where(gradients.bvals <= gradients.b0_threshold_s_mm2, 0, gradients.bvals)
     lengths = config.sampling_length * np.sqrt(_FREE_WATER_6D_MM2_S * bvals)

@@ -9,7 +9,7 @@ import numpy as np
 from dipy.reconst.dki import axial_kurtosis, mean_kurtosis, radial_kurtosis
 from numpy.typing import NDArray
 
-from bids_tractography.config.model import KurtosisModel
+from bids_tractography.config.model import KurtosisModelConfig
 from bids_tractography.core.fodf import AXES, from_axes
 from bids_tractography.core.gradients import Gradients, Shell, count_axes
 from bids_tractography.errors import GradientError
@@ -30,7 +30,7 @@ _MAPS = ("mk", "ak", "rk")
 Array = NDArray[np.float64]
 
 
-def fit_kurtosis(given: FitInput, config: KurtosisModel) -> ModelFit:
+def fit_kurtosis(given: FitInput, config: KurtosisModelConfig) -> ModelFit:
     """Fit by weighted least squares (Veraart 2013) and expand the orientation distribution.
 
     Besides the distribution (Henriques 2015), which integrates to one, the mean, axial and radial
@@ -74,7 +74,9 @@ def fit_kurtosis(given: FitInput, config: KurtosisModel) -> ModelFit:
     return ModelFit(np.ascontiguousarray(values[..., :split]), record, maps)
 
 
-def _enough(gradients: Gradients, used: list[Shell], config: KurtosisModel) -> NDArray[np.intp]:
+def _enough(
+    gradients: Gradients, used: list[Shell], config: KurtosisModelConfig
+) -> NDArray[np.intp]:
     if len(used) < 2:
         there = ", ".join(f"{shell.b_s_mm2:.0f}" for shell in gradients.shells)
         raise GradientError(

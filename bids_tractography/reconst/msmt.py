@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bids_tractography.config.model import MsmtCsdModel, ResponseFiles
+from bids_tractography.config.model import MsmtCsdModelConfig, ResponseFilesConfig
 from bids_tractography.core.fodf import axes_basis, n_coefficients, orders_of, sh_basis, sh_order_of
 from bids_tractography.core.gradients import Gradients, count_axes
 from bids_tractography.errors import DataError, GradientError
@@ -22,7 +22,7 @@ from bids_tractography.reconst.voxels import map_voxels
 Array = NDArray[np.float64]
 
 
-def fit_msmt_csd(given: FitInput, config: MsmtCsdModel) -> ModelFit:
+def fit_msmt_csd(given: FitInput, config: MsmtCsdModelConfig) -> ModelFit:
     """Deconvolve the signal of all shells into a white-matter fODF and isotropic tissues.
 
     Least squares under hard constraints: the fODF is nowhere negative on the sphere's axes, and
@@ -66,7 +66,9 @@ def fit_msmt_csd(given: FitInput, config: MsmtCsdModel) -> ModelFit:
     )
 
 
-def order_of_shells(config: MsmtCsdModel, gradients: Gradients, files: Mapping[str, Path]) -> int:
+def order_of_shells(
+    config: MsmtCsdModelConfig, gradients: Gradients, files: Mapping[str, Path]
+) -> int:
     """Return the order that the directions of all shells determine, see `ModelKind.sh_order`."""
     _check_shells(config, len(gradients.shells))
     return choose_order(_count_directions(gradients), config.sh_order)
@@ -77,7 +79,7 @@ def _count_directions(gradients: Gradients) -> int:
     return count_axes(gradients.directions[volumes])
 
 
-def _check_shells(config: MsmtCsdModel, n_shells: int) -> None:
+def _check_shells(config: MsmtCsdModelConfig, n_shells: int) -> None:
     if config.tissues == "wm_gm_csf" and n_shells < 2:
         raise GradientError(
             "three tissues need two shells besides b=0; there is one.",
@@ -85,10 +87,10 @@ def _check_shells(config: MsmtCsdModel, n_shells: int) -> None:
         )
 
 
-def _responses(given: FitInput, config: MsmtCsdModel) -> TissueResponses:
+def _responses(given: FitInput, config: MsmtCsdModelConfig) -> TissueResponses:
     n_shells = len(given.dwi.gradients.shells)
     _check_shells(config, n_shells)
-    if not isinstance(config.response, ResponseFiles):
+    if not isinstance(config.response, ResponseFilesConfig):
         three = config.tissues == "wm_gm_csf" or (config.tissues == "auto" and n_shells > 1)
         return estimate_responses(given.dwi, given.mask, given.tensor, grey_matter=three)
     names = ["wm", "csf"] if config.tissues == "wm_csf" else ["wm", "gm", "csf"]

@@ -12,7 +12,7 @@ from dipy.core.geometry import cart2sphere
 from dipy.reconst.shm import real_sh_descoteaux, real_sh_tournier
 from numpy.typing import NDArray
 
-from bids_tractography.config.model import PrecomputedModel
+from bids_tractography.config.model import PrecomputedModelConfig
 from bids_tractography.core.fodf import AXES, from_axes, sh_order_of
 from bids_tractography.core.gradients import Gradients
 from bids_tractography.core.images import Grid, nearest_rotation, read_image, read_layout
@@ -38,7 +38,7 @@ _BASIS_KEYS = ("sphericalharmonicbasis", "sphericalharmonicsbasis")
 _AXES_KEYS = ("reference", "referenceaxes")
 
 
-def fit_precomputed(given: FitInput, config: PrecomputedModel) -> ModelFit:
+def fit_precomputed(given: FitInput, config: PrecomputedModelConfig) -> ModelFit:
     """Read harmonics and express them in MRtrix3's basis and scanner axes.
 
     The conversion is exact: both bases span the same functions, and so do their rotations.
@@ -68,7 +68,9 @@ def fit_precomputed(given: FitInput, config: PrecomputedModel) -> ModelFit:
     return ModelFit(coefficients, {"basis": basis, "axes": axes, "sh_order": order})
 
 
-def order_of_file(config: PrecomputedModel, gradients: Gradients, files: Mapping[str, Path]) -> int:
+def order_of_file(
+    config: PrecomputedModelConfig, gradients: Gradients, files: Mapping[str, Path]
+) -> int:
     """Return the order of the image, see `ModelKind.sh_order`."""
     return _order_of(files[""], read_layout(files[""], ndim=4)[1][3])
 
@@ -109,7 +111,7 @@ def conversion(order: int, basis: str, axes: str, grid: Grid) -> NDArray[np.floa
     return matrix
 
 
-def _conventions(path: Path, config: PrecomputedModel) -> tuple[str, str]:
+def _conventions(path: Path, config: PrecomputedModelConfig) -> tuple[str, str]:
     sidecar = _sidecar(path)
     basis, axes = str(config.basis), str(config.axes)
     if basis == "auto":

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import eval_legendre
 
-from bids_tractography.config.model import CsaModel, OpdtModel
+from bids_tractography.config.model import CsaModelConfig, OpdtModelConfig
 from bids_tractography.core.dwi import Dwi
 from bids_tractography.core.fodf import orders_of, sh_basis, without_floor
 from bids_tractography.reconst.base import FitInput, ModelFit
@@ -43,7 +43,7 @@ class _Transforms:
     laplacian: NDArray[np.float64]
 
 
-def fit_csa(given: FitInput, config: CsaModel) -> ModelFit:
+def fit_csa(given: FitInput, config: CsaModelConfig) -> ModelFit:
     """Estimate the distribution in constant solid angle, which integrates to one (Aganj 2010).
 
     Raises
@@ -61,7 +61,7 @@ def fit_csa(given: FitInput, config: CsaModel) -> ModelFit:
     return _fit(given, config, expand)
 
 
-def fit_opdt(given: FitInput, config: OpdtModel) -> ModelFit:
+def fit_opdt(given: FitInput, config: OpdtModelConfig) -> ModelFit:
     """Estimate the orientation probability density transform (Tristan-Vega 2010).
 
     Raises
@@ -80,7 +80,7 @@ def fit_opdt(given: FitInput, config: OpdtModel) -> ModelFit:
 
 def _fit(
     given: FitInput,
-    config: CsaModel | OpdtModel,
+    config: CsaModelConfig | OpdtModelConfig,
     expand: Callable[[Signals, _Transforms], Signals],
 ) -> ModelFit:
     dwi = given.dwi

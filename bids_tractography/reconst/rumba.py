@@ -6,7 +6,7 @@ import numpy as np
 from dipy.reconst.rumba import mbessel_ratio
 from numpy.typing import NDArray
 
-from bids_tractography.config.model import AutoResponse, RumbaModel
+from bids_tractography.config.model import AutoResponseConfig, RumbaModelConfig
 from bids_tractography.core.fodf import AXES, from_axes, n_coefficients
 from bids_tractography.core.gradients import Gradients
 from bids_tractography.reconst.base import FitInput, ModelFit
@@ -22,7 +22,7 @@ _EPSILON = float(np.finfo(float).eps)
 Array = NDArray[np.float64]
 
 
-def fit_rumba(given: FitInput, config: RumbaModel) -> ModelFit:
+def fit_rumba(given: FitInput, config: RumbaModelConfig) -> ModelFit:
     """Estimate the fODF by Richardson-Lucy iterations under Rician or non-central χ noise.
 
     The fODF integrates to the volume fraction of white matter.
@@ -46,8 +46,8 @@ def fit_rumba(given: FitInput, config: RumbaModel) -> ModelFit:
 
     record = {
         "wm_eigenvalues_mm2_s": list(eigenvalues),
-        "gm_mm2_s": config.gm_mm2_s,
-        "csf_mm2_s": config.csf_mm2_s,
+        "gm_diffusivity_mm2_s": config.gm_diffusivity_mm2_s,
+        "csf_diffusivity_mm2_s": config.csf_diffusivity_mm2_s,
         "iterations": config.iterations,
         "coils": config.coils,
         "shells_s_mm2": [shell.b_s_mm2 for shell in gradients.shells],
@@ -57,14 +57,14 @@ def fit_rumba(given: FitInput, config: RumbaModel) -> ModelFit:
 
 
 def _white_matter(
-    given: FitInput, config: RumbaModel
+    given: FitInput, config: RumbaModelConfig
 ) -> tuple[tuple[float, float, float], dict[str, float]]:
     if config.wm_eigenvalues_mm2_s != "auto":
         return config.wm_eigenvalues_mm2_s, {}
     # A tensor describes the signal of inner shells best, and here has to serve for all.
     shells = given.dwi.gradients.shells
     inner = next((s for s in shells if s.n_directions >= n_coefficients(4)), choose_shell(shells))
-    response = estimate_response(given.dwi, given.mask, given.tensor, inner, AutoResponse())
+    response = estimate_response(given.dwi, given.mask, given.tensor, inner, AutoResponseConfig())
     return response.eigenvalues_mm2_s, response.figures
 
 
@@ -72,7 +72,7 @@ def _kernel(
     gradients: Gradients,
     weighted: NDArray[np.intp],
     eigenvalues: tuple[float, float, float],
-    config: RumbaModel,
+    config: RumbaModelConfig,
 ) -> Array:
     """Signals of a unit of each compartment: axes, then grey matter and fluid if present.
 
@@ -84,7 +84,7 @@ def _kernel(
     columns = [np.exp(-bvals * (radial + (axial - radial) * cosines**2))]
     columns += [
         np.exp(-bvals * diffusivity)
-        for diffusivity in (config.gm_mm2_s, config.csf_mm2_s)
+        for diffusivity in (config.gm_diffusivity_mm2_s, config.csf_diffusivity_mm2_s)
         if diffusivity is not None
     ]
     signals = np.hstack(columns)
@@ -100,7 +100,7 @@ def _attenuation(
     return np.hstack([np.ones_like(b0), np.minimum(positive[:, weighted] / b0, 1)])
 
 
-def _deconvolve(data: Array, kernel: Array, config: RumbaModel) -> Array:
+def _deconvolve(data: Array, kernel: Array, config: RumbaModelConfig) -> Array:
     """Return the share of each compartment, shape (n, N), rows summing to one."""
     order = config.coils
     # An axis stands for two antipodes of an even first guess.

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from bids_tractography.config.model import TensorMaps, TensorModel
+from bids_tractography.config.model import TensorMapsConfig, TensorModelConfig
 from bids_tractography.core.dwi import Dwi
 from bids_tractography.core.fodf import AXES, from_axes
 from bids_tractography.core.gradients import count_axes
@@ -20,7 +20,9 @@ _LEAST_DIRECTIONS = 6
 _LEAST_DECAY = 1e-6  # b D: less cannot be told from none
 
 
-def fit_tensor(dwi: Dwi, mask: NDArray[np.bool_], config: TensorMaps, n_threads: int) -> TensorFit:
+def fit_tensor(
+    dwi: Dwi, mask: NDArray[np.bool_], config: TensorMapsConfig, n_threads: int
+) -> TensorFit:
     """Fit by weighted least squares (Chung 2006) to the b=0 volumes and the inner shells.
 
     Raises
@@ -88,7 +90,7 @@ def tensor_fitter(
     return fit
 
 
-def tensor_odf(given: FitInput, config: TensorModel) -> ModelFit:
+def tensor_odf(given: FitInput, config: TensorModelConfig) -> ModelFit:
     """Expand the tensor's orientation distribution in spherical harmonics.
 
     Solid-angle distribution ``|D|^(-1/2) (uᵀ D⁻¹ u)^(-3/2) / 4π`` (Aganj 2010), which integrates

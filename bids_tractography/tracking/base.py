@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from bids_tractography.config import Config
-from bids_tractography.config.tracking import Tracking
+from bids_tractography.config.tracking import TrackingConfig
 from bids_tractography.core.fodf import Fodf
 from bids_tractography.core.seeding import SeedBatch
 from bids_tractography.core.stopping import StoppingRule
@@ -29,7 +29,7 @@ class TrackingProblem:
 
     fodf: Fodf
     stopping: StoppingRule
-    tracking: Tracking
+    tracking: TrackingConfig
     rng_seed: int
 
 
@@ -114,7 +114,7 @@ class EngineKind:
     batch_size: int
     differences: tuple[str, ...]
     build: Callable[[TrackingProblem, int], Engine]
-    unavailable: Callable[[Tracking], str | None] = lambda tracking: None
+    unavailable: Callable[[TrackingConfig], str | None] = lambda tracking: None
     limits: Callable[[Config], str | None] = lambda config: None
     memory_bytes: Callable[[ProblemSize], float] = lambda size: 0.0
 

@@ -24,7 +24,7 @@ from dipy.tracking.tracker_parameters import generate_tracking_parameters
 from dipy.tracking.tractogen import generate_tractogram
 from numpy.typing import NDArray
 
-from bids_tractography.config.algorithm import Deterministic, Probabilistic
+from bids_tractography.config.algorithm import DeterministicConfig, ProbabilisticConfig
 from bids_tractography.core.fodf import sh_basis
 from bids_tractography.core.seeding import SeedBatch
 from bids_tractography.core.stopping import BinaryRule, StoppingRule, ThresholdRule, extent
@@ -80,7 +80,7 @@ class DipyEngine:
 
     def __init__(self, problem: TrackingProblem, n_threads: int) -> None:
         algorithm = problem.tracking.algorithm
-        if not isinstance(algorithm, Probabilistic | Deterministic):
+        if not isinstance(algorithm, ProbabilisticConfig | DeterministicConfig):
             raise TypeError(f"{algorithm.kind} is none of {sorted(DIPY.algorithms)}")
         self._pmf_threshold = algorithm.pmf_threshold
         self._max_angle_deg = algorithm.max_angle_deg

@@ -5,19 +5,19 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from bids_tractography.config.tracking import Tracking
+from bids_tractography.config.tracking import TrackingConfig
 from bids_tractography.core.streamlines import DEAD, Counts, Rejection, Stop
 
 LENGTH_TOLERANCE = 1e-9
 
 
-def most_points(tracking: Tracking) -> int:
+def most_points(tracking: TrackingConfig) -> int:
     """Return the number of points of the longest streamline that is kept."""
     return 1 + int(tracking.max_length_mm / tracking.algorithm.step_size_mm + LENGTH_TOLERANCE)
 
 
 def rejections(
-    n_points: NDArray[np.int64], stops: NDArray[np.str_], tracking: Tracking
+    n_points: NDArray[np.int64], stops: NDArray[np.str_], tracking: TrackingConfig
 ) -> NDArray[np.str_]:
     """Return why each streamline is rejected, empty if it is kept, shape (T,).
 

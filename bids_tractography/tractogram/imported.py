@@ -268,7 +268,7 @@ def bring(path: Path, target: Path, place: Literal["copy", "link"]) -> None:
     if here.parts[1] != there.parts[1]:
         logger.warning(
             "%s links to %s, on another branch of the file system: where only one of the two is "
-            "mounted, the link leads nowhere; import_tract.place=copy has no such limit.",
+            "mounted, the link leads nowhere; import_tract.mode=copy has no such limit.",
             target,
             path,
         )

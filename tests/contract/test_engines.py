@@ -34,7 +34,7 @@ from fields import (
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bids_tractography.config.tracking import Tracking
+from bids_tractography.config.tracking import TrackingConfig
 from bids_tractography.core.images import Grid
 from bids_tractography.core.stopping import BinaryRule, StoppingRule, ThresholdRule
 from bids_tractography.core.streamlines import Counts, Rejection, Stop, StreamlineBatch
@@ -49,7 +49,7 @@ BUILDS = {name: partial(make_engine, kind) for name, kind in ENGINES.items()}
 
 @pytest.fixture(params=ENGINES)
 def build(request: pytest.FixtureRequest) -> Build:
-    missing = ENGINES[request.param].unavailable(Tracking())
+    missing = ENGINES[request.param].unavailable(TrackingConfig())
     if missing:
         pytest.skip(f"{request.param}: {missing}")
     return BUILDS[request.param]

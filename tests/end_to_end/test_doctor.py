@@ -8,7 +8,7 @@ from importlib.util import find_spec
 import pytest
 from conftest import run_cli
 
-from bids_tractography.config.tracking import Tracking
+from bids_tractography.config.tracking import TrackingConfig
 from bids_tractography.tracking import ENGINES
 
 
@@ -18,7 +18,7 @@ def test_the_doctor_tracks_on_every_engine() -> None:
     assert ended.returncode == 0, ended.stdout + ended.stderr
     lines = ended.stdout.splitlines()
     for name, kind in ENGINES.items():
-        if kind.unavailable(Tracking()):
+        if kind.unavailable(TrackingConfig()):
             continue
         (trial,) = [line for line in lines if line.startswith(f"trial of {name} ")]
         kept = re.search(r"ok +(\d+) streamlines of 500 seeds", trial)

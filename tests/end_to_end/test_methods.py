@@ -179,17 +179,17 @@ def imported(finished: tuple[Path, object], tmp_path: Path) -> Path:
     return root
 
 
-@pytest.mark.parametrize("place", ["copy", "link"])
+@pytest.mark.parametrize("mode", ["copy", "link"])
 def test_a_tractogram_is_brought_in_by_filters(
-    imported: Path, scanned_once: Path, tmp_path: Path, place: str
+    imported: Path, scanned_once: Path, tmp_path: Path, mode: str
 ) -> None:
     output = tmp_path / "output"
-    override = f"import_tract={{filters: {{suffix: tractogram}}, scope: lab, place: {place}}}"
+    override = f"import_tract={{filters: {{suffix: tractogram}}, scope: lab, mode: {mode}}}"
     words = ("-d", f"lab={imported}")
     ended = run_cli(scanned_once, output, "participant", *words, overrides=(override,))
     assert ended.returncode == 0, ended.stderr
     (path,) = tractograms(output)
-    assert path.is_symlink() == (place == "link")
+    assert path.is_symlink() == (mode == "link")
     source = imported / "sub-01" / "dwi" / "sub-01_tractogram.trx"
     assert path.read_bytes() == source.read_bytes()
     record = ImportRecord.model_validate(sidecar(path)[RECORD_KEY])

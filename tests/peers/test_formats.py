@@ -28,7 +28,7 @@ from tractograms import (
 )
 from trx.trx_file_memmap import load as load_trx
 
-from bids_tractography.config.tracking import Output
+from bids_tractography.config.tracking import OutputConfig
 from bids_tractography.core.images import Grid
 from bids_tractography.core.streamlines import Stop
 from bids_tractography.tractogram.base import blocks
@@ -198,7 +198,7 @@ def with_values(folder: Path, path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
     ends = np.random.default_rng(2).integers(0, len(Stop), (40, 2)).astype(np.uint8)
     store = stored(folder, random_streamlines(40), ends=ends)
     values = [store.per_streamline("seed"), store.per_streamline("ends")]
-    write = writers(Output(per_streamline=("seed", "ends")), values)["trx"]
+    write = writers(OutputConfig(per_streamline=("seed", "ends")), values)["trx"]
     write(path, store, oblique_las_grid())
     return np.arange(40), ends
 
@@ -229,14 +229,14 @@ def test_values_of_each_streamline_are_no_part_of_the_content(tmp_path: Path) ->
 
 
 def test_writers_are_those_of_the_formats_asked_for(tmp_path: Path) -> None:
-    assert list(writers(Output(formats=("trk", "trx")))) == ["trk", "trx"]
+    assert list(writers(OutputConfig(formats=("trk", "trx")))) == ["trk", "trx"]
     store = stored(tmp_path / "s", random_streamlines(3))
-    writers(Output(dtype="float16"))["trx"](tmp_path / "a.trx", store, oblique_las_grid())
+    writers(OutputConfig(dtype="float16"))["trx"](tmp_path / "a.trx", store, oblique_las_grid())
     assert {line.dtype.name for line in read(tmp_path / "a.trx")} == {"float16"}
 
 
 def test_there_is_a_writer_for_every_format_of_the_configuration() -> None:
-    formats = get_args(get_args(Output.model_fields["formats"].annotation)[0])
+    formats = get_args(get_args(OutputConfig.model_fields["formats"].annotation)[0])
     assert set(WRITERS) == set(formats)
 
 
@@ -251,7 +251,7 @@ def test_there_is_a_writer_for_every_format_of_the_configuration() -> None:
 )
 def test_values_that_no_file_would_hold_are_faults(fault: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
-        Output(**fault)
+        OutputConfig(**fault)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bids_tractography.config.algorithm import Algorithm, EuDx, ParallelTransport, ParticleFiltering
+from bids_tractography.config.algorithm import (
+    AlgorithmConfig,
+    EuDxConfig,
+    ParallelTransportConfig,
+    ParticleFilteringConfig,
+)
 from bids_tractography.core.fodf import Fodf, sh_basis
 from bids_tractography.core.images import Grid
 from bids_tractography.core.seeding import SeedBatch
@@ -212,7 +217,7 @@ class _Room:
 def _make_room(
     field: Field,
     plan: Plan,
-    algorithm: Algorithm,
+    algorithm: AlgorithmConfig,
     curves: Curves | None,
 ) -> _Room:
     owners: list[NDArray[np.generic]] = []
@@ -222,7 +227,7 @@ def _make_room(
         return _address(owners[-1])
 
     particles = None
-    if isinstance(algorithm, ParticleFiltering):
+    if isinstance(algorithm, ParticleFilteringConfig):
         back, front = (
             int(np.ceil(mm / algorithm.step_size_mm - _TOLERANCE))
             for mm in (algorithm.back_mm, algorithm.front_mm)
@@ -318,11 +323,11 @@ def _make_curves(
         n_nearest=1,
     )
     match algorithm:
-        case EuDx():
+        case EuDxConfig():
             peaks = _peaks_of_rows(rows, len(axes), criteria, algorithm.peak_threshold)
-            curves = curves._replace(peaks=_address(peaks), least_weight=algorithm.least_weight)
+            curves = curves._replace(peaks=_address(peaks), least_weight=algorithm.min_weight)
             return curves, [to_voxels, nothing, peaks]
-        case ParallelTransport():
+        case ParallelTransportConfig():
             nearest = nearest_axes(axes)
             curves = curves._replace(
                 kind=PTT,

@@ -52,8 +52,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bids_tractography.config import Config
-from bids_tractography.config.algorithm import ParallelTransport
-from bids_tractography.config.tracking import Tracking
+from bids_tractography.config.algorithm import ParallelTransportConfig
+from bids_tractography.config.tracking import TrackingConfig
 from bids_tractography.errors import DeviceError, DeviceLostError
 from bids_tractography.tracking.base import EngineKind, TrackingProblem
 from bids_tractography.tracking.cuda.engine import (
@@ -326,7 +326,7 @@ def probe_devices() -> Devices:
     return Devices(names, driver, None if names else "there is no GPU")
 
 
-def unavailable(tracking: Tracking) -> str | None:
+def unavailable(tracking: TrackingConfig) -> str | None:
     """Tell why no GPU can be used here, if so; cheap, and asked once."""
     found = probe_devices()
     if found.problem:
@@ -352,7 +352,7 @@ def limits(config: Config) -> str | None:
             f"{MOST_POINTS_OF_A_HALF - 1} steps from a seed at most, and max_length_mm / "
             f"step_size_mm is {steps:g}"
         )
-    if isinstance(algorithm, ParallelTransport):
+    if isinstance(algorithm, ParallelTransportConfig):
         if algorithm.probe_radius_mm != 0 or algorithm.probe_count != 1:
             return "probes without a radius only (probe_radius_mm 0, probe_count 1)"
         if algorithm.data_support_exponent != 1:

@@ -16,7 +16,7 @@ import numpy as np
 from dipy.data import default_sphere
 from numpy.typing import NDArray
 
-from bids_tractography.config.algorithm import ParallelTransport, Probabilistic
+from bids_tractography.config.algorithm import ParallelTransportConfig, ProbabilisticConfig
 from bids_tractography.core.fodf import sh_basis
 from bids_tractography.core.seeding import SeedBatch
 from bids_tractography.core.stopping import BinaryRule, StoppingRule, ThresholdRule, extent
@@ -167,10 +167,10 @@ class UnitEngine:
     def _make_request(self, n_devices: int) -> Request:
         tracking, edge_mm = self._problem.tracking, self._lattice.edge_mm
         algorithm = tracking.algorithm
-        if not isinstance(algorithm, Probabilistic | ParallelTransport):
+        if not isinstance(algorithm, ProbabilisticConfig | ParallelTransportConfig):
             raise ValueError(f"no {algorithm.kind} in units")
         probe = None
-        if isinstance(algorithm, ParallelTransport):
+        if isinstance(algorithm, ParallelTransportConfig):
             # Samples of the configuration are the ends of the steps, the start among them.
             steps = algorithm.probe_quality - 1
             probe = Probe(algorithm.probe_length_mm / steps / edge_mm, steps)

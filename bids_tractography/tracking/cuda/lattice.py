@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from bids_tractography.config.algorithm import ParallelTransport
+from bids_tractography.config.algorithm import ParallelTransportConfig
 from bids_tractography.core.fodf import Fodf
 from bids_tractography.core.stopping import BinaryRule, StoppingRule, ThresholdRule, extent
 from bids_tractography.tracking.base import TrackingProblem
@@ -67,7 +67,7 @@ def make_lattice(problem: TrackingProblem) -> tuple[Lattice, NDArray[np.bool_]]:
     if np.abs(scale - 1).max() < _CUBE_TOLERANCE:
         scale = np.ones(3)
     ahead = algorithm.step_size_mm
-    if isinstance(algorithm, ParallelTransport):
+    if isinstance(algorithm, ParallelTransportConfig):
         ahead = max(ahead, algorithm.probe_length_mm)
     # The place itself reaches a voxel far; the nearest node is half a node away, as is the shift.
     reach = 1 / scale + ahead / edge_mm + 1

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 
-from bids_tractography.config.tracking import Output
+from bids_tractography.config.tracking import OutputConfig
 from bids_tractography.tractogram.base import Reader, StreamlineValues, Writer
 from bids_tractography.tractogram.formats.tck import TckReader, write_tck
 from bids_tractography.tractogram.formats.trk import TrkReader, write_trk
@@ -23,7 +23,9 @@ READERS: Mapping[str, Callable[[Path], Reader]] = {
 }
 
 
-def writers(output: Output, per_streamline: Iterable[StreamlineValues] = ()) -> dict[str, Writer]:
+def writers(
+    output: OutputConfig, per_streamline: Iterable[StreamlineValues] = ()
+) -> dict[str, Writer]:
     """Return the writer of every format that is asked for.
 
     Parameters

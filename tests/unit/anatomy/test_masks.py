@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from bids_tractography.anatomy.masks import Sources, check_files, interface, make_mask
-from bids_tractography.config.masks import Mask as Definition
-from bids_tractography.config.model import PrecomputedModel
+from bids_tractography.config.masks import MaskConfig as Definition
+from bids_tractography.config.model import PrecomputedModelConfig
 from bids_tractography.config.section import Section
-from bids_tractography.config.tissue import FiveTissueTypes, T1wTissue
+from bids_tractography.config.tissue import FiveTissueTypesConfig, T1wTissueConfig
 from bids_tractography.core.images import Grid, write_image
 from bids_tractography.errors import DataError, EmptyMaskError
 
@@ -181,9 +181,9 @@ def test_a_file_that_is_no_image_is_told_beforehand(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("definition", "key", "name", "n_dimensions"),
     [
-        (FiveTissueTypes(image="a"), "image", "tissues.nii.gz", 4),
-        (T1wTissue(image="a"), "image", "5tt_of_head.nii.gz", 3),
-        (PrecomputedModel(path="a"), "", "fod.nii.gz", 4),
+        (FiveTissueTypesConfig(image="a"), "image", "tissues.nii.gz", 4),
+        (T1wTissueConfig(image="a"), "image", "5tt_of_head.nii.gz", 3),
+        (PrecomputedModelConfig(path="a"), "", "fod.nii.gz", 4),
     ],
 )
 def test_the_kind_of_a_file_tells_its_dimensions_not_its_name(

@@ -18,14 +18,14 @@ from bids_tractography.anatomy.tissue import (
     include_exclude,
     make_tissue,
 )
-from bids_tractography.config.model import GradientsConfig, TensorMaps
+from bids_tractography.config.model import GradientsConfig, TensorMapsConfig
 from bids_tractography.config.tissue import (
-    AutoTissue,
-    DsegTissue,
-    FiveTissueTypes,
-    GivenTissue,
-    ProbsegTissue,
-    T1wTissue,
+    AutoTissueConfig,
+    DsegTissueConfig,
+    FiveTissueTypesConfig,
+    GivenTissueConfig,
+    ProbsegTissueConfig,
+    T1wTissueConfig,
 )
 from bids_tractography.core.checks import QUANTITIES
 from bids_tractography.core.dwi import Dwi, read_dwi
@@ -90,7 +90,7 @@ def head(tmp_path_factory, phantom):
 
 
 def test_fractions_on_the_grid_pass_as_they_are(head):
-    tissue = head.make(ProbsegTissue(), TissueFiles(probseg=head.probseg("coarse")))
+    tissue = head.make(ProbsegTissueConfig(), TissueFiles(probseg=head.probseg("coarse")))
     for name in TISSUES:
         assert np.array_equal(getattr(tissue, name), head.truth[name])
     assert tissue.source == "probseg"
@@ -100,7 +100,7 @@ def test_fractions_on_the_grid_pass_as_they_are(head):
 
 
 def test_finer_fractions_are_averaged(head):
-    tissue = head.make(AutoTissue(), TissueFiles(probseg=head.probseg("fine")))
+    tissue = head.make(AutoTissueConfig(), TissueFiles(probseg=head.probseg("fine")))
     for name in TISSUES:
         assert np.abs(getattr(tissue, name) - head.truth[name]).mean() < 0.02
         assert getattr(tissue, name).sum() == pytest.approx(head.truth[name].sum(), rel=0.01)
@@ -118,13 +118,13 @@ def test_the_same_head_as_labels_5tt_and_files(head):
         "5tt.nii.gz", np.stack([half, half, fine["wm"], fine["csf"], 0 * half], axis=3)
     )
     made = {
-        "bids": head.make(DsegTissue(), TissueFiles(dseg=bids)),
+        "bids": head.make(DsegTissueConfig(), TissueFiles(dseg=bids)),
         "freesurfer": head.make(
-            DsegTissue(segmentation=aseg), config_files={"tissue.segmentation": aseg}
+            DsegTissueConfig(segmentation=aseg), config_files={"tissue.segmentation": aseg}
         ),
-        "5tt": head.make(FiveTissueTypes(), TissueFiles(fivett=five)),
+        "5tt": head.make(FiveTissueTypesConfig(), TissueFiles(fivett=five)),
         "files": head.make(
-            GivenTissue(**head.probseg("fine")),
+            GivenTissueConfig(**head.probseg("fine")),
             config_files={f"tissue.{t}": p for t, p in head.probseg("fine").items()},
         ),
     }
@@ -141,7 +141,7 @@ def test_a_table_beside_a_segmentation_decides(head):
     swapped = np.where(stack.sum(axis=0) > 0.5, stack.argmax(axis=0) + 1, 0)
     path = head.save("tabled.nii.gz", swapped)
     (head.root / "tabled.tsv").write_text("index\tname\n1\tCSF\n2\tGray Matter\n3\tWhite Matter\n")
-    tissue = head.make(DsegTissue(), TissueFiles(dseg=path))
+    tissue = head.make(DsegTissueConfig(), TissueFiles(dseg=path))
     assert min(head.agreement(tissue).values()) > 0.9
     assert tissue.record["labels"] == "table"
     assert tissue.sources == (path, head.root / "tabled.tsv")
@@ -164,25 +164,25 @@ def test_percentages_other_spaces_and_odd_labels_are_refused(head):
     fine = head.load()
     percent = {t: head.save(f"percent_{t}.nii.gz", 100 * d) for t, d in fine.items()}
     with pytest.raises(DataError, match="from 0 to 1") as error:
-        head.make(ProbsegTissue(), TissueFiles(probseg=percent))
+        head.make(ProbsegTissueConfig(), TissueFiles(probseg=percent))
     assert "100" in error.value.remedy
     away = {t: head.save(f"away_{t}.nii.gz", np.roll(d, 26, axis=2)) for t, d in fine.items()}
-    figures = head.make(ProbsegTissue(), TissueFiles(probseg=away)).figures
+    figures = head.make(ProbsegTissueConfig(), TissueFiles(probseg=away)).figures
     bound = QUANTITIES["tissue_in_brain"].range_of("adult").possible[0]
     assert figures["tissue_in_brain"] < bound
     odd = head.save("odd.nii.gz", np.where(fine["wm"] > 0.5, 77, 0))
     with pytest.raises(DataError, match="neither FreeSurfer"):
-        head.make(DsegTissue(), TissueFiles(dseg=odd))
+        head.make(DsegTissueConfig(), TissueFiles(dseg=odd))
     with pytest.raises(DataError, match="no labels"):
-        head.make(DsegTissue(), TissueFiles(dseg=head.probseg("fine")["wm"]))
+        head.make(DsegTissueConfig(), TissueFiles(dseg=head.probseg("fine")["wm"]))
     four = head.save("four.nii.gz", np.stack([fine["wm"]] * 4, axis=3))
     with pytest.raises(DataError, match="five"):
-        head.make(FiveTissueTypes(), TissueFiles(fivett=four))
+        head.make(FiveTissueTypesConfig(), TissueFiles(fivett=four))
 
 
 def test_sums_over_one_are_divided(head):
     twice = dict.fromkeys(TISSUES, head.brain.astype(np.float32))
-    tissue = head.make(AutoTissue(), fractions_from_model=twice)
+    tissue = head.make(AutoTissueConfig(), fractions_from_model=twice)
     assert tissue.source == "dwi"
     np.testing.assert_allclose(tissue.wm, head.brain / 3, rtol=1e-6)
 
@@ -192,14 +192,14 @@ def test_the_order_of_sources_and_what_is_missing():
     everything = TissueFiles(dict.fromkeys(TISSUES, path), path, path, path, path)
     order = []
     for field in ("probseg", "dseg", "fivett", "t1w"):
-        order.append(choose_source(AutoTissue(), everything, {}, from_model=True).kind)
+        order.append(choose_source(AutoTissueConfig(), everything, {}, from_model=True).kind)
         everything = TissueFiles(**{**vars(everything), field: None})
-    order.append(choose_source(AutoTissue(), everything, {}, from_model=True).kind)
+    order.append(choose_source(AutoTissueConfig(), everything, {}, from_model=True).kind)
     assert order == ["probseg", "dseg", "5tt", "t1w", "dwi"]
     with pytest.raises(NoInputError, match="msmt_csd"):
-        choose_source(AutoTissue(), everything, {}, from_model=False)
+        choose_source(AutoTissueConfig(), everything, {}, from_model=False)
     with pytest.raises(NoInputError, match=r"tissue\.kind dseg.*There is: dwi"):
-        choose_source(DsegTissue(), everything, {}, from_model=True)
+        choose_source(DsegTissueConfig(), everything, {}, from_model=True)
 
 
 def test_include_exclude_and_interface():
@@ -226,7 +226,7 @@ def test_a_displaced_t1w_is_brought_back_and_segmented(head, phantom):
     motion[:3, :3], motion[:3, 3] = TURN, SHIFT_MM
     path = head.root / "moved.nii.gz"
     nib.Nifti1Image(image.dataobj, motion @ image.affine).to_filename(path)
-    tissue = head.make(T1wTissue(), TissueFiles(t1w=path))
+    tissue = head.make(T1wTissueConfig(), TissueFiles(t1w=path))
     back = np.array(tissue.record["t1w_to_dwi_mm"]) @ motion
     corners = np.array(np.meshgrid([-35, 35], [-45, 45], [-28, 28])).reshape(3, -1).T
     apart = np.linalg.norm(corners @ back[:3, :3].T + back[:3, 3] - corners, axis=1)
@@ -243,8 +243,8 @@ def test_another_head_is_refused(head):
     noise = np.random.default_rng(0).random((30, 30, 30)) * 100
     noise[5:12] += 500
     nib.Nifti1Image(noise, np.diag([4.0, 4, 4, 1])).to_filename(head.root / "other.nii.gz")
-    with pytest.raises((GridError, DataError), match=r"least_overlap|no brain"):
-        head.make(T1wTissue(), TissueFiles(t1w=head.root / "other.nii.gz"))
+    with pytest.raises((GridError, DataError), match=r"min_overlap|no brain"):
+        head.make(T1wTissueConfig(), TissueFiles(t1w=head.root / "other.nii.gz"))
 
 
 @pytest.mark.skipif(not (SHARED_DATA / "icbm").is_dir(), reason="shared/data/icbm is not here")
@@ -256,7 +256,9 @@ def test_fractions_of_a_simulated_head():
     paths = {
         t: root / "anat" / f"sub-icbm_space-ACPC_label-{t.upper()}_probseg.nii.gz" for t in TISSUES
     }
-    tissue = make_tissue(AutoTissue(), TissueSource("probseg", tuple(paths.values())), dwi, brain)
+    tissue = make_tissue(
+        AutoTissueConfig(), TissueSource("probseg", tuple(paths.values())), dwi, brain
+    )
     assert tissue.figures["tissue_in_brain"] > 0.9
     assert (tissue.wm + tissue.gm + tissue.csf).max() <= 1.001
 
@@ -269,7 +271,7 @@ def test_a_real_t1w():
     dwi = dwi_at(stem)
     source = TissueSource("t1w", (root / "anat" / "sub-xa30_run-1_T1w.nii.gz",))
     brain = brain_mask(dwi, None).data
-    tissue = make_tissue(T1wTissue(), source, dwi, brain)
+    tissue = make_tissue(T1wTissueConfig(), source, dwi, brain)
     assert tissue.record["dice"] > 0.85
     litres = {t: float(getattr(tissue, t).sum()) * 27e-6 for t in TISSUES}
     assert 0.4 < litres["wm"] < 0.85
@@ -293,7 +295,7 @@ def test_a_t1w_with_voxels_of_microns_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("voxels", [(0, 0, 0), (2, 0, 0), (0, -3, 0), (0, 0, 2), (-1, 2, 1)])
 def test_the_displacement_of_tissue_is_measured(head, voxels):
     brain, grid = head.brain, head.dwi.grid
-    fa = fit_tensor(head.dwi, brain, TensorMaps(), 1).fa
+    fa = fit_tensor(head.dwi, brain, TensorMapsConfig(), 1).fa
     moved = np.roll(head.truth["wm"], voxels, axis=(0, 1, 2))
     expected = np.linalg.norm(voxels * grid.voxel_size_mm)
     assert displacement_mm(moved, fa, brain, grid) == pytest.approx(expected)

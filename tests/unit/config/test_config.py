@@ -65,7 +65,7 @@ def test_defaults_are_the_documented_ones() -> None:
     assert config.stopping.model_dump() == {
         "kind": "threshold",
         "map": "fa",
-        "below": 0.2,
+        "threshold": 0.2,
         "percentile": False,
     }
     assert config.tracking.algorithm.model_dump() == {
@@ -177,14 +177,14 @@ def test_repeated_keys_are_refused(tmp_path: Path, name: str, text: str) -> None
 
 def test_the_same_key_in_two_sections_is_no_repetition(tmp_path: Path) -> None:
     config = from_yaml(
-        tmp_path, "seeding: {mask: {map: md, above: 1}}\nstopping: {map: md, below: 1}\n"
+        tmp_path, "seeding: {mask: {map: md, above: 1}}\nstopping: {map: md, threshold: 1}\n"
     )
     assert config.stopping.model_dump()["map"] == "md"
 
 
 @pytest.mark.parametrize("override", ["seeding.mask.map=md", "stopping.map=md"])
 def test_the_threshold_of_fa_is_no_default_for_other_maps(override: str) -> None:
-    with pytest.raises(ConfigError, match=r"say (above or )?below which value"):
+    with pytest.raises(ConfigError, match=r"(above or below|threshold) is required"):
         load_config(None, [override])
 
 
@@ -229,12 +229,12 @@ def test_a_byte_order_mark_is_no_fault(tmp_path: Path, name: str) -> None:
 
 
 def test_merge_keys_of_yaml_are_no_repetition(tmp_path: Path) -> None:
-    text = "seeding: {mask: &wm {map: md, above: 0.3}}\nstopping: {<<: {map: md}, below: 0.1}\n"
+    text = "seeding: {mask: &wm {map: md, above: 0.3}}\nstopping: {<<: {map: md}, threshold: 0.1}\n"
     config = from_yaml(tmp_path, text)
     assert config.stopping.model_dump() == {
         "kind": "threshold",
         "map": "md",
-        "below": 0.1,
+        "threshold": 0.1,
         "percentile": False,
     }
 
@@ -335,7 +335,7 @@ def test_all_faults_are_told_at_once_with_their_keys(tmp_path: Path) -> None:
 model: {kind: csd, sh_order: 7}
 seeding: {rng_seed: -1, seeds: {per_voxel: 0}}
 tracking: {algorithm: {step_size_mm: -0.5, max_angle_deg: 95}, colour: red}
-stoping: {below: 0.1}
+stoping: {threshold: 0.1}
 output: {formats: [vtk]}
 """
     with pytest.raises(ConfigError) as error:
@@ -463,7 +463,7 @@ NUMBERS = [
     "seeding.mask.above",
     "seeding.seeds.per_voxel",
     "seeding.rng_seed",
-    "stopping.below",
+    "stopping.threshold",
     "tracking.algorithm.step_size_mm",
     "tracking.algorithm.max_angle_deg",
     "tracking.max_directions",
@@ -623,7 +623,7 @@ CONFIGS = st.fixed_dictionaries(
         ),
         "seeding": st.fixed_dictionaries({"mask": MASKS, "seeds": SEEDS, "rng_seed": RNG_SEEDS})
         | st.fixed_dictionaries({"seeds": GIVEN_SEEDS, "rng_seed": RNG_SEEDS}),
-        "stopping": threshold("below", numbers(-1, 1))
+        "stopping": threshold("threshold", numbers(-1, 1))
         | st.fixed_dictionaries({"kind": st.just("binary"), "mask": FILE}),
         "tracking": st.fixed_dictionaries(
             {
@@ -675,7 +675,7 @@ def test_masks_contain_masks_to_any_depth() -> None:
     ("override", "key", "says"),
     [
         ("seeding.mask={above: 120, percentile: true}", "seeding.mask", "from 0 to 100"),
-        ("seeding.mask={above: 0.5, below: 0.4}", "seeding.mask", "no value is above and below"),
+        ("seeding.mask={above: 0.5, below: 0.4}", "seeding.mask", "above must be less than below"),
         ("seeding.mask={kind: labels, path: a.nii}", "seeding.mask", "labels to include"),
         (
             "seeding.mask={kind: labels, path: a.nii, include: [3], exclude: [3]}",

@@ -14,7 +14,12 @@ from nibabel.orientations import axcodes2ornt, inv_ornt_aff, ornt_transform
 from scipy.spatial.transform import Rotation
 from scipy.stats import chisquare
 
-from bids_tractography.config.tracking import GivenSeeds, GridSeeds, RandomSeeds, TotalSeeds
+from bids_tractography.config.tracking import (
+    GivenSeedsConfig,
+    GridSeedsConfig,
+    RandomSeedsConfig,
+    TotalSeedsConfig,
+)
 from bids_tractography.core.images import Grid
 from bids_tractography.core.seeding import SeedList, draw_rng_seed, read_given_seeds
 from bids_tractography.errors import DataError, EmptyMaskError, NoInputError
@@ -22,9 +27,9 @@ from bids_tractography.errors import DataError, EmptyMaskError, NoInputError
 SHAPE = (7, 6, 5)
 LEAST_P = 1e-4
 KINDS: dict[str, Any] = {
-    "grid": GridSeeds(per_axis=2),
-    "random": RandomSeeds(per_voxel=3),
-    "total": TotalSeeds(count=101),
+    "grid": GridSeedsConfig(per_axis=2),
+    "random": RandomSeedsConfig(per_voxel=3),
+    "total": TotalSeedsConfig(count=101),
 }
 
 
@@ -62,7 +67,7 @@ def test_grid_seeds_are_the_centres_of_n_cubed_equal_cells(n: int) -> None:
     mask = np.zeros(SHAPE, bool)
     mask[2, 3, 4] = mask[6, 0, 1] = True
     affine = oblique_affine()
-    positions = all_positions(seed_list(GridSeeds(per_axis=n), mask, Grid(SHAPE, affine)))
+    positions = all_positions(seed_list(GridSeedsConfig(per_axis=n), mask, Grid(SHAPE, affine)))
     expected = [
         apply_affine(affine, [x + (2 * i + 1 - n) / (2 * n), y + (2 * j + 1 - n) / (2 * n),
                               z + (2 * k + 1 - n) / (2 * n)])
@@ -76,7 +81,7 @@ def test_grid_seeds_are_the_centres_of_n_cubed_equal_cells(n: int) -> None:
 
 def test_random_seeds_are_as_many_as_asked_in_each_voxel_in_order() -> None:
     mask = some_mask()
-    seeds = seed_list(RandomSeeds(per_voxel=7), mask)
+    seeds = seed_list(RandomSeedsConfig(per_voxel=7), mask)
     voxels = np.rint(all_positions(seeds)).astype(int)
     assert len(seeds) == 7 * mask.sum()
     np.testing.assert_array_equal(voxels, np.repeat(np.argwhere(mask), 7, axis=0))
@@ -84,7 +89,7 @@ def test_random_seeds_are_as_many_as_asked_in_each_voxel_in_order() -> None:
 
 def test_random_seeds_reach_every_face_of_their_voxel_but_not_beyond() -> None:
     mask = np.ones((1, 1, 1), bool)
-    positions = all_positions(seed_list(RandomSeeds(per_voxel=5000), mask))
+    positions = all_positions(seed_list(RandomSeedsConfig(per_voxel=5000), mask))
     assert (np.abs(positions) <= 0.5).all()
     assert (positions.min(axis=0) < -0.49).all()
     assert (positions.max(axis=0) > 0.49).all()
@@ -95,7 +100,7 @@ def test_random_seeds_are_uniform_in_the_octants_and_the_axes_of_their_voxels(
     rng_seed: int,
 ) -> None:
     mask = some_mask((10, 10, 10), 0.5)
-    positions = all_positions(seed_list(RandomSeeds(per_voxel=20), mask, rng_seed=rng_seed))
+    positions = all_positions(seed_list(RandomSeedsConfig(per_voxel=20), mask, rng_seed=rng_seed))
     offsets = positions - np.rint(positions)
     octants = np.bincount((offsets > 0) @ [4, 2, 1], minlength=8)
     assert chisquare(octants).pvalue > LEAST_P
@@ -106,14 +111,14 @@ def test_random_seeds_are_uniform_in_the_octants_and_the_axes_of_their_voxels(
 
 def test_consecutive_random_seeds_are_independent() -> None:
     mask = np.ones((1, 1, 1), bool)
-    positions = all_positions(seed_list(RandomSeeds(per_voxel=20_000), mask))
+    positions = all_positions(seed_list(RandomSeedsConfig(per_voxel=20_000), mask))
     correlations = np.corrcoef(np.hstack([positions[:-1], positions[1:]]).T) - np.eye(6)
     assert np.abs(correlations).max() < 5 / np.sqrt(20_000)
 
 
 def test_offsets_of_100000_random_seeds_are_all_distinct_which_those_of_dipy_are_not() -> None:
     mask = np.ones((50, 50, 40), bool)
-    positions = all_positions(seed_list(RandomSeeds(per_voxel=1), mask))
+    positions = all_positions(seed_list(RandomSeedsConfig(per_voxel=1), mask))
     offsets = np.round(positions - np.rint(positions), 9)
     assert len(offsets) == 100_000
     assert len(np.unique(offsets, axis=0)) == 100_000
@@ -122,7 +127,7 @@ def test_offsets_of_100000_random_seeds_are_all_distinct_which_those_of_dipy_are
 
 def test_total_seeds_are_uniform_over_the_voxels_of_the_mask() -> None:
     mask = some_mask()
-    positions = all_positions(seed_list(TotalSeeds(count=20_000), mask))
+    positions = all_positions(seed_list(TotalSeedsConfig(count=20_000), mask))
     voxels = np.ravel_multi_index(tuple(np.rint(positions).astype(int).T), SHAPE)
     counts = np.bincount(voxels, minlength=mask.size)
     assert counts[~mask.ravel()].sum() == 0
@@ -132,15 +137,15 @@ def test_total_seeds_are_uniform_over_the_voxels_of_the_mask() -> None:
 def test_total_seeds_fill_octants_evenly_whatever_voxel_they_are_in() -> None:
     mask = np.zeros(SHAPE, bool)
     mask[1, 1, 1] = mask[4, 4, 4] = True
-    positions = all_positions(seed_list(TotalSeeds(count=20_000), mask))
+    positions = all_positions(seed_list(TotalSeedsConfig(count=20_000), mask))
     voxels = np.rint(positions)
     cells = (voxels[:, 0] > 2) * 8 + (positions > voxels) @ [4, 2, 1]
     assert chisquare(np.bincount(cells, minlength=16)).pvalue > LEAST_P
 
 
 def test_a_longer_list_begins_with_the_shorter_one() -> None:
-    few = all_positions(seed_list(TotalSeeds(count=1000)))
-    many = all_positions(seed_list(TotalSeeds(count=5000)))
+    few = all_positions(seed_list(TotalSeedsConfig(count=1000)))
+    many = all_positions(seed_list(TotalSeedsConfig(count=5000)))
     assert few.shape == (1000, 3)
     assert many.shape == (5000, 3)
     np.testing.assert_array_equal(many[:1000], few)
@@ -161,7 +166,7 @@ def test_any_slicing_into_batches_gives_the_same_bits(kind: str, size: int, star
     assert joined.tobytes() == whole[start:].tobytes()
 
 
-@pytest.mark.parametrize("config", [RandomSeeds(), TotalSeeds(count=500)])
+@pytest.mark.parametrize("config", [RandomSeedsConfig(), TotalSeedsConfig(count=500)])
 def test_rng_seed_0_is_a_seed_like_any_other(config: Any) -> None:
     zero, again, one = (all_positions(seed_list(config, rng_seed=seed)) for seed in (0, 0, 1))
     np.testing.assert_array_equal(zero, again)
@@ -174,7 +179,9 @@ def test_drawn_rng_seeds_differ_and_fit_the_configuration() -> None:
     assert all(0 <= seed < 2**53 for seed in drawn)
 
 
-@pytest.mark.parametrize("config", [GridSeeds(), RandomSeeds(), TotalSeeds(count=1)])
+@pytest.mark.parametrize(
+    "config", [GridSeedsConfig(), RandomSeedsConfig(), TotalSeedsConfig(count=1)]
+)
 def test_a_mask_of_only_voxel_000_is_transformed_unlike_in_dipy(config: Any) -> None:
     mask = np.zeros(SHAPE, bool)
     mask[0, 0, 0] = True
@@ -230,7 +237,7 @@ def test_given_seeds_are_read_as_they_are(tmp_path: Path, name: str, count: int)
     points = grid.to_mm(np.random.default_rng(2).uniform(0, 4, (count, 3)))
     read = read_given_seeds(written(tmp_path / name, points), grid)
     np.testing.assert_allclose(read, points, rtol=1e-15)
-    config = GivenSeeds(path=tmp_path / name)
+    config = GivenSeedsConfig(path=tmp_path / name)
     seeds = SeedList(config, np.zeros(SHAPE, bool), grid, 1, read)
     assert len(seeds) == count
     batches = list(seeds.batches(2))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bids_tractography.config.tissue import AutoTissue, DsegTissue, ProbsegTissue
+from bids_tractography.config.tissue import AutoTissueConfig, DsegTissueConfig, ProbsegTissueConfig
 from bids_tractography.errors import NoInputError, NoMatchError
 from bids_tractography.inputs.index import BidsFile
 from bids_tractography.inputs.tissue import TissueFiles, find_tissue
@@ -241,23 +241,23 @@ def test_auto_passes_over_what_is_refused_and_raises_if_nothing_else_is_there(ro
     probsegs = three("anat/sub-1")
     aligned = "anat/sub-1_space-ACPC_dseg.nii.gz"
     found = find(root, *probsegs, aligned, dwi="space-ACPC", dataset="other")
-    assert choose_source(AutoTissue(), found, {}, from_model=False).kind == "dseg"
+    assert choose_source(AutoTissueConfig(), found, {}, from_model=False).kind == "dseg"
     (warning,) = found.skipped
     assert "no probseg was used for tissue" in warning
     assert "sub-1_label-WM_probseg.nii.gz (it names no space" in warning
     with pytest.raises(NoMatchError, match="no probseg is known to be aligned"):
-        choose_source(ProbsegTissue(), found, {}, from_model=False)
+        choose_source(ProbsegTissueConfig(), found, {}, from_model=False)
     found = find(root, *probsegs, dwi="space-ACPC", dataset="other")
     with pytest.raises(NoMatchError, match="no probseg is known to be aligned"):
-        choose_source(AutoTissue(), found, {}, from_model=False)
+        choose_source(AutoTissueConfig(), found, {}, from_model=False)
     with pytest.raises(NoMatchError):  # fitting it instead would be another method
-        choose_source(AutoTissue(), found, {}, from_model=True)
+        choose_source(AutoTissueConfig(), found, {}, from_model=True)
 
 
 def test_a_kind_of_which_only_templates_are_there_names_them(root: Path) -> None:
     found = find(root, "anat/sub-1_space-MNI152NLin6Asym_dseg.nii.gz")
     with pytest.raises(NoInputError, match="is the space of a template"):
-        choose_source(DsegTissue(), found, {}, from_model=False)
+        choose_source(DsegTissueConfig(), found, {}, from_model=False)
 
 
 def test_a_file_without_content_is_a_fault_of_its_kind_alone(root: Path) -> None:
@@ -267,13 +267,13 @@ def test_a_file_without_content_is_a_fault_of_its_kind_alone(root: Path) -> None
     found[0].path.symlink_to("nowhere")
     tissue = find_tissue(found, dwi_of(root, ""), lambda _: None)
     assert "datalad get" in str(tissue.faults["dseg"])
-    assert choose_source(AutoTissue(), tissue, {}, from_model=False).kind == "probseg"
+    assert choose_source(AutoTissueConfig(), tissue, {}, from_model=False).kind == "probseg"
     with pytest.raises(NoInputError, match="datalad get"):
-        choose_source(DsegTissue(), tissue, {}, from_model=False)
+        choose_source(DsegTissueConfig(), tissue, {}, from_model=False)
 
 
 def test_a_folder_that_cannot_be_read_is_named_where_tissue_is_missing() -> None:
     files = TissueFiles(unsearched=(Path("/data/sub-1/anat"),))
-    for config in (AutoTissue(), DsegTissue()):
+    for config in (AutoTissueConfig(), DsegTissueConfig()):
         with pytest.raises(NoInputError, match=r"/data/sub-1/anat \(cannot be read\)"):
             choose_source(config, files, {}, from_model=False)

@@ -101,7 +101,7 @@ def test_a_file_of_pyafq_is_taken_as_a_configuration(
                 "seeds": {"kind": "grid", "per_axis": 2},
                 "rng_seed": 7,
             },
-            "stopping": {"kind": "threshold", "map": "fa", "below": 0.2},
+            "stopping": {"kind": "threshold", "map": "fa", "threshold": 0.2},
             "tracking": {
                 "algorithm": {"kind": "det", "step_size_mm": 0.25, "max_angle_deg": 40},
                 "max_directions": 10,
@@ -187,7 +187,7 @@ def test_percentages_are_of_the_highest_values() -> None:
         "above": 70,
         "percentile": True,
     }
-    assert config["stopping"]["below"] == 40
+    assert config["stopping"]["threshold"] == 40
     assert config["stopping"]["percentile"] is True
 
 
@@ -368,8 +368,8 @@ def test_binary_stops() -> None:
             {
                 "kind": "rumba",
                 "wm_eigenvalues_mm2_s": [1.7e-3, 2e-4, 2e-4],
-                "gm_mm2_s": None,
-                "csf_mm2_s": 3e-3,
+                "gm_diffusivity_mm2_s": None,
+                "csf_diffusivity_mm2_s": 3e-3,
                 "iterations": 50,
             },
         ),

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from threadpoolctl import threadpool_limits
 
-from bids_tractography.config.model import TensorMaps
+from bids_tractography.config.model import TensorMapsConfig
 from bids_tractography.core.dwi import Dwi
 from bids_tractography.core.gradients import (
     Gradients,
@@ -198,7 +198,7 @@ def test_check_of_a_refitted_tensor_equals_that_of_the_permuted_one(names: Any) 
 
     def fit(directions: Any) -> TensorFit:
         dwi = Dwi(signal, grid, Gradients(SINGLE_SHELL.bvals_s_mm2, directions, 50, "auto"))
-        return fit_tensor(dwi, mask, TensorMaps(), 1)
+        return fit_tensor(dwi, mask, TensorMapsConfig(), 1)
 
     mask = signal[..., 0] > 0
     refitted = check_gradients(fit(SINGLE_SHELL.directions @ turn.T), mask, grid, frame)

@@ -23,7 +23,7 @@ from scipy.special import eval_legendre
 from threadpoolctl import threadpool_limits
 
 import bids_tractography
-from bids_tractography.config.model import CsdModel, GradientsConfig
+from bids_tractography.config.model import CsdModelConfig, GradientsConfig
 from bids_tractography.core.dwi import read_dwi
 from bids_tractography.core.fodf import n_coefficients, sh_basis
 from bids_tractography.core.gradients import GradientFiles
@@ -41,7 +41,7 @@ def spread(count: int) -> Any:
 
 def problem(order: int, n_directions: int, b_s_mm2: float = 2000) -> Any:
     response = Response((AXIAL, RADIAL, RADIAL), 1000.0, None)
-    return _problem(spread(n_directions), b_s_mm2, response, order, CsdModel())
+    return _problem(spread(n_directions), b_s_mm2, response, order, CsdModelConfig())
 
 
 def noisy_mixtures(n_directions: int, count: int, b_s_mm2: float = 2000, noise: float = 60) -> Any:
@@ -145,7 +145,7 @@ def test_fodfs_of_a_head_are_those_of_dipys_model() -> None:
     signals = inside[np.random.default_rng(0).permutation(len(inside))[:300]]
     response = Response((1.66e-3, 0.16e-3, 0.16e-3), 1428.0, None)
     directions = dwi.gradients.directions[shell.volumes]
-    given = _problem(directions, shell.b_s_mm2, response, 8, CsdModel())
+    given = _problem(directions, shell.b_s_mm2, response, 8, CsdModelConfig())
     ours = deconvolve(signals, given)
     table = gradient_table(np.full(len(directions), shell.b_s_mm2), bvecs=directions)
     model = ConstrainedSphericalDeconvModel(

@@ -25,7 +25,7 @@ from signals import (
     whole,
 )
 
-from bids_tractography.config.model import GradientsConfig, MsmtCsdModel, TensorMaps
+from bids_tractography.config.model import GradientsConfig, MsmtCsdModelConfig, TensorMapsConfig
 from bids_tractography.core.checks import QUANTITIES
 from bids_tractography.core.dwi import Dwi, read_dwi
 from bids_tractography.core.fodf import sh_basis
@@ -68,12 +68,12 @@ def write_responses(folder: Path, bvals: Any = (0, 1000, 2500), comment: bool = 
     return {f"response.{name}": folder / f"{name}.txt" for name in ("wm", "gm", "csf")}
 
 
-def from_files(files: Any, **config: Any) -> MsmtCsdModel:
+def from_files(files: Any, **config: Any) -> MsmtCsdModelConfig:
     response = {key.split(".")[1]: path for key, path in files.items()}
-    return MsmtCsdModel(response={"kind": "files", **response}, **config)
+    return MsmtCsdModelConfig(response={"kind": "files", **response}, **config)
 
 
-def fit(dwi: Dwi, model: MsmtCsdModel, files: Any = None, threads: int = 1) -> ModelFit:
+def fit(dwi: Dwi, model: MsmtCsdModelConfig, files: Any = None, threads: int = 1) -> ModelFit:
     return fit_model(dwi, whole(dwi), tensor_fit(dwi), model, threads, files or {})
 
 
@@ -189,7 +189,7 @@ def brain(noise: float) -> Dwi:
 @pytest.mark.parametrize("noise", [0.001, 10])
 def test_responses_of_a_phantom_are_recovered(tmp_path: Path, noise: float) -> None:
     files = write_responses(tmp_path)
-    fitted = fit(brain(noise), MsmtCsdModel(sh_order=4))
+    fitted = fit(brain(noise), MsmtCsdModelConfig(sh_order=4))
     record = fitted.record["responses"]
     for tissue in ("wm", "gm", "csf"):
         expected = np.loadtxt(files[f"response.{tissue}"])
@@ -212,14 +212,14 @@ def test_one_shell_has_two_tissues(tmp_path: Path) -> None:
     both = brain(5)
     one = scheme((1000, 45))
     dwi = dwi_of(both.data[..., volumes], one)
-    fitted = fit(dwi, MsmtCsdModel(sh_order=4))
+    fitted = fit(dwi, MsmtCsdModelConfig(sh_order=4))
     assert fitted.record["tissues"] == ["wm", "csf"]
     assert fitted.fractions is not None
     assert set(fitted.fractions) == {"wm", "csf"}
     assert fitted.fractions["csf"][7, 7, 7] > 0.95
     assert fitted.fractions["wm"][4, 4, 4] > 0.9
     with pytest.raises(GradientError, match="two shells"):
-        fit(dwi, MsmtCsdModel(tissues="wm_gm_csf"))
+        fit(dwi, MsmtCsdModelConfig(tissues="wm_gm_csf"))
     files = write_responses(tmp_path, (0, 1000))
     with pytest.raises(GradientError, match="wm_csf"):
         fit(dwi, from_files(files), files)
@@ -278,7 +278,7 @@ def test_it_is_that_of_mrtrix3_on_a_real_crop() -> None:
     mask = read_image(PEER / "mask.nii.gz", ndim=3).data > 0
     mask[:, :, ::2] = False
     files = {f"response.{name}": PEER / f"{name}.txt" for name in ("wm", "gm", "csf")}
-    tensor_maps = fit_tensor(dwi, mask, TensorMaps(), 1)
+    tensor_maps = fit_tensor(dwi, mask, TensorMapsConfig(), 1)
     fitted = fit_model(dwi, mask, tensor_maps, from_files(files), 1, files)
     theirs = {
         name: read_image(PEER / f"{name}.nii.gz", ndim=4).data[mask] for name in ("wm", "gm", "csf")

@@ -15,7 +15,7 @@ from dipy.reconst.shm import sf_to_sh
 from scipy.spatial.transform import Rotation
 from signals import random_directions, scheme
 
-from bids_tractography.config.model import PrecomputedModel
+from bids_tractography.config.model import PrecomputedModelConfig
 from bids_tractography.core.dwi import Dwi
 from bids_tractography.core.fodf import sh_basis
 from bids_tractography.core.images import Grid, read_image
@@ -45,7 +45,7 @@ def fit(path: Path, grid: Grid, threads: int = 1, **config: Any) -> ModelFit:
     dwi = Dwi(np.ones((*grid.shape, len(gradients.bvals)), np.float32), grid, gradients)
     zeros = np.zeros((*grid.shape, 3), np.float32)
     tensor = TensorFit(zeros, np.zeros((*grid.shape, 3, 3), np.float32), (1000.0,))
-    model = PrecomputedModel(path=path, **config)
+    model = PrecomputedModelConfig(path=path, **config)
     return fit_model(dwi, np.ones(grid.shape, bool), tensor, model, threads, {"": path})
 
 

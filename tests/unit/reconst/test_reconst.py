@@ -34,7 +34,12 @@ from signals import (
     whole,
 )
 
-from bids_tractography.config.model import CsdModel, GradientsConfig, TensorMaps, TensorModel
+from bids_tractography.config.model import (
+    CsdModelConfig,
+    GradientsConfig,
+    TensorMapsConfig,
+    TensorModelConfig,
+)
 from bids_tractography.core.checks import QUANTITIES
 from bids_tractography.core.dwi import Dwi, read_dwi
 from bids_tractography.core.fodf import n_coefficients, sh_basis, sh_order_of
@@ -51,7 +56,7 @@ DENSE = get_sphere(name="repulsion724").vertices
 
 
 def csd(dwi: Dwi, threads: int = 1, **config: Any) -> Any:
-    model = CsdModel(**config)
+    model = CsdModelConfig(**config)
     return fit_model(dwi, whole(dwi), tensor_fit(dwi), model, threads)
 
 
@@ -211,8 +216,8 @@ def test_fits_do_not_depend_on_the_number_of_threads(kind: str) -> None:
     mask = rng.random(dwi.grid.shape) > 0.05
     results = []
     for threads in (1, 3):
-        fit = fit_tensor(dwi, mask, TensorMaps(), threads)
-        config = CsdModel(response=RESPONSE) if kind == "csd" else TensorModel()
+        fit = fit_tensor(dwi, mask, TensorMapsConfig(), threads)
+        config = CsdModelConfig(response=RESPONSE) if kind == "csd" else TensorModelConfig()
         odf = fit_model(dwi, mask, fit, config, threads).coefficients
         assert (odf[~mask] == 0).all()
         results.append((fit.eigenvalues_mm2_s.tobytes(), fit.eigenvectors.tobytes(), odf.tobytes()))
@@ -220,7 +225,7 @@ def test_fits_do_not_depend_on_the_number_of_threads(kind: str) -> None:
     assert results[0] == results[1]
 
 
-@pytest.mark.parametrize("model", [CsdModel(response=RESPONSE), TensorModel()])
+@pytest.mark.parametrize("model", [CsdModelConfig(response=RESPONSE), TensorModelConfig()])
 def test_a_voxel_without_signal_has_a_finite_fodf(model: Any) -> None:
     gradients = scheme((1000, 45))
     signals = np.zeros((3, 1, 1, 47))
@@ -229,7 +234,7 @@ def test_a_voxel_without_signal_has_a_finite_fodf(model: Any) -> None:
     dwi = dwi_of(signals, gradients)
     fit = fit_model(dwi, whole(dwi), tensor_fit(dwi), model, 1)
     assert np.isfinite(fit.coefficients).all()
-    if isinstance(model, CsdModel):
+    if isinstance(model, CsdModelConfig):
         assert (fit.coefficients[0] == 0).all()
 
 
@@ -441,7 +446,7 @@ def test_the_tensor_odf_integrates_to_one_and_peaks_along_v1(eigenvalues: Any) -
     tensors, v1 = rotated_tensors(eigenvalues)
     gradients = scheme((1000, 30))
     dwi = dwi_of(signal(gradients, tensors)[:, None, None], gradients)
-    odf = fit_model(dwi, whole(dwi), tensor_fit(dwi), TensorModel(), 1).coefficients[:, 0, 0]
+    odf = fit_model(dwi, whole(dwi), tensor_fit(dwi), TensorModelConfig(), 1).coefficients[:, 0, 0]
     np.testing.assert_allclose(odf[:, 0] * np.sqrt(4 * np.pi), 1, atol=0.01)
     fine = spread(20_000)
     basis = sh_basis(8, fine)
@@ -541,4 +546,4 @@ def test_a_shell_with_too_few_directions_for_csd_is_refused() -> None:
     dwi = dwi_of(np.ones((2, 2, 2, 7)), scheme((1000, 5)))
     fit = TensorFit(np.zeros((2, 2, 2, 3)), np.zeros((2, 2, 2, 3, 3)), (1000.0,))
     with pytest.raises(GradientError, match="6 directions"):
-        fit_model(dwi, whole(dwi), fit, CsdModel(response=RESPONSE), 1)
+        fit_model(dwi, whole(dwi), fit, CsdModelConfig(response=RESPONSE), 1)

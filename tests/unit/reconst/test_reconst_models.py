@@ -32,7 +32,13 @@ from signals import (
 )
 
 from bids_tractography.config import model as model_config
-from bids_tractography.config.model import CsaModel, GqiModel, KurtosisModel, OpdtModel, RumbaModel
+from bids_tractography.config.model import (
+    CsaModelConfig,
+    GqiModelConfig,
+    KurtosisModelConfig,
+    OpdtModelConfig,
+    RumbaModelConfig,
+)
 from bids_tractography.core.dwi import Dwi
 from bids_tractography.core.fodf import sh_basis, sh_order_of
 from bids_tractography.core.gradients import Gradients
@@ -47,12 +53,12 @@ DENSE = SPHERE.vertices
 TWO_SHELLS = scheme((1000, 45), (2500, 60))
 RUMBA = {"wm_eigenvalues_mm2_s": (AXIAL, RADIAL, RADIAL), "iterations": 80}
 KINDS = [
-    CsaModel(),
-    OpdtModel(),
-    GqiModel(),
-    GqiModel(method="standard"),
-    KurtosisModel(),
-    RumbaModel(**RUMBA),
+    CsaModelConfig(),
+    OpdtModelConfig(),
+    GqiModelConfig(),
+    GqiModelConfig(method="standard"),
+    KurtosisModelConfig(),
+    RumbaModelConfig(**RUMBA),
 ]
 
 
@@ -74,7 +80,7 @@ def table(gradients: Gradients) -> Any:
 
 
 def test_every_model_of_the_configuration_has_a_fit_and_references_that_exist() -> None:
-    union = typing.get_args(model_config.Model)[0]
+    union = typing.get_args(model_config.ModelConfig)[0]
     kinds = {section.model_fields["kind"].default for section in typing.get_args(union)}
     assert set(MODELS) == kinds
     cited = {key for kind in MODELS.values() for key in kind.references}
@@ -100,7 +106,7 @@ def test_fits_do_not_depend_on_threads(model: Any) -> None:
     signals, _, _ = crossing(TWO_SHELLS, 60, 300)
     dwi = dwi_of(rician(signals, 20), TWO_SHELLS)
     if model.kind == "rumba":
-        model = RumbaModel(**{**RUMBA, "iterations": 10})
+        model = RumbaModelConfig(**{**RUMBA, "iterations": 10})
     one, three = (fit(dwi, model, threads) for threads in (1, 3))
     assert one.coefficients.tobytes() == three.coefficients.tobytes()
     assert one.record == three.record
@@ -123,7 +129,8 @@ def test_voxels_of_noise_or_nothing_have_finite_results(model: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "model", [CsaModel(), OpdtModel(), GqiModel(), GqiModel(method="standard")]
+    "model",
+    [CsaModelConfig(), OpdtModelConfig(), GqiModelConfig(), GqiModelConfig(method="standard")],
 )
 def test_dropping_the_isotropic_part_takes_the_floor_away_and_nothing_else(model: Any) -> None:
     signals, _, _ = crossing(TWO_SHELLS, 60, 10)
@@ -141,7 +148,9 @@ def test_dropping_the_isotropic_part_takes_the_floor_away_and_nothing_else(model
         np.testing.assert_array_equal(kept.coefficients, dropped.coefficients)
 
 
-@pytest.mark.parametrize(("ours", "theirs"), [(CsaModel, CsaOdfModel), (OpdtModel, DipyOpdtModel)])
+@pytest.mark.parametrize(
+    ("ours", "theirs"), [(CsaModelConfig, CsaOdfModel), (OpdtModelConfig, DipyOpdtModel)]
+)
 @pytest.mark.filterwarnings("ignore:The legacy descoteaux07")
 def test_csa_and_opdt_are_those_of_dipy(ours: Any, theirs: Any) -> None:
     gradients = scheme((2000, 60))
@@ -155,7 +164,7 @@ def test_csa_and_opdt_are_those_of_dipy(ours: Any, theirs: Any) -> None:
 @pytest.mark.parametrize("method", ["gqi2", "standard"])
 def test_gqi_is_that_of_dipy(method: str) -> None:
     signals, _, _ = crossing(TWO_SHELLS, 70, 20)
-    model = GqiModel(method=method, sh_order=12, isotropic_part="keep", sampling_length=1.1)
+    model = GqiModelConfig(method=method, sh_order=12, isotropic_part="keep", sampling_length=1.1)
     values = amplitudes(fit(dwi_of(signals, TWO_SHELLS), model))
     theirs = GeneralizedQSamplingModel(table(TWO_SHELLS), method=method, sampling_length=1.1)
     expected = theirs.fit(signals[:, 0, 0].astype(np.float32)).odf(SPHERE)
@@ -165,7 +174,7 @@ def test_gqi_is_that_of_dipy(method: str) -> None:
 def test_rumba_is_that_of_dipy() -> None:
     signals, _, _ = crossing(TWO_SHELLS, 60, 2)
     signals = rician(signals, 30)
-    model = RumbaModel(**RUMBA, coils=4)
+    model = RumbaModelConfig(**RUMBA, coils=4)
     fitted = fit(dwi_of(signals, TWO_SHELLS), model)
     theirs = RumbaSDModel(
         table(TWO_SHELLS),
@@ -187,7 +196,7 @@ def test_rumba_tells_tissues_apart_and_integrates_to_the_fraction_of_white_matte
     fluid = signal(TWO_SHELLS, 3e-3 * np.eye(3))
     shares = np.array([1.0, 0.7, 0.4, 0.0])
     signals = shares[:, None] * bundle + (1 - shares[:, None]) * fluid
-    model = RumbaModel(**{**RUMBA, "iterations": 300})
+    model = RumbaModelConfig(**{**RUMBA, "iterations": 300})
     fitted = fit(dwi_of(signals[:, None, None], TWO_SHELLS), model)
     integral = fitted.coefficients[:, 0, 0, 0] * np.sqrt(4 * np.pi)
     np.testing.assert_allclose(integral, shares, atol=0.06)
@@ -196,7 +205,7 @@ def test_rumba_tells_tissues_apart_and_integrates_to_the_fraction_of_white_matte
 def test_rumba_takes_its_response_from_the_data() -> None:
     directions = random_directions((6, 5, 4), seed=3)
     dwi = dwi_of(signal(TWO_SHELLS, tensor(directions)), TWO_SHELLS)
-    record = fit(dwi, RumbaModel(iterations=1)).record
+    record = fit(dwi, RumbaModelConfig(iterations=1)).record
     np.testing.assert_allclose(record["wm_eigenvalues_mm2_s"], (AXIAL, RADIAL, RADIAL), rtol=0.01)
 
 
@@ -221,7 +230,7 @@ def kurtosis_signals(gradients: Gradients, count: int) -> tuple[Any, Any, Any]:
 def test_kurtosis_maps_are_those_of_dipy() -> None:
     signals, _, _ = kurtosis_signals(TWO_SHELLS, 20)
     signals = rician(signals, 10).astype(np.float32)
-    maps = fit(dwi_of(signals, TWO_SHELLS), KurtosisModel()).maps
+    maps = fit(dwi_of(signals, TWO_SHELLS), KurtosisModelConfig()).maps
     theirs = DiffusionKurtosisModel(table(TWO_SHELLS), fit_method="WLS").fit(signals[:, 0, 0])
     for key, expected in (("mk", theirs.mk()), ("ak", theirs.ak()), ("rk", theirs.rk())):
         np.testing.assert_allclose(maps[key][:, 0, 0], expected, rtol=1e-3, atol=1e-4)
@@ -231,7 +240,7 @@ def test_kurtosis_maps_are_those_of_dipy() -> None:
 @pytest.mark.parametrize("alpha", [1.0, 4.0])
 def test_the_kurtosis_odf_is_the_radial_moment_of_the_displacements(alpha: float) -> None:
     signals, diffusion, kurtosis = kurtosis_signals(TWO_SHELLS, 3)
-    fitted = fit(dwi_of(signals, TWO_SHELLS), KurtosisModel(alpha=alpha, sh_order=14))
+    fitted = fit(dwi_of(signals, TWO_SHELLS), KurtosisModelConfig(alpha=alpha, sh_order=14))
     values = amplitudes(fitted)
     for row, d, w in zip(values, diffusion, kurtosis, strict=True):
         inverse, md = np.linalg.inv(d), np.trace(d) / 3
@@ -270,10 +279,10 @@ def test_schemes_that_do_not_determine_the_kurtosis_are_refused(
 ) -> None:
     dwi = dwi_of(np.ones((2, 2, 2, len(gradients.bvals))), gradients)
     with pytest.raises(GradientError, match=words):
-        fit(dwi, KurtosisModel())
+        fit(dwi, KurtosisModelConfig())
 
 
-@pytest.mark.parametrize("section", [CsaModel, OpdtModel])
+@pytest.mark.parametrize("section", [CsaModelConfig, OpdtModelConfig])
 def test_shells_are_chosen_as_for_csd(section: Any) -> None:
     signals, _, _ = crossing(TWO_SHELLS, 60, 3)
     dwi = dwi_of(signals, TWO_SHELLS)

@@ -24,7 +24,7 @@ from signals import (
 )
 from threadpoolctl import threadpool_limits
 
-from bids_tractography.config.model import GradientsConfig, TensorMaps
+from bids_tractography.config.model import GradientsConfig, TensorMapsConfig
 from bids_tractography.core.dwi import Dwi, read_dwi
 from bids_tractography.core.gradients import GradientFiles, Gradients
 from bids_tractography.errors import GradientError
@@ -195,7 +195,7 @@ def test_a_voxel_depends_on_no_other_to_the_last_bit() -> None:
     strided = np.asfortranarray(np.repeat(signals, 2, axis=0))[::2]
     assert fitted(gradients, strided).tobytes() == together.tobytes()
     dwi = dwi_of(signals[:, None, None], gradients)
-    one, two = (fit_tensor(dwi, dwi.mean_b0 > 0, TensorMaps(), n) for n in (1, 2))
+    one, two = (fit_tensor(dwi, dwi.mean_b0 > 0, TensorMapsConfig(), n) for n in (1, 2))
     assert one.eigenvalues_mm2_s.tobytes() == two.eigenvalues_mm2_s.tobytes()
     assert one.eigenvectors.tobytes() == two.eigenvectors.tobytes()
 

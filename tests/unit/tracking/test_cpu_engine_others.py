@@ -109,7 +109,7 @@ def test_eudx_ends_where_too_few_voxels_have_a_suitable_peak() -> None:
     coefficients = everywhere(grid, X).copy()
     coefficients[8:] = 0
     for weight, border in ((0.5, 7.5), (0.25, 7.75)):
-        algorithm = {"kind": "eudx", "least_weight": weight, "step_size_mm": 0.1}
+        algorithm = {"kind": "eudx", "min_weight": weight, "step_size_mm": 0.1}
         batch = track(build(grid, coefficients, algorithm=algorithm, dead_ends="keep"), [[3, 6, 6]])
         assert nonzero(batch.counts.stops) == {"image_border": 1, "angle": 1}
         assert border - 0.01 < batch.points_mm[:, 0].max() < border + 0.11

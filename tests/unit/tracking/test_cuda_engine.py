@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from pretend_cuda import PretendSession, pretend_cuda
 
 from bids_tractography.config import Config
-from bids_tractography.config.tracking import Tracking
+from bids_tractography.config.tracking import TrackingConfig
 from bids_tractography.core.fodf import Fodf
 from bids_tractography.core.images import Grid
 from bids_tractography.core.stopping import BinaryRule, StoppingRule, ThresholdRule
@@ -54,7 +54,7 @@ def make_problem(
     said = {"min_length_mm": 0, "max_length_mm": 250, "algorithm": SURE, "engine": "cuda",
             "ngpus": 1, **tracking}  # fmt: skip
     fodf = Fodf(np.ascontiguousarray(coefficients, np.float32), grid)
-    return TrackingProblem(fodf, rule, Tracking(**said), rng_seed)
+    return TrackingProblem(fodf, rule, TrackingConfig(**said), rng_seed)
 
 
 def make_engine(*arguments: Any, start: Any = PretendSession, **tracking: Any) -> UnitEngine:
@@ -686,8 +686,8 @@ def test_kernels_do_not_read_the_random_offset() -> None:
 
 
 needs_gpu = pytest.mark.skipif(
-    cuda.unavailable(Tracking(engine="cuda")) is not None,
-    reason=f"no GPU: {cuda.unavailable(Tracking(engine='cuda'))}",
+    cuda.unavailable(TrackingConfig(engine="cuda")) is not None,
+    reason=f"no GPU: {cuda.unavailable(TrackingConfig(engine='cuda'))}",
 )
 
 
