@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from descriptor import boutiques
+from metadata import STAMPED, citation, codemeta, stamped
 
 from bids_tractography.cli import build_parser, config_schema
 from bids_tractography.config import Config
@@ -140,12 +142,15 @@ def _default(field: dict[str, Any]) -> str:
     return "`null`" if default is None else f"`{default}`"
 
 
-FILES = {
+FILES: Mapping[Path, Callable[[], str]] = {
     ROOT / "docs" / "cli.md": cli_page,
     ROOT / "docs" / "config.md": config_page,
     ROOT / "docs" / "pyafq.md": pyafq_page,
     ROOT / "bids_tractography" / "config" / "schema.json": config_schema,
     ROOT / "boutiques.json": boutiques,
+    ROOT / "CITATION.cff": citation,
+    ROOT / "codemeta.json": codemeta,
+    **{ROOT / name: partial(stamped, name) for name in STAMPED},
 }
 
 
