@@ -1,6 +1,8 @@
 # Docker (legacy builder and BuildKit), podman and buildah build this.
 # A release passes the base by digest: --build-arg PYTHON_IMAGE=docker.io/library/python@sha256:...
 ARG PYTHON_IMAGE=docker.io/library/python:3.12.11-slim-bookworm
+# Every stage that says ARG VERSION gets this default, which `make generate` writes.
+ARG VERSION=0.1.0
 
 FROM ${PYTHON_IMAGE} AS base
 # NUMBA_CPU_NAME: what is compiled at build time has to be found again on any processor.
@@ -33,7 +35,7 @@ RUN containers/trim /opt/venv
 
 FROM environment AS environment-cpu
 ARG IMAGE=bids-tractography
-ARG VERSION=0.1.0
+ARG VERSION
 ARG REVISION=unknown
 RUN containers/record "$IMAGE" "$VERSION" "$REVISION" requirements.lock \
         > /opt/venv/bids-tractography-image.json \
@@ -43,7 +45,7 @@ FROM environment AS environment-cuda
 RUN pip --python /opt/venv/bin/python install --no-cache-dir --no-compile --require-hashes \
         --no-deps -r containers/requirements-cuda.lock
 ARG IMAGE=bids-tractography
-ARG VERSION=0.1.0
+ARG VERSION
 ARG REVISION=unknown
 RUN containers/record "$IMAGE" "$VERSION-cuda" "$REVISION" requirements.lock \
         containers/requirements-cuda.lock > /opt/venv/bids-tractography-image.json \
@@ -52,7 +54,7 @@ RUN containers/record "$IMAGE" "$VERSION-cuda" "$REVISION" requirements.lock \
 FROM base AS runtime
 COPY containers/compile /tmp/
 RUN /tmp/compile /usr/local && rm /tmp/compile && mkdir -m 1777 /data /out /work
-ARG VERSION=0.1.0
+ARG VERSION
 ARG REVISION=unknown
 ARG CREATED=1970-01-01T00:00:00Z
 LABEL org.opencontainers.image.title="bids-tractography" \

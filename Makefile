@@ -4,8 +4,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
+VERSION = $(shell containers/version)
 
-.PHONY: demo test bench lint generate check-generated container-test gpu-test gpu-bench gpu-wheels clean
+.PHONY: demo test test-lowest test-newest bench lint generate check-generated changelog dist \
+    image push-image locked container-test gpu-test gpu-bench gpu-wheels clean
 
 demo: $(VENV)/.installed
 	rm -rf $(DEMO)
@@ -18,6 +20,17 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed-dev
 	$(BIN)/pytest -n auto --dist loadfile
+
+# The core with the oldest versions of the dependencies that pyproject.toml accepts.
+LOWEST_TESTS ?= $(foreach name,compiled config cpu_engine csd_kernel formats gradients images inputs \
+    tensor_kernel,$(shell find tests -name 'test_$(name).py'))
+
+test-lowest: $(VENV)-lowest/.installed
+	$(VENV)-lowest/bin/pytest -n auto --dist loadfile $(LOWEST_TESTS)
+
+# All tests with the newest versions, pre-releases included, regardless of our upper bounds.
+test-newest: $(VENV)-newest/.installed
+	$(VENV)-newest/bin/pytest -n auto --dist loadfile
 
 # Our kernels beside how fast they were at the last call.
 bench: $(VENV)/.installed-dev
@@ -36,6 +49,36 @@ generate: $(VENV)/.installed-dev
 
 check-generated: $(VENV)/.installed-dev
 	$(BIN)/python docs/generate.py --check
+
+# Move the fragments of changes/ into CHANGELOG.md, before a release.
+changelog: $(VENV)/.installed-dev
+	$(BIN)/towncrier build --yes --version $(VERSION)
+
+# The source distribution and the wheel, in dist/.
+dist: | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet build
+	rm -rf dist
+	$(BIN)/python -m build --quiet
+
+# One image: TARGET is cpu or cuda, IMAGE its name, with a registry if it is to be pushed.
+DOCKER ?= docker
+IMAGE ?= bids-tractography
+TARGET ?= cpu
+TAG = $(IMAGE):$(VERSION)$(patsubst -cpu,,-$(TARGET))
+
+image:
+	$(DOCKER) build --target $(TARGET) --tag $(TAG) --build-arg IMAGE=$(IMAGE) \
+	    --build-arg VERSION=$(VERSION) --build-arg REVISION=$$(git rev-parse HEAD) \
+	    --build-arg CREATED=$$(git show --no-patch --format=%cI HEAD) .
+
+push-image:
+	$(DOCKER) push $(TAG)
+
+# Give the environment the versions of the images, so that container-test can compare results.
+locked: | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --require-hashes --no-deps -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	touch $(VENV)/.installed
 
 # Build the images and run them the ways users do; as root on Debian it installs what it needs.
 container-test: $(VENV)/.installed
@@ -72,5 +115,21 @@ $(VENV)/.installed-dev: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@ $(VENV)/.installed
 
+# uv can resolve to the lowest versions, pip cannot.
+$(VENV)-lowest/.installed: pyproject.toml
+	$(PYTHON) -m venv --clear $(VENV)-lowest
+	$(VENV)-lowest/bin/python -m pip install --quiet uv
+	$(VENV)-lowest/bin/uv pip install --quiet --python $(VENV)-lowest --resolution lowest-direct \
+	    --editable .
+	$(VENV)-lowest/bin/uv pip install --quiet --python $(VENV)-lowest hypothesis pytest pytest-xdist
+	touch $@
+
+$(VENV)-newest/.installed: pyproject.toml
+	$(PYTHON) -m venv --clear $(VENV)-newest
+	$(VENV)-newest/bin/python -m pip install --quiet --editable '.[dev]'
+	$(VENV)-newest/bin/python -m pip install --quiet --upgrade --pre \
+	    dipy nibabel numba pybids pydantic scipy trx-python
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(DEMO)
+	rm -rf $(VENV) $(VENV)-lowest $(VENV)-newest $(DEMO) dist

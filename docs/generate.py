@@ -6,11 +6,13 @@ import ast
 import os
 import sys
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from descriptor import boutiques
+from metadata import STAMPED, citation, codemeta, stamped
 
 from bids_tractography.cli.config import config_schema
 from bids_tractography.cli.parser import build_parser
@@ -185,13 +187,16 @@ def _summary(path: Path) -> str:
     return docstring.partition("\n")[0]
 
 
-FILES = {
+FILES: Mapping[Path, Callable[[], str]] = {
     ROOT / "CONTRIBUTING.md": contributing_page,
     ROOT / "docs" / "cli.md": cli_page,
     ROOT / "docs" / "config.md": config_page,
     ROOT / "docs" / "pyafq.md": pyafq_page,
     ROOT / "bids_tractography" / "config" / "schema.json": config_schema,
     ROOT / "boutiques.json": boutiques,
+    ROOT / "CITATION.cff": citation,
+    ROOT / "codemeta.json": codemeta,
+    **{ROOT / name: partial(stamped, name) for name in STAMPED},
 }
 
 

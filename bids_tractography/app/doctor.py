@@ -6,11 +6,15 @@ import os
 import platform
 import tempfile
 import time
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
+
+import numpy as np
+from trx.trx_file_memmap import load as load_trx
 
 from bids_tractography import __version__
 from bids_tractography.app.cluster import try_ray
@@ -24,6 +28,7 @@ from bids_tractography.outputs.run import read_record
 from bids_tractography.phantom import write_phantom
 from bids_tractography.tracking import ENGINES
 from bids_tractography.tracking.base import EngineKind
+from bids_tractography.tractogram.summary import ContentHash
 
 _LIBRARIES = (
     *("dipy", "nibabel", "numpy", "scipy", "numba", "pybids", "pydantic", "trx-python"),
@@ -127,8 +132,47 @@ def _trial(
     failures = [outcome for outcome in outcomes.values() if isinstance(outcome, Failure)]
     if failures:
         return Finding(subject, healthy=False, text=failures[0].message)
-    records = [read_record(done.tractogram) for done in outcomes.values()]  # type: ignore[union-attr]
+    paths = [done.tractogram for done in outcomes.values()]  # type: ignore[union-attr]
+    records = [read_record(path) for path in paths]
+    for path, record in zip(paths, records, strict=True):
+        fault = compare_with_trx_python(path, record["content_sha256"])
+        if fault:
+            return Finding(subject, healthy=False, text=fault)
     kept, seeds = (sum(r[key] for r in records) for key in ("streamlines_kept", "seeds"))
     tracking = sum(record["seconds"]["tracking"] for record in records)
     text = f"{kept} streamlines of {seeds} seeds in {tracking:.1f} s, {seconds:.0f} s in all"
-    return Finding(subject, healthy=True, text=text)
+    return Finding(subject, healthy=True, text=f"{text}; trx-python reads the same streamlines")
+
+
+def compare_with_trx_python(path: Path, content_sha256: str) -> str | None:
+    """Read a TRX file with the format's reference library and compare what it finds.
+
+    Parameters
+    ----------
+    path : Path
+        A small file: it is read into memory.
+    content_sha256 : str
+        Hash of the streamlines that were written, see `ContentHash`.
+
+    Returns
+    -------
+    str or None
+        The difference, or why trx-python cannot read the file; None if the content is the same.
+    """
+    content = ContentHash()
+    try:
+        trx = load_trx(str(path))
+        try:
+            points = np.asarray(trx.streamlines.get_data(), np.float32).reshape(-1, 3)
+            lengths = np.array([len(line) for line in trx.streamlines], np.uint32)
+        finally:
+            trx.close()
+    except (
+        *(OSError, ValueError, TypeError, LookupError, AttributeError),
+        zipfile.BadZipFile,
+    ) as error:
+        return f"trx-python cannot read {path.name}: {error}"
+    content.add(points)
+    if content.finish([lengths]) != content_sha256:
+        return f"trx-python finds other streamlines in {path.name} than were written"
+    return None
