@@ -90,8 +90,8 @@ class Estimate:
     memory_mib : float
         Peak.
     disk_mib : float
-        Peak: the finished derivatives, and the batches. Those take the size of the streamlines
-        once more, unless the only format is TRX with float32.
+        Peak: the finished derivatives, and the batches. Points of those take space beside the
+        finished tractogram only if it is written in several formats, or linearised.
     model : dict
         Kind of the model and order of its fODF.
     warnings : tuple of str
@@ -256,14 +256,22 @@ def _memory_mib(config: Config, size: _Size) -> float:
 
 
 def _disk_mib(config: Config, size: _Size) -> float:
-    """Return the size of all files, and of the batches that are there with them."""
+    """Return the size of all files, and of the batches that are there with them.
+
+    Points of the batches are moved into the tractogram if there is one of them; see `_move` of
+    `results`.
+    """
     n_maps = len(TENSOR_MAPS) + len(MODELS[config.model.kind].maps) + 3 * config.tensor.v1
     n_maps += len(TISSUES) if config.needs_tissue else 0
     maps_bytes = size.brain * (size.coefficients + n_maps) * 4
-    store_bytes = size.points * _POINT_BYTES + size.streamlines * _STREAMLINE_BYTES
+    points_bytes, file_bytes = size.points * _POINT_BYTES, _file_bytes(config, size)
     if config.output.linearise is not None:
-        store_bytes += size.points * _POINT_BYTES * _LINEARISED_SHARE
-    return (maps_bytes + store_bytes + _file_bytes(config, size)) / _MIB
+        file_bytes += points_bytes * (1 + _LINEARISED_SHARE)
+    elif len(config.output.formats) > 1:
+        file_bytes += points_bytes
+    else:
+        file_bytes = max(file_bytes, points_bytes)
+    return (maps_bytes + file_bytes + size.streamlines * _STREAMLINE_BYTES) / _MIB
 
 
 def _file_bytes(config: Config, size: _Size) -> float:

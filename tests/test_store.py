@@ -21,10 +21,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from bids_tractography.config.tracking import Output
 from bids_tractography.errors import BusyError, DamagedStoreError, OutputError
+from bids_tractography.images import Grid
 from bids_tractography.seeding import SeedBatch
 from bids_tractography.streamlines import Counts, Rejection, Stop, StreamlineBatch
 from bids_tractography.tractogram.base import offsets_of
+from bids_tractography.tractogram.formats import payload, writers
 from bids_tractography.tractogram.store import BatchStore
 
 FINGERPRINT = {"inputs": "a", "config": "b", "software": "c"}
@@ -529,37 +532,41 @@ class Stopped(BaseException):
     """In place of a kill."""
 
 
-def move(store: BatchStore, path: Path) -> Path:
-    def reserve(partial: Path) -> int:
-        partial.write_bytes(b"head" + bytes(12 * store.n_points) + b"tail")
-        return 4
-
-    return store.move_points(path, reserve)
-
-
-def test_points_are_moved_and_read_from_where_they_are(
-    tmp_path: Path, complete: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("bids_tractography.tractogram.store._MOVE_BYTES", 100)
-    folder = Path(shutil.copytree(complete, tmp_path / "work"))
-    store = BatchStore.open(folder, FINGERPRINT, 5)
-    partial = move(store, tmp_path / "a.trx")
-    assert partial.read_bytes() == b"head" + expected_data()[0] + b"tail"
-    assert (folder / "points.float32").stat().st_size == 0
-    read_all(store)
-    content = bytearray(partial.read_bytes())
-    content[50] ^= 4
-    partial.write_bytes(content)
-    with pytest.raises(DamagedStoreError), store:
-        read_all(store)
-    assert not partial.exists()
-    assert not folder.exists()
+GRID = Grid((9, 11, 7), np.diag([-2.0, 3.0, 4.0, 1.0]))
+ALONE = {
+    "trx": Output(),
+    "trx, float16": Output(dtype="float16"),
+    "tck": Output(formats=("tck",)),
+    "trk": Output(formats=("trk",)),
+}
+EXACT = ("trx", "tck")
 
 
-@settings(max_examples=40, deadline=None)
-@given(stop=st.integers(0, 60), again=st.integers(0, 20), renamed=st.booleans())
-def test_points_that_were_being_moved_are_moved_back(
-    complete: Path, stop: int, again: int, renamed: bool
+def move(store: BatchStore, path: Path, name: str = "trx") -> Path:
+    return store.move_points(path, payload(ALONE[name], store, GRID), lambda _: None)
+
+
+@pytest.fixture(scope="module")
+def files(complete: Path) -> dict[str, bytes]:
+    """What points are to become in each format."""
+    store, path = BatchStore.open(complete, FINGERPRINT, 5), complete.with_name("file")
+    content = {}
+    for name, output in ALONE.items():
+        (write,) = writers(output).values()
+        write(path, store, GRID)
+        content[name] = path.read_bytes()
+    return content
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    name=st.sampled_from(list(ALONE)),
+    stop=st.integers(0, 60),
+    again=st.integers(0, 20),
+    renamed=st.booleans(),
+)
+def test_runs_stopped_while_points_are_moved_are_finished_to_the_same_bytes(
+    complete: Path, files: dict[str, bytes], name: str, stop: int, again: int, renamed: bool
 ) -> None:
     truncate, left = os.truncate, 10**6
 
@@ -573,26 +580,112 @@ def test_points_that_were_being_moved_are_moved_back(
 
     with (
         tempfile.TemporaryDirectory() as scratch,
-        mock.patch("bids_tractography.tractogram.store._MOVE_BYTES", 100),
-        mock.patch("bids_tractography.tractogram.store._COPY_BYTES", 50),
+        mock.patch("bids_tractography.tractogram.store._MOVE_POINTS", 9),
+        mock.patch("bids_tractography.tractogram.store._COPY_BYTES", 48),
         mock.patch("os.fsync", counted),
         mock.patch("os.truncate", counted),
     ):
         folder = Path(shutil.copytree(complete, Path(scratch) / "work"))
+        path = Path(scratch) / "file"
         store = BatchStore.open(folder, FINGERPRINT, 5)
         left = stop
         with contextlib.suppress(Stopped):
-            partial = move(store, Path(scratch) / "a.trx")
+            partial = move(store, path, name)
             if renamed:
-                partial.rename(Path(scratch) / "a.trx")
+                partial.rename(path)
         for allowed in (again, 10**6):  # the next run is stopped too
             left = allowed
             with contextlib.suppress(Stopped):
                 store = BatchStore.open(folder, FINGERPRINT, 5)
-        assert store.next_seed == N_SEEDS, "batches were lost"
-        assert data_of(folder) == expected_data()
+        if name in EXACT:
+            assert store.next_seed == N_SEEDS, "batches were lost"
+        assert data_of(folder) == data_until(store.next_seed)
         assert store.partial is None
         assert not list(Path(scratch).glob(".tmp-*"))
+        assert move(fill(folder), path, name).read_bytes() == files[name]
+
+
+@pytest.mark.parametrize("name", ALONE)
+@pytest.mark.parametrize("moment", ["before", "moving", "moved"])
+@pytest.mark.parametrize("file", ["points.float32", "lengths.uint32"])
+def test_damage_is_found_before_points_are_moved_and_after(
+    tmp_path: Path,
+    complete: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    moment: str,
+    file: str,
+) -> None:
+    monkeypatch.setattr("bids_tractography.tractogram.store._MOVE_POINTS", 9)
+    folder = Path(shutil.copytree(complete, tmp_path / "work"))
+    store, truncate = BatchStore.open(folder, FINGERPRINT, 5), os.truncate
+    whole = payload(ALONE[name], store, GRID)
+
+    def damage(path: Path) -> None:
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 4
+        path.write_bytes(content)
+
+    def reserve(partial: Path, crc32: int) -> int:
+        if moment == "moving":
+            damage(folder / file)
+        return whole.reserve(partial, crc32)
+
+    def truncated(points: Path, size: int) -> None:
+        truncate(points, size)
+        if moment == "moved" and size == 0:
+            damage(tmp_path / ".tmp-points.file")
+
+    monkeypatch.setattr(os, "truncate", truncated)
+    if moment == "before":
+        damage(folder / file)
+    with pytest.raises(DamagedStoreError), store:
+        store.move_points(tmp_path / "file", replace(whole, reserve=reserve), lambda _: None)
+    assert not list(tmp_path.iterdir()), "the next try would fail as well"
+
+
+def long_streamlines(folder: Path) -> BatchStore:
+    """Store 600 streamlines of 1000 points; some batches have none."""
+    store, points = BatchStore.open(folder, FINGERPRINT, 5), np.ones((1000, 3), np.float32)
+    with store:
+        for first in range(0, 1000, 20):
+            n = 20 if first % 100 < 60 else 0
+            stops = {**dict.fromkeys(Stop, 0), Stop.STOPPING_RULE: 2 * n}
+            counts = Counts(20, 20 - n, n, n, stops=stops)
+            batch = StreamlineBatch(
+                np.tile(points, (n, 1)),
+                np.arange(n + 1) * 1000,
+                np.arange(first, first + n),
+                counts,
+                np.zeros((n, 2), np.uint8),
+            )
+            store.append(SeedBatch(first, np.zeros((20, 3))), batch, seconds=0, cpu_seconds=0)
+    return store
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_points_that_are_moved_never_take_their_space_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr("bids_tractography.tractogram.store._MOVE_POINTS", 20_000)
+    taken, truncate = [], os.truncate
+
+    def used() -> int:
+        return sum(512 * p.stat().st_blocks for p in tmp_path.rglob("*") if p.is_file())
+
+    def measured(path: Path, size: int) -> None:
+        taken.append(used())
+        truncate(path, size)
+
+    with mock.patch("os.fsync"):
+        store = long_streamlines(tmp_path / "work")
+        in_store = used()
+        monkeypatch.setattr(os, "truncate", measured)
+        partial = move(store, tmp_path / "file", name)
+    n_bytes = partial.stat().st_size
+    assert len(taken) > 20
+    assert max(taken) < 1.1 * max(n_bytes, in_store)
+    assert in_store < 1.1 * n_bytes or name == "trx, float16"
 
 
 def test_a_discarded_store_takes_the_file_with_it_that_its_points_were_moved_to(

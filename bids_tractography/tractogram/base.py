@@ -54,6 +54,38 @@ Writer = Callable[[Path, Streamlines, Grid], None]
 
 
 @dataclass(frozen=True)
+class Payload:
+    """The part of a file that holds the streamlines, one after another, and how to make the rest.
+
+    Where a streamline stands follows from the numbers of points and of streamlines before it, so
+    that streamlines can be written in any order.
+
+    Parameters
+    ----------
+    point_bytes, streamline_bytes : int
+        What each point and each streamline takes.
+    encode : callable
+        Turns a piece into bytes.
+    reserve : callable
+        Writes a file with a gap for the payload, given the CRC-32 that the payload will have;
+        returns where the gap begins.
+    exact : bool
+        Whether the payload is made of rows of three float32, the points as they are, with NaN
+        in any others.
+    """
+
+    point_bytes: int
+    streamline_bytes: int
+    encode: Callable[[Piece], bytes]
+    reserve: Callable[[Path, int], int]
+    exact: bool
+
+    def n_bytes(self, points: int, streamlines: int) -> int:
+        """Return what so many points and streamlines take."""
+        return points * self.point_bytes + streamlines * self.streamline_bytes
+
+
+@dataclass(frozen=True)
 class StreamlineValues:
     """Values that go with each streamline.
 

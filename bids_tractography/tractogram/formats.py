@@ -7,10 +7,17 @@ from functools import partial
 from pathlib import Path
 
 from bids_tractography.config.tracking import Output
-from bids_tractography.tractogram.base import Reader, StreamlineValues, Writer
-from bids_tractography.tractogram.tck import TckReader, write_tck
-from bids_tractography.tractogram.trk import TrkReader, write_trk
-from bids_tractography.tractogram.trx import TrxReader, write_trx
+from bids_tractography.images import Grid
+from bids_tractography.tractogram.base import (
+    Payload,
+    Reader,
+    Streamlines,
+    StreamlineValues,
+    Writer,
+)
+from bids_tractography.tractogram.tck import TckReader, tck_payload, write_tck
+from bids_tractography.tractogram.trk import TrkReader, trk_payload, write_trk
+from bids_tractography.tractogram.trx import TrxReader, trx_payload, write_trx
 
 WRITERS: Mapping[str, Writer] = {"trx": write_trx, "tck": write_tck, "trk": write_trk}
 
@@ -37,6 +44,30 @@ def writers(output: Output, per_streamline: Iterable[StreamlineValues] = ()) -> 
         "trx": partial(write_trx, dtype=output.dtype, per_streamline=tuple(per_streamline)),
     }
     return {name: as_asked[name] for name in output.formats}
+
+
+def payload(
+    output: Output,
+    tractogram: Streamlines,
+    grid: Grid,
+    per_streamline: Iterable[StreamlineValues] = (),
+) -> Payload:
+    """Return the payload of the only file that is asked for.
+
+    Parameters
+    ----------
+    output : Output
+    tractogram : Streamlines
+    grid : Grid
+    per_streamline : iterable of StreamlineValues
+        As for `writers`.
+    """
+    match output.formats:
+        case ("tck",):
+            return tck_payload(tractogram)
+        case ("trk",):
+            return trk_payload(tractogram, grid)
+    return trx_payload(tractogram, grid, output.dtype, tuple(per_streamline))
 
 
 def extension_of(path: Path) -> str | None:

@@ -7,7 +7,8 @@ first batch on that does not match its checksums is removed, and tracking resume
 seed. What is read later is compared with the same checksums.
 
 In the end the points can be moved into the tractogram, from the last to the first, so that they
-never take their space on disk twice. If such a run does not finish, the next one moves them back.
+never take their space on disk twice. If such a run does not finish, the next one moves them back;
+if the format does not keep them exactly, it tracks those that were moved again.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ import os
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
@@ -35,8 +37,10 @@ from bids_tractography.streamlines import Counts, StreamlineBatch
 from bids_tractography.tractogram.base import (
     LINEARISED,
     ArrayFile,
+    Payload,
     Piece,
     StreamlineValues,
+    blocks,
     read_array,
     read_streamlines,
 )
@@ -48,8 +52,8 @@ _LEDGER = "ledger.jsonl"
 _NEW_LEDGER = "ledger.tmp"
 _MOVE = "move.json"
 _NEW_MOVE = "move.tmp"
-_COPY_BYTES = 1 << 22
-_MOVE_BYTES = 1 << 24  # between two calls of fsync
+_COPY_BYTES = 12 << 18  # whole points
+_MOVE_POINTS = 1 << 20  # between two calls of fsync
 _MAX_LINE_BYTES = 1 << 16
 _SEAL = b', "sha256": "'
 
@@ -87,7 +91,9 @@ class _Move:
     partial, path : str
         The file that they are moved into, and what it is renamed to.
     offset : int
-        Where they begin in it; 0 until the file is ready for them.
+        Where they begin in it; 0 if they are not there, or not exactly.
+    streamline_bytes : int
+        What stands there of each streamline beside its points, in rows of NaN.
     n_bytes : int
         Size of all points.
     """
@@ -95,6 +101,7 @@ class _Move:
     partial: str
     path: str
     offset: int
+    streamline_bytes: int
     n_bytes: int
 
 
@@ -148,7 +155,6 @@ class BatchStore:
         self._seal = ""  # of the last line of the ledger
         self._crc32 = dict.fromkeys(_ARRAYS, 0)  # of whole data files
         self._files: dict[Path, BinaryIO] = {}
-        self._moved: _Move | None = None
 
     @staticmethod
     def lock(folder: Path) -> AbstractContextManager[None]:
@@ -356,7 +362,7 @@ class BatchStore:
             while line := ledger.readline(_MAX_LINE_BYTES):
                 if not self._take(line, files):
                     logger.warning(
-                        "Batches in %s are damaged from seed %d on: they are tracked again.",
+                        "%s: batches from seed %d on are damaged or missing; tracking them again.",
                         self.folder,
                         self.next_seed,
                     )
@@ -399,28 +405,24 @@ class BatchStore:
     def _array_file(self, array: _Array) -> ArrayFile:
         """Return a data file with what it must contain by the ledger."""
         rows = array.rows(self.n_streamlines, self.n_points)
-        path, offset = self._path(array), 0
-        if array is _POINTS and self._moved:
-            path, offset = Path(self._moved.partial), self._moved.offset
-        return ArrayFile(path, array.dtype, array.columns, rows, self._crc32[array], offset)
+        return ArrayFile(self._path(array), array.dtype, array.columns, rows, self._crc32[array])
 
-    @property
-    def points_crc32(self) -> int:
-        """CRC-32 of all points, as little-endian float32."""
-        return self._crc32[_POINTS]
+    def move_points(
+        self, path: Path, payload: Payload, look: Callable[[NDArray[np.float32]], None]
+    ) -> Path:
+        """Move the points into a file, from the last to the first; they cannot be read any more.
 
-    def move_points(self, path: Path, reserve: Callable[[Path], int]) -> Path:
-        """Move the points into a file, from the last to the first, and read them there from now on.
-
-        At any moment each of them is on disk here or there: whichever run opens the store next
-        moves them back. The file keeps a temporary name; the caller renames it.
+        Before that all of them are read and compared with their checksums. The file keeps a
+        temporary name; the caller renames it.
 
         Parameters
         ----------
         path : Path
             Final name of the file.
-        reserve : callable
-            Writes a file with a gap for the points, and returns where the gap begins.
+        payload : Payload
+            What points and streamlines become in the file.
+        look : callable
+            Called with the points from the first to the last, in pieces.
 
         Returns
         -------
@@ -431,26 +433,57 @@ class BatchStore:
         ------
         OutputError
             If the file or the store cannot be written.
+        DamagedStoreError
+            If the store, or what stands in the file in the end, is not what was written.
         """
-        partial, points = path.with_name(f".tmp-points.{path.name}"), self._path(_POINTS)
-        n_bytes = self.n_points * _POINTS.row_bytes
+        partial = path.with_name(f".tmp-points.{path.name}")
+        crc32, points, streamlines, starts = 0, 0, 0, [(0, 0)]
+        for piece in self.streamlines():
+            look(piece[0])
+            for some, where in blocks(piece[1], _MOVE_POINTS):
+                block = piece[0][where], piece[1][some]
+                crc32 = zlib.crc32(payload.encode(block), crc32)
+                points, streamlines = points + len(block[0]), streamlines + len(block[1])
+                starts.append((points, streamlines))
+        move = _Move(
+            str(partial), str(path), 0, payload.streamline_bytes, points * _POINTS.row_bytes
+        )
         try:
-            self._write_move(_Move(str(partial), str(path), 0, n_bytes))
+            self._write_move(move)
             partial.unlink(missing_ok=True)
-            self._moved = move = _Move(str(partial), str(path), reserve(partial), n_bytes)
-            with partial.open("rb+") as target, points.open("rb") as source:
+            offset = payload.reserve(partial, crc32)
+            with partial.open("rb+") as target:
                 os.fsync(target.fileno())
-                self._write_move(move)
-                for begin in reversed(range(0, n_bytes, _MOVE_BYTES)):
-                    source.seek(begin)
-                    target.seek(move.offset + begin)
-                    target.write(source.read(_MOVE_BYTES))
+                if payload.exact:
+                    self._write_move(replace(move, offset=offset))
+                for start, stop in reversed([*pairwise(starts)]):
+                    target.seek(offset + payload.n_bytes(*start))
+                    target.write(payload.encode(self._block(start, stop)))
                     target.flush()
                     os.fsync(target.fileno())
-                    os.truncate(points, begin)
+                    os.truncate(self._path(_POINTS), start[0] * _POINTS.row_bytes)
         except OSError as error:
             raise OutputError(f"{path} cannot be written ({error.strerror}).") from error
+        n_bytes = payload.n_bytes(points, streamlines)
+        for _ in read_array(ArrayFile(partial, "u1", 1, n_bytes, crc32, offset)):
+            pass  # the checksum is compared at the end
         return partial
+
+    def _block(self, start: tuple[int, int], stop: tuple[int, int]) -> Piece:
+        """Read the streamlines between two pairs of numbers of points and of streamlines."""
+        points, lengths = (
+            np.fromfile(
+                self._path(array),
+                array.dtype,
+                (end - begin) * array.columns,
+                offset=begin * array.row_bytes,
+            )
+            for array, begin, end in zip((_POINTS, _LENGTHS), start, stop, strict=True)
+        )
+        n_points = stop[0] - start[0]
+        if len(points) != 3 * n_points or lengths.sum(dtype=np.int64) != n_points:
+            raise DamagedStoreError(f"{self.folder} was changed while it was read.")
+        return points.reshape(-1, 3), lengths
 
     @property
     def partial(self) -> Path | None:
@@ -465,25 +498,35 @@ class BatchStore:
             return
         partial, path = Path(move.partial), Path(move.path)
         source = partial if partial.exists() else path  # which had just been renamed
-        points = self._path(_POINTS)
-        if move.offset and source.is_file() and points.is_file() and not points.is_symlink():
+        files = [self._path(array) for array in (_POINTS, _LENGTHS)]
+        ours = all(file.is_file() and not file.is_symlink() for file in files)
+        if move.offset and source.is_file() and ours:
             try:
-                with source.open("rb") as moved, points.open("ab") as file:
-                    size = file.tell() // _POINTS.row_bytes * _POINTS.row_bytes
-                    file.truncate(size)
-                    moved.seek(move.offset + size)
-                    while size < move.n_bytes:
-                        content = moved.read(min(move.n_bytes - size, _COPY_BYTES))
-                        if not content:
-                            break
-                        size += file.write(content)
-                    file.flush()
-                    os.fsync(file.fileno())
+                self._append_moved(move, source)
             except OSError as error:
-                raise OutputError(f"{points} cannot be written ({error.strerror}).") from error
+                raise OutputError(f"{files[0]} cannot be written ({error.strerror}).") from error
         partial.unlink(missing_ok=True)
         for note in self._move_paths:
             note.unlink(missing_ok=True)
+
+    def _append_moved(self, move: _Move, source: Path) -> None:
+        """Append to the points those that follow them in the file that they were moved into."""
+        row_bytes, lengths = _POINTS.row_bytes, np.fromfile(self._path(_LENGTHS), _LENGTHS.dtype)
+        with source.open("rb") as moved, self._path(_POINTS).open("ab") as file:
+            n_points = file.tell() // row_bytes
+            before = np.searchsorted(np.cumsum(lengths, dtype=np.int64), n_points, side="right")
+            size = n_points * row_bytes
+            file.truncate(size)
+            moved.seek(move.offset + size + int(before) * move.streamline_bytes)
+            while size < move.n_bytes:
+                content = moved.read(min(move.n_bytes - size, _COPY_BYTES))
+                if len(content) < row_bytes:
+                    break
+                whole = content[: len(content) // row_bytes * row_bytes]
+                rows = np.frombuffer(whole, _POINTS.dtype).reshape(-1, 3)
+                size += file.write(rows[~np.isnan(rows).all(axis=1)].tobytes())
+            file.flush()
+            os.fsync(file.fileno())
 
     @property
     def _move_paths(self) -> tuple[Path, Path]:
