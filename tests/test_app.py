@@ -248,7 +248,7 @@ def test_batches_damaged_during_assembly_write_nothing_and_the_next_try_succeeds
     assert "Rerun the same command" in ended.stderr
     assert "Traceback" not in ended.stderr
     assert not tractograms(output)
-    assert not list((output / ".work").iterdir())
+    assert [path.name for path in (output / ".work").glob("*/*")] == ["head.json"]
     assert not list(output.rglob(".tmp-*"))
     assert run_cli(scanned_once, output, "participant").returncode == 0
     assert sha256(the_tractogram(output)) == sha256(the_tractogram(finished[0]))

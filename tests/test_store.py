@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import shutil
@@ -32,6 +33,8 @@ from bids_tractography.tractogram.store import BatchStore
 
 FINGERPRINT = {"inputs": "a", "config": "b", "software": "c"}
 DATA_FILES = ("points.float32", "lengths.uint32", "seed_index.int64", "ends.uint8")
+HEADS = ("ledger.jsonl", "head.json")
+FILES = (*DATA_FILES, *HEADS)
 N_SEEDS, BATCH = 60, 7
 
 
@@ -82,6 +85,10 @@ def fill(
 
 def data_of(folder: Path) -> list[bytes]:
     return [(folder / name).read_bytes() for name in DATA_FILES]
+
+
+def left_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +161,7 @@ def test_a_ledger_that_is_none_starts_over(tmp_path: Path, head: bytes) -> None:
     assert data_of(folder) == expected_data()
 
 
-@pytest.mark.parametrize("missing", [*DATA_FILES, "ledger.jsonl"])
+@pytest.mark.parametrize("missing", FILES)
 def test_a_missing_file_is_made_again(tmp_path: Path, complete: Path, missing: str) -> None:
     folder = tmp_path / "work"
     shutil.copytree(complete, folder)
@@ -193,7 +200,7 @@ def resumed_after(complete: Path, damage: Any) -> None:
 @settings(max_examples=60, deadline=None)
 @given(
     shares=st.dictionaries(
-        st.sampled_from([*DATA_FILES, "ledger.jsonl"]),
+        st.sampled_from(FILES),
         st.floats(0, 1, exclude_max=True),
         min_size=1,
     )
@@ -228,7 +235,7 @@ def test_a_ledger_that_lost_the_end_of_its_first_line_can_be_reopened_when_compl
 
 @settings(max_examples=100, deadline=None)
 @given(
-    name=st.sampled_from([*DATA_FILES, "ledger.jsonl"]),
+    name=st.sampled_from(FILES),
     share=st.floats(0, 1, exclude_max=True),
     bit=st.integers(0, 7),
 )
@@ -248,7 +255,7 @@ def test_a_flipped_bit_anywhere_is_found_and_tracked_again(
 @pytest.mark.parametrize(
     ("before", "after", "kept"),
     [
-        ('"rng_seed": 5', '"rng_seed": 6', 0),
+        ('"rng_seed": 5', '"rng_seed": 6', 60),  # there is a copy
         ('"first": 21, "stop": 28', '"first": 21, "stop": 35', 21),
         ('"stop": 60', '"stop": 59', 56),
         ('"seeds_without_direction": 0', '"seeds_without_direction": 7', 0),
@@ -282,6 +289,78 @@ def test_lines_of_another_ledger_are_not_believed(tmp_path: Path, complete: Path
     others = (complete / "ledger.jsonl").read_bytes().splitlines(keepends=True)[1:]
     (folder / "ledger.jsonl").write_bytes(b"".join([head, *others]))
     assert BatchStore.open(folder, FINGERPRINT, 6).next_seed == 0
+
+
+def test_no_flipped_bit_of_the_first_line_loses_the_rng_seed_or_a_batch(
+    tmp_path: Path, complete: Path
+) -> None:
+    folder = Path(shutil.copytree(complete, tmp_path / "work"))
+    for path in (folder / name for name in HEADS):
+        whole = path.read_bytes()
+        for place, bit in itertools.product(range(whole.index(b"\n") + 1), range(8)):
+            flipped = bytearray(whole)
+            flipped[place] ^= 1 << bit
+            path.write_bytes(flipped)
+            with mock.patch("os.fsync"):
+                store = BatchStore.open(folder, FINGERPRINT, 6)
+            assert (store.rng_seed, store.next_seed) == (5, N_SEEDS)
+            assert path.read_bytes() == whole
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    name=st.sampled_from(HEADS),
+    how=st.sampled_from(["cut", "remove", "rubbish"]),
+    share=st.floats(0, 1, exclude_max=True),
+)
+def test_no_loss_of_the_ledger_or_its_copy_changes_the_rng_seed(
+    complete: Path, name: str, how: str, share: float
+) -> None:
+    def damage(folder: Path) -> None:
+        cut(folder, name, share)
+        if how == "remove":
+            (folder / name).unlink()
+        elif how == "rubbish":
+            (folder / name).write_bytes(b"\xff" * int(2000 * share))
+        with mock.patch("os.fsync"):
+            assert BatchStore.open(folder, FINGERPRINT, 6).rng_seed == 5
+
+    resumed_after(complete, damage)
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_something_in_place_of_the_ledger_or_its_copy_does_not_change_the_rng_seed(
+    tmp_path: Path, complete: Path, name: str
+) -> None:
+    folder = Path(shutil.copytree(complete, tmp_path / "work"))
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    store = BatchStore.open(folder, FINGERPRINT, 6)
+    assert (store.rng_seed, store.next_seed) == (5, 0)
+
+
+def test_without_the_first_line_and_its_copy_another_rng_seed_is_taken(
+    tmp_path: Path, complete: Path
+) -> None:
+    folder = Path(shutil.copytree(complete, tmp_path / "work"))
+    for name in HEADS:
+        (folder / name).write_bytes(b"{}\n")
+    store = BatchStore.open(folder, FINGERPRINT, 6)
+    assert (store.rng_seed, store.next_seed) == (6, 0)
+
+
+def test_damage_found_by_reading_does_not_change_the_rng_seed(
+    tmp_path: Path, complete: Path
+) -> None:
+    folder = Path(shutil.copytree(complete, tmp_path / "work"))
+    store = BatchStore.open(folder, FINGERPRINT, 6)
+    cut(folder, "points.float32", 0.5)
+    with pytest.raises(DamagedStoreError), store:
+        read_all(store)
+    store = BatchStore.open(folder, FINGERPRINT, 6)
+    assert (store.rng_seed, store.next_seed) == (5, 0)
+    store.discard()
+    assert not folder.exists()
 
 
 def read_all(store: BatchStore) -> None:
@@ -322,10 +401,10 @@ def test_damage_after_opening_is_found_by_reading(
         with pytest.raises(DamagedStoreError) as raised, store:
             read_all(store)
         assert raised.value.exit_code == 75
-        assert not folder.exists(), "the next try would fail as well"
+        assert left_in(folder) == ["head.json"], "the next try would fail as well"
 
 
-@pytest.mark.parametrize("name", [*DATA_FILES, "ledger.jsonl"])
+@pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("kind", ["fifo", "link", "folder"])
 def test_something_in_place_of_a_file_neither_hangs_nor_is_followed(
     tmp_path: Path, name: str, kind: str
@@ -360,7 +439,7 @@ def test_a_store_in_use_is_busy_for_others(tmp_path: Path) -> None:
 @settings(max_examples=60, deadline=None)
 @given(
     rubbish=st.dictionaries(
-        st.sampled_from([*DATA_FILES, "ledger.jsonl"]),
+        st.sampled_from(FILES),
         st.binary(min_size=1, max_size=200) | st.sampled_from([b"\0" * 4096, b"{}\n", b"1\n"]),
         min_size=1,
     )
@@ -641,7 +720,8 @@ def test_damage_is_found_before_points_are_moved_and_after(
         damage(folder / file)
     with pytest.raises(DamagedStoreError), store:
         store.move_points(tmp_path / "file", replace(whole, reserve=reserve), lambda _: None)
-    assert not list(tmp_path.iterdir()), "the next try would fail as well"
+    assert left_in(folder) == ["head.json"], "the next try would fail as well"
+    assert list(tmp_path.iterdir()) == [folder]
 
 
 def long_streamlines(folder: Path) -> BatchStore:

@@ -1,10 +1,11 @@
 """The batch store: finished batches on disk, recorded in a ledger.
 
 A batch is appended to the data files and forced to disk; only then is its line appended to the
-ledger. The first line of the ledger states what the store belongs to, and every line carries a
-checksum of itself and of all lines before it. When a store is opened again, everything from the
-first batch on that does not match its checksums is removed, and tracking resumes with its first
-seed. What is read later is compared with the same checksums.
+ledger. The first line of the ledger, of which there is a copy, states what the store belongs to and
+the seed of its random numbers, and every line carries a checksum of itself and of all lines before
+it. When a store is opened again, everything from the first batch on that does not match its
+checksums is removed, and tracking resumes with its first seed. What is read later is compared with
+the same checksums.
 
 In the end the points can be moved into the tractogram, from the last to the first, so that they
 never take their space on disk twice. If such a run does not finish, the next one moves them back;
@@ -49,9 +50,8 @@ logger = logging.getLogger(__name__)
 
 _FORMAT = 3
 _LEDGER = "ledger.jsonl"
-_NEW_LEDGER = "ledger.tmp"
+_HEAD = "head.json"  # the first line of the ledger once more
 _MOVE = "move.json"
-_NEW_MOVE = "move.tmp"
 _COPY_BYTES = 12 << 18  # whole points
 _MOVE_POINTS = 1 << 20  # between two calls of fsync
 _MAX_LINE_BYTES = 1 << 16
@@ -181,7 +181,7 @@ class BatchStore:
             Identifies output, dataset, run, inputs, configuration and software; a store with
             another identity is emptied.
         rng_seed : int
-            Used for a new store; an existing one keeps its own.
+            Used for a new store; an existing one keeps its own, even if its batches are lost.
 
         Raises
         ------
@@ -194,7 +194,7 @@ class BatchStore:
                 return store
         except OSError as error:
             logger.warning("%s cannot be read (%s): starting over.", folder, error.strerror)
-        store = cls(folder, rng_seed)
+        store = cls(folder, store.rng_seed)
         store.discard()
         store._create(identity)
         return store
@@ -206,23 +206,29 @@ class BatchStore:
             self.folder.mkdir(parents=True, exist_ok=True)
             for array in _ARRAYS:
                 self._path(array).touch()
-            temporary = self.folder / _NEW_LEDGER
-            temporary.write_bytes(line)
-            temporary.rename(self._ledger_path)
+            _write(self.folder / _HEAD, line)
+            _write(self._ledger_path, line)
         except OSError as error:
             raise OutputError(f"{self.folder} cannot be written ({error.strerror}).") from None
 
-    def discard(self) -> None:
+    def discard(self, *, keep_head: bool = False) -> None:
         """Remove the store: its own files, and the folder if nothing else is in it.
+
+        Parameters
+        ----------
+        keep_head : bool
+            Whether to leave the copy of the first line of the ledger, so that another try has the
+            same random numbers.
 
         Raises
         ------
         OutputError
             If a file cannot be removed.
         """
-        names = [_LEDGER, _NEW_LEDGER, *(array.name for array in _ARRAYS), *LINEARISED]
         partial = [self.partial] if self.partial else []
-        for path in (*(self.folder / n for n in names), *partial, *self._move_paths):
+        texts = [self.folder / name for name in (_LEDGER, _MOVE, *(() if keep_head else (_HEAD,)))]
+        data = [self.folder / name for name in (*(array.name for array in _ARRAYS), *LINEARISED)]
+        for path in (*partial, *texts, *map(_temporary, texts), *data):
             try:
                 path.unlink(missing_ok=True)
             except OSError as error:
@@ -238,6 +244,10 @@ class BatchStore:
     @property
     def _ledger_path(self) -> Path:
         return self.folder / _LEDGER
+
+    @property
+    def _heads(self) -> tuple[Path, Path]:
+        return self._ledger_path, self.folder / _HEAD
 
     def __enter__(self) -> Self:
         try:
@@ -256,7 +266,7 @@ class BatchStore:
     ) -> None:
         self._close()
         if isinstance(error, DamagedStoreError):
-            self.discard()  # or every other try would fail as well
+            self.discard(keep_head=True)  # or every other try would fail as well
 
     def _close(self) -> None:
         for file in self._files.values():
@@ -337,28 +347,23 @@ class BatchStore:
         usable : bool
             False if there is no store, or one that is damaged or belongs to another run.
         """
-        if not self._ledger_path.exists():
+        if not any(map(os.path.lexists, self._heads)):
             return False
         self._move_back()
-        paths = [self._ledger_path, *map(self._path, _ARRAYS)]
-        if any(path.is_symlink() or (path.exists() and not path.is_file()) for path in paths):
+        head = self._find_head(identity)
+        if head is None:
+            return False
+        paths = [*self._heads, *map(self._path, _ARRAYS)]
+        if any(os.path.lexists(path) and not _is_ours(path) for path in paths):
             logger.warning("%s has something in place of its files: starting over.", self.folder)
             return False
+        self._mend_heads(head)
         with ExitStack() as stack:
             ledger = stack.enter_context(self._ledger_path.open("rb"))
-            line = ledger.readline(_MAX_LINE_BYTES)
-            head = _unsealed(line, "")
-            if head is None or "rng_seed" not in head[0]:
-                logger.warning("%s is damaged: starting over.", self._ledger_path)
-                return False
-            if (head[0].get("format"), head[0].get("identity")) != (_FORMAT, dict(identity)):
-                logger.info("Batches in %s belong to another run: starting over.", self.folder)
-                return False
-            self.rng_seed, self._seal = head[0]["rng_seed"], head[1]
+            intact = ledger.seek(len(head))
             for array in _ARRAYS:
                 self._path(array).touch()  # a missing file is treated as a truncated one
             files = [stack.enter_context(self._path(array).open("rb")) for array in _ARRAYS]
-            intact = len(line)
             while line := ledger.readline(_MAX_LINE_BYTES):
                 if not self._take(line, files):
                     logger.warning(
@@ -379,6 +384,41 @@ class BatchStore:
                 self.n_streamlines,
             )
         return True
+
+    def _find_head(self, identity: Mapping[str, str]) -> bytes | None:
+        """Take over what the first line of the ledger states, or its copy.
+
+        Returns
+        -------
+        bytes or None
+            The line; None if neither is intact and of this run.
+        """
+        lines = [_first_line(path) for path in self._heads if _is_ours(path)]
+        heads = {line: head for line in lines if (head := _unsealed(line, ""))}
+        for line, (content, seal) in heads.items():
+            if (content.get("format"), content.get("identity")) == (_FORMAT, dict(identity)):
+                self.rng_seed, self._seal = content["rng_seed"], seal
+                return line
+        if heads:
+            logger.info("Batches in %s belong to another run: starting over.", self.folder)
+        else:
+            logger.warning("%s is damaged: starting over.", self._ledger_path)
+        return None
+
+    def _mend_heads(self, line: bytes) -> None:
+        """Write the first line of the ledger where it, or its copy, is not as it was written."""
+        for path in self._heads:
+            path.touch()
+            if _first_line(path) != line:
+                logger.warning(
+                    "The first line of %s is damaged or missing: its copy has rng_seed %d.",
+                    path,
+                    self.rng_seed,
+                )
+                with path.open("rb+") as file:
+                    file.write(line)
+                    file.flush()
+                    os.fsync(file.fileno())
 
     def _take(self, line: bytes, files: Sequence[BinaryIO]) -> bool:
         """Account for the batch of a line of the ledger; return False if anything is damaged."""
@@ -498,16 +538,14 @@ class BatchStore:
             return
         partial, path = Path(move.partial), Path(move.path)
         source = partial if partial.exists() else path  # which had just been renamed
-        files = [self._path(array) for array in (_POINTS, _LENGTHS)]
-        ours = all(file.is_file() and not file.is_symlink() for file in files)
-        if move.offset and source.is_file() and ours:
+        points, lengths = self._path(_POINTS), self._path(_LENGTHS)
+        if move.offset and source.is_file() and _is_ours(points) and _is_ours(lengths):
             try:
                 self._append_moved(move, source)
             except OSError as error:
-                raise OutputError(f"{files[0]} cannot be written ({error.strerror}).") from error
+                raise OutputError(f"{points} cannot be written ({error.strerror}).") from error
         partial.unlink(missing_ok=True)
-        for note in self._move_paths:
-            note.unlink(missing_ok=True)
+        (self.folder / _MOVE).unlink(missing_ok=True)
 
     def _append_moved(self, move: _Move, source: Path) -> None:
         """Append to the points those that follow them in the file that they were moved into."""
@@ -528,20 +566,11 @@ class BatchStore:
             file.flush()
             os.fsync(file.fileno())
 
-    @property
-    def _move_paths(self) -> tuple[Path, Path]:
-        return self.folder / _MOVE, self.folder / _NEW_MOVE
-
     def _write_move(self, move: _Move) -> None:
-        path, temporary = self._move_paths
-        with temporary.open("wb") as file:
-            file.write(_sealed(asdict(move), "")[0])
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        _write(self.folder / _MOVE, _sealed(asdict(move), "")[0])
 
     def _read_move(self) -> _Move | None:
-        path, _ = self._move_paths
+        path = self.folder / _MOVE
         try:
             unsealed = _unsealed(path.read_bytes(), "") if path.is_file() else None
             return _Move(**unsealed[0]) if unsealed else None
@@ -581,6 +610,28 @@ class BatchStore:
             counts[: len(histogram)] += histogram
             histogram = counts
         return histogram
+
+
+def _is_ours(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink()
+
+
+def _first_line(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.readline(_MAX_LINE_BYTES)
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a file so that it is on disk as a whole, or as it was before."""
+    with _temporary(path).open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    _temporary(path).replace(path)
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_suffix(".tmp")
 
 
 def _sealed(content: Mapping[str, Any], before: str) -> tuple[bytes, str]:
