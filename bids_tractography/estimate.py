@@ -258,20 +258,17 @@ def _memory_mib(config: Config, size: _Size) -> float:
 def _disk_mib(config: Config, size: _Size) -> float:
     """Return the size of all files, and of the batches that are there with them.
 
-    Points of the batches are moved into the tractogram if there is one of them; see `_move` of
-    `results`.
+    If there is one tractogram, with all points, those of the batches are moved into it.
     """
     n_maps = len(TENSOR_MAPS) + len(MODELS[config.model.kind].maps) + 3 * config.tensor.v1
     n_maps += len(TISSUES) if config.needs_tissue else 0
     maps_bytes = size.brain * (size.coefficients + n_maps) * 4
-    points_bytes, file_bytes = size.points * _POINT_BYTES, _file_bytes(config, size)
+    store_bytes = float(size.streamlines * _STREAMLINE_BYTES)
     if config.output.linearise is not None:
-        file_bytes += points_bytes * (1 + _LINEARISED_SHARE)
+        store_bytes += size.points * _POINT_BYTES * (1 + _LINEARISED_SHARE)
     elif len(config.output.formats) > 1:
-        file_bytes += points_bytes
-    else:
-        file_bytes = max(file_bytes, points_bytes)
-    return (maps_bytes + file_bytes + size.streamlines * _STREAMLINE_BYTES) / _MIB
+        store_bytes += size.points * _POINT_BYTES
+    return (maps_bytes + store_bytes + _file_bytes(config, size)) / _MIB
 
 
 def _file_bytes(config: Config, size: _Size) -> float:

@@ -175,8 +175,12 @@ def _batch_store(job: Job, stale: Mapping[str, str], fingerprint: Fingerprint) -
     seed = job.config.seeding.rng_seed
     if seed is None and "tractogram" not in stale:
         seed = read_record(job.paths["tractogram"])["rng_seed"]
-    identity = job.identity | fingerprint.model_dump()
-    return BatchStore.open(job.work, identity, draw_rng_seed() if seed is None else seed)
+    if seed is None:
+        seed = draw_rng_seed()
+    output = job.config.output
+    # Of points in another type than the file's, the batches would be larger than the file.
+    dtype = output.dtype if output.linearise is None else "float32"
+    return BatchStore.open(job.work, job.identity | fingerprint.model_dump(), seed, dtype)
 
 
 def _seed_list(job: Job, fit: Fit, mask: Mask | None, rng_seed: int) -> SeedList:

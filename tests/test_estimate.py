@@ -75,7 +75,7 @@ def test_the_dry_run_foresees_a_head_within_a_quarter(tmp_path: Path) -> None:
         ("{}", 1),
         ("{formats: [tck]}", 1),
         ("{formats: [trk]}", 1),
-        ("{dtype: float16}", 1),
+        ("{dtype: float16}", 0.5),
         ("{formats: [trx, tck]}", 3),
         ("{linearise: {max_error_mm: 0.1}}", 1.4),
     ],

@@ -69,16 +69,16 @@ class Payload:
     reserve : callable
         Writes a file with a gap for the payload, given the CRC-32 that the payload will have;
         returns where the gap begins.
-    exact : bool
-        Whether the payload is made of rows of three float32, the points as they are, with NaN
-        in any others.
+    rows : str or None
+        Type of the numbers if the payload is made of rows of three, which are points, or NaN; None
+        if it does not have the points as they are.
     """
 
     point_bytes: int
     streamline_bytes: int
     encode: Callable[[Piece], bytes]
     reserve: Callable[[Path, int], int]
-    exact: bool
+    rows: str | None
 
     def n_bytes(self, points: int, streamlines: int) -> int:
         """Return what so many points and streamlines take."""
@@ -259,4 +259,4 @@ def read_streamlines(points: ArrayFile, lengths: ArrayFile) -> Iterator[Piece]:
             n_points = int(counts.sum(dtype=np.int64))
             if n_points > points_reader.left or counts.max() > LONGEST:
                 raise DamagedStoreError(f"{lengths.path} does not match {points.path.name}.")
-            yield points_reader.read(n_points), counts
+            yield points_reader.read(n_points).astype(np.float32, copy=False), counts

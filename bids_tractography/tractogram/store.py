@@ -26,7 +26,7 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,8 @@ from bids_tractography.tractogram.base import (
 )
 
 logger = logging.getLogger(__name__)
+
+Dtype = Literal["float32", "float16"]
 
 _FORMAT = 3
 _LEDGER = "ledger.jsonl"
@@ -75,11 +77,13 @@ class _Array:
         return points if self.of_points else streamlines
 
 
-_POINTS = _Array("points.float32", "<f4", 3, of_points=True)
+_POINTS = {
+    "float32": _Array("points.float32", "<f4", 3, of_points=True),
+    "float16": _Array("points.float16", "<f2", 3, of_points=True),
+}
 _LENGTHS = _Array("lengths.uint32", "<u4", 1)
 _SEED = _Array("seed_index.int64", "<i8", 1)
 _ENDS = _Array("ends.uint8", "u1", 2)
-_ARRAYS = (_POINTS, _LENGTHS, _SEED, _ENDS)
 
 
 @dataclass(frozen=True)
@@ -140,9 +144,11 @@ class BatchStore:
     folder : Path
     rng_seed : int
         Seed that all batches in it were made with.
+    dtype : str
+        Type that points are rounded to and kept in.
     """
 
-    def __init__(self, folder: Path, rng_seed: int) -> None:
+    def __init__(self, folder: Path, rng_seed: int, dtype: Dtype = "float32") -> None:
         self.folder = folder
         self.rng_seed = rng_seed
         self.next_seed = 0
@@ -152,8 +158,10 @@ class BatchStore:
         self.seconds = 0.0
         self.cpu_seconds = 0.0
         self.counts = Counts()
+        self._points = _POINTS[dtype]
+        self._arrays = (self._points, _LENGTHS, _SEED, _ENDS)
         self._seal = ""  # of the last line of the ledger
-        self._crc32 = dict.fromkeys(_ARRAYS, 0)  # of whole data files
+        self._crc32 = dict.fromkeys(self._arrays, 0)  # of whole data files
         self._files: dict[Path, BinaryIO] = {}
 
     @staticmethod
@@ -170,7 +178,13 @@ class BatchStore:
         return locked(folder.with_name(f"{folder.name}.lock"))
 
     @classmethod
-    def open(cls, folder: Path, identity: Mapping[str, str], rng_seed: int) -> BatchStore:
+    def open(
+        cls,
+        folder: Path,
+        identity: Mapping[str, str],
+        rng_seed: int,
+        dtype: Dtype = "float32",
+    ) -> BatchStore:
         """Open the store in a folder, keeping its batches if they belong to this run.
 
         Parameters
@@ -182,19 +196,21 @@ class BatchStore:
             another identity is emptied.
         rng_seed : int
             Used for a new store; an existing one keeps its own, even if its batches are lost.
+        dtype : str
+            Type that points are rounded to and kept in.
 
         Raises
         ------
         OutputError
             If the folder cannot be written.
         """
-        store = cls(folder, rng_seed)
+        store = cls(folder, rng_seed, dtype)
         try:
             if store._recover(identity):
                 return store
         except OSError as error:
             logger.warning("%s cannot be read (%s): starting over.", folder, error.strerror)
-        store = cls(folder, store.rng_seed)
+        store = cls(folder, store.rng_seed, dtype)
         store.discard()
         store._create(identity)
         return store
@@ -204,7 +220,7 @@ class BatchStore:
         line, self._seal = _sealed(head, "")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            for array in _ARRAYS:
+            for array in self._arrays:
                 self._path(array).touch()
             _write(self.folder / _HEAD, line)
             _write(self._ledger_path, line)
@@ -227,7 +243,8 @@ class BatchStore:
         """
         partial = [self.partial] if self.partial else []
         texts = [self.folder / name for name in (_LEDGER, _MOVE, *(() if keep_head else (_HEAD,)))]
-        data = [self.folder / name for name in (*(array.name for array in _ARRAYS), *LINEARISED)]
+        arrays = [*map(self._path, (*_POINTS.values(), *self._arrays))]
+        data = [*arrays, *(self.folder / name for name in LINEARISED)]
         for path in (*partial, *texts, *map(_temporary, texts), *data):
             try:
                 path.unlink(missing_ok=True)
@@ -251,7 +268,7 @@ class BatchStore:
 
     def __enter__(self) -> Self:
         try:
-            for path in (*map(self._path, _ARRAYS), self._ledger_path):
+            for path in (*map(self._path, self._arrays), self._ledger_path):
                 self._files[path] = path.open("ab")
         except OSError as error:
             self._close()
@@ -299,7 +316,7 @@ class BatchStore:
         values = (batch.points_mm, np.diff(batch.offsets), batch.seed_index, batch.stops)
         added = {
             array: np.ascontiguousarray(value, array.dtype).tobytes()
-            for array, value in zip(_ARRAYS, values, strict=True)
+            for array, value in zip(self._arrays, values, strict=True)
         }
         checksum = 0
         for content in added.values():
@@ -353,7 +370,7 @@ class BatchStore:
         head = self._find_head(identity)
         if head is None:
             return False
-        paths = [*self._heads, *map(self._path, _ARRAYS)]
+        paths = [*self._heads, *map(self._path, self._arrays)]
         if any(os.path.lexists(path) and not _is_ours(path) for path in paths):
             logger.warning("%s has something in place of its files: starting over.", self.folder)
             return False
@@ -361,9 +378,9 @@ class BatchStore:
         with ExitStack() as stack:
             ledger = stack.enter_context(self._ledger_path.open("rb"))
             intact = ledger.seek(len(head))
-            for array in _ARRAYS:
+            for array in self._arrays:
                 self._path(array).touch()  # a missing file is treated as a truncated one
-            files = [stack.enter_context(self._path(array).open("rb")) for array in _ARRAYS]
+            files = [stack.enter_context(self._path(array).open("rb")) for array in self._arrays]
             while line := ledger.readline(_MAX_LINE_BYTES):
                 if not self._take(line, files):
                     logger.warning(
@@ -374,7 +391,7 @@ class BatchStore:
                     break
                 intact += len(line)
         os.truncate(self._ledger_path, intact)
-        for array in _ARRAYS:
+        for array in self._arrays:
             os.truncate(self._path(array), self._array_file(array).rows * array.row_bytes)
         if self.n_batches:
             logger.info(
@@ -427,7 +444,7 @@ class BatchStore:
         if unsealed is None or entry is None or entry.first != self.next_seed:
             return False
         checksum, crc32 = 0, self._crc32.copy()
-        for array, file in zip(_ARRAYS, files, strict=True):
+        for array, file in zip(self._arrays, files, strict=True):
             left = array.rows(entry.streamlines, entry.points) * array.row_bytes
             while left > 0:
                 content = file.read(min(left, _COPY_BYTES))
@@ -486,7 +503,7 @@ class BatchStore:
                 points, streamlines = points + len(block[0]), streamlines + len(block[1])
                 starts.append((points, streamlines))
         move = _Move(
-            str(partial), str(path), 0, payload.streamline_bytes, points * _POINTS.row_bytes
+            str(partial), str(path), 0, payload.streamline_bytes, points * self._points.row_bytes
         )
         try:
             self._write_move(move)
@@ -494,14 +511,14 @@ class BatchStore:
             offset = payload.reserve(partial, crc32)
             with partial.open("rb+") as target:
                 os.fsync(target.fileno())
-                if payload.exact:
+                if payload.rows == self._points.dtype:
                     self._write_move(replace(move, offset=offset))
                 for start, stop in reversed([*pairwise(starts)]):
                     target.seek(offset + payload.n_bytes(*start))
                     target.write(payload.encode(self._block(start, stop)))
                     target.flush()
                     os.fsync(target.fileno())
-                    os.truncate(self._path(_POINTS), start[0] * _POINTS.row_bytes)
+                    os.truncate(self._path(self._points), start[0] * self._points.row_bytes)
         except OSError as error:
             raise OutputError(f"{path} cannot be written ({error.strerror}).") from error
         n_bytes = payload.n_bytes(points, streamlines)
@@ -518,12 +535,12 @@ class BatchStore:
                 (end - begin) * array.columns,
                 offset=begin * array.row_bytes,
             )
-            for array, begin, end in zip((_POINTS, _LENGTHS), start, stop, strict=True)
+            for array, begin, end in zip((self._points, _LENGTHS), start, stop, strict=True)
         )
         n_points = stop[0] - start[0]
         if len(points) != 3 * n_points or lengths.sum(dtype=np.int64) != n_points:
             raise DamagedStoreError(f"{self.folder} was changed while it was read.")
-        return points.reshape(-1, 3), lengths
+        return points.reshape(-1, 3).astype(np.float32, copy=False), lengths
 
     @property
     def partial(self) -> Path | None:
@@ -538,7 +555,7 @@ class BatchStore:
             return
         partial, path = Path(move.partial), Path(move.path)
         source = partial if partial.exists() else path  # which had just been renamed
-        points, lengths = self._path(_POINTS), self._path(_LENGTHS)
+        points, lengths = self._path(self._points), self._path(_LENGTHS)
         if move.offset and source.is_file() and _is_ours(points) and _is_ours(lengths):
             try:
                 self._append_moved(move, source)
@@ -549,8 +566,11 @@ class BatchStore:
 
     def _append_moved(self, move: _Move, source: Path) -> None:
         """Append to the points those that follow them in the file that they were moved into."""
-        row_bytes, lengths = _POINTS.row_bytes, np.fromfile(self._path(_LENGTHS), _LENGTHS.dtype)
-        with source.open("rb") as moved, self._path(_POINTS).open("ab") as file:
+        row_bytes, lengths = (
+            self._points.row_bytes,
+            np.fromfile(self._path(_LENGTHS), _LENGTHS.dtype),
+        )
+        with source.open("rb") as moved, self._path(self._points).open("ab") as file:
             n_points = file.tell() // row_bytes
             before = np.searchsorted(np.cumsum(lengths, dtype=np.int64), n_points, side="right")
             size = n_points * row_bytes
@@ -561,7 +581,7 @@ class BatchStore:
                 if len(content) < row_bytes:
                     break
                 whole = content[: len(content) // row_bytes * row_bytes]
-                rows = np.frombuffer(whole, _POINTS.dtype).reshape(-1, 3)
+                rows = np.frombuffer(whole, self._points.dtype).reshape(-1, 3)
                 size += file.write(rows[~np.isnan(rows).all(axis=1)].tobytes())
             file.flush()
             os.fsync(file.fileno())
@@ -579,7 +599,7 @@ class BatchStore:
 
     def streamlines(self) -> Iterator[Piece]:
         """Read whole streamlines in pieces: points (n, 3), and points of each streamline (t,)."""
-        return read_streamlines(self._array_file(_POINTS), self._array_file(_LENGTHS))
+        return read_streamlines(self._array_file(self._points), self._array_file(_LENGTHS))
 
     def lengths(self) -> Iterator[NDArray[np.uint32]]:
         """Read the numbers of points of the streamlines in pieces."""

@@ -56,7 +56,7 @@ def tck_payload(tractogram: Streamlines) -> Payload:
             file.write(_END_MARK)
         return _HEADER_BYTES
 
-    return Payload(_ROW_BYTES, _ROW_BYTES, _encode, reserve, exact=True)
+    return Payload(_ROW_BYTES, _ROW_BYTES, _encode, reserve, rows="<f4")
 
 
 def _encode(piece: Piece) -> bytes:

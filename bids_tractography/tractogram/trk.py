@@ -66,7 +66,7 @@ def trk_payload(tractogram: Streamlines, grid: Grid) -> Payload:
     def reserve(path: Path, _crc32: int) -> int:
         return path.write_bytes(header.tobytes())
 
-    return Payload(12, 4, encode, reserve, exact=False)
+    return Payload(12, 4, encode, reserve, rows=None)
 
 
 def _header(grid: Grid, n_streamlines: int) -> NDArray[Any]:

@@ -92,7 +92,7 @@ def trx_payload(
             _write_others(archive, tractogram, per_streamline)
         return offset
 
-    return Payload(point_bytes, 0, encode, reserve, exact=dtype == "float32")
+    return Payload(point_bytes, 0, encode, reserve, rows=little_endian.str)
 
 
 def _write_header(archive: zipfile.ZipFile, tractogram: Streamlines, grid: Grid) -> None:
