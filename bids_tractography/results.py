@@ -156,11 +156,12 @@ def _move(job: Job, store: BatchStore, into: Payload) -> str:
     logger.info("Writing %s", path.name)
     sidecar_path(path).unlink(missing_ok=True)
     partial = store.move_points(path, into, content.add)
+    content_sha256 = content.finish(store.lengths())  # damage is found before the file has its name
     try:
         partial.replace(path)
     except OSError as error:
         raise OutputError(f"{path} cannot be written ({error.strerror}).") from error
-    return content.finish(store.lengths())
+    return content_sha256
 
 
 def _write_density(job: Job, data: NDArray[np.int32], grid: Grid, fingerprint: Fingerprint) -> None:

@@ -222,8 +222,8 @@ class BatchStore:
             self.folder.mkdir(parents=True, exist_ok=True)
             for array in self._arrays:
                 self._path(array).touch()
-            _write(self.folder / _HEAD, line)
-            _write(self._ledger_path, line)
+            _write_whole(self.folder / _HEAD, line)
+            _write_whole(self._ledger_path, line)
         except OSError as error:
             raise OutputError(f"{self.folder} cannot be written ({error.strerror}).") from None
 
@@ -587,7 +587,7 @@ class BatchStore:
             os.fsync(file.fileno())
 
     def _write_move(self, move: _Move) -> None:
-        _write(self.folder / _MOVE, _sealed(asdict(move), "")[0])
+        _write_whole(self.folder / _MOVE, _sealed(asdict(move), "")[0])
 
     def _read_move(self) -> _Move | None:
         path = self.folder / _MOVE
@@ -641,7 +641,7 @@ def _first_line(path: Path) -> bytes:
         return file.readline(_MAX_LINE_BYTES)
 
 
-def _write(path: Path, content: bytes) -> None:
+def _write_whole(path: Path, content: bytes) -> None:
     """Write a file so that it is on disk as a whole, or as it was before."""
     with _temporary(path).open("wb") as file:
         file.write(content)
