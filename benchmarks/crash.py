@@ -49,6 +49,10 @@ OPTIONS = (
     *("--set", "seeding.seeds={kind: total, count: 200}", "--set", "tracking.batch_size=20"),
     *("--set", "tracking.min_length_mm=5"),
 )
+OUTPUTS = (
+    *("output.dtype=float32", "output.dtype=float16"),
+    *("output.formats=[tck]", "output.formats=[trk]"),
+)
 TIMEOUT_S = 300
 MAX_TRIES = 10
 BUSY = 75
@@ -66,13 +70,15 @@ class Command:
     dataset: Path
     output: Path
     work: Path
+    setting: str = OUTPUTS[0]
     options: tuple[str, ...] = OPTIONS
 
     @property
     def words(self) -> list[str]:
         """The words of the command line."""
         paths = map(str, (self.dataset, self.output))
-        return [*paths, "participant", "-w", str(self.work), *self.options]
+        options = ("-w", str(self.work), *self.options, "--set", self.setting)
+        return [*paths, "participant", *options]
 
 
 # Faults inside a run
@@ -262,7 +268,7 @@ def damage(path: Path, rng: random.Random) -> str:
 def used(output: Path, work: Path) -> int:
     """Return the bytes on disk that batches and tractograms take."""
     size = 0
-    for path in (*work.rglob("*"), *output.glob("sub-*/dwi/*_tractogram.trx")):
+    for path in (*work.rglob("*"), *output.glob("sub-*/dwi/*_tractogram.t*")):
         with suppress(FileNotFoundError):
             size += 512 * path.stat().st_blocks
     return size
@@ -313,17 +319,18 @@ class Trials:
         self.runs = root / "runs"
         self.runs.mkdir()
         self.datasets = [self._dataset(name) for name in "ab"]
-        self.expected: dict[Path, dict[str, str]] = {}
+        self.expected: dict[tuple[Path, str], dict[str, str]] = {}
+        self.n_operations: dict[str, int] = {}
         told = root / "operations"
-        for dataset in self.datasets:
-            command = self._command(dataset)
+        for setting, dataset in itertools.product(OUTPUTS, self.datasets):
+            command = self._command(dataset, setting)
             ended = start(command, root, count_operations(told)).wait()
             if ended.code:
                 sys.exit(f"an undisturbed run failed:\n{ended.log}")
-            self.expected[dataset] = results(command.output)
+            self.expected[dataset, setting] = results(command.output)
+            self.n_operations[setting] = int(told.read_text())
             self._end(Report(), [command])
-        self.n_operations = int(told.read_text())
-        self._operation = 0
+        self._operation = Counter[str]()
 
     def _dataset(self, name: str) -> Path:
         """Write a participant; the datasets differ in noise."""
@@ -337,9 +344,16 @@ class Trials:
         )
         return self.root / name
 
-    def _command(self, dataset: Path, output: str = "out", work: str | None = None) -> Command:
+    def _command(
+        self, dataset: Path, setting: str, output: str = "out", work: str | None = None
+    ) -> Command:
         folder = self.runs / output
-        return Command(dataset, folder, self.runs / work if work else folder / ".work")
+        return Command(dataset, folder, self.runs / work if work else folder / ".work", setting)
+
+    def _drawn(self) -> tuple[Command, int]:
+        """Return a run with one of the formats, and its number of operations."""
+        setting = self.rng.choice(OUTPUTS)
+        return self._command(self.datasets[0], setting), self.n_operations[setting]
 
     def _finish(self, report: Report, command: Command, what: str) -> None:
         """Run a command until it is done, and compare."""
@@ -351,7 +365,8 @@ class Trials:
             if ended.code != BUSY:
                 report.note("runs that do not recover", f"{what}: {ended.code}\n{ended.log}")
                 return
-        found, expected = results(command.output), self.expected[command.dataset]
+        found = results(command.output)
+        expected = self.expected[command.dataset, command.setting]
         differ = {name for name in found | expected if found.get(name) != expected.get(name)}
         if differ:
             report.note("runs with wrong bytes", f"{what}: {sorted(differ)}")
@@ -364,9 +379,9 @@ class Trials:
         shutil.rmtree(self.runs)
         self.runs.mkdir()
 
-    def _faulty(self, name: str, fault: Fault, what: str) -> None:
+    def _faulty(self, name: str, command: Command, fault: Fault, what: str) -> None:
         """Hit a run with a fault, and finish it."""
-        report, command = self._report(name), self._command(self.datasets[0])
+        report, what = self._report(name), f"{what}, {command.setting}"
         report.faults += 1
         report.ended(start(command, self.root, fault).wait(), what)
         self._finish(report, command, what)
@@ -377,21 +392,24 @@ class Trials:
 
     def crash(self) -> None:
         """Die before an operation: each of them in turn, in a drawn order."""
-        stride = next(n for n in (37, 41, 43) if self.n_operations % n)
-        self._operation = (self._operation + stride) % self.n_operations
-        number = self.rng.choice(SIGNALS) if self._operation % 3 == 0 else signal.SIGKILL
-        place = self._operation + 1
-        self._faulty("crash before an operation", die_at(place, number), f"{number.name} {place}")
+        command, n_operations = self._drawn()
+        stride = next(n for n in (37, 41, 43) if n_operations % n)
+        place = (self._operation[command.setting] + stride) % n_operations
+        self._operation[command.setting] = place
+        number = self.rng.choice(SIGNALS) if place % 3 == 0 else signal.SIGKILL
+        fault, what = die_at(place + 1, number), f"{number.name} {place + 1}"
+        self._faulty("crash before an operation", command, fault, what)
 
     def full_disk(self) -> None:
         """Have no space left from an operation on."""
-        place = self.rng.randint(1, self.n_operations)
-        self._faulty("full disk", full_from(place), f"ENOSPC {place}")
+        command, n_operations = self._drawn()
+        place = self.rng.randint(1, n_operations)
+        self._faulty("full disk", command, full_from(place), f"ENOSPC {place}")
 
     def damaged(self) -> None:
         """Stop a run somewhere, damage a file of its state or output, and finish it."""
-        report, command = self._report("damaged file"), self._command(self.datasets[0])
-        place = self.rng.randint(self.n_operations // 4, int(1.1 * self.n_operations))
+        report, (command, n_operations) = self._report("damaged file"), self._drawn()
+        place = self.rng.randint(n_operations // 4, int(1.1 * n_operations))
         report.ended(start(command, self.root, die_at(place, signal.SIGKILL)).wait(), "a kill")
         files = [
             path
@@ -404,12 +422,13 @@ class Trials:
             report.faults += 1
             path = self.rng.choice(files)
             what = f"{damage(path, self.rng)} in {path.name}, after a kill at {place}"
+            what = f"{what}, {command.setting}"
             self._finish(report, command, what)
         self._end(report, [command])
 
     def signal(self) -> None:
         """Send a signal at any moment, several times."""
-        report, command = self._report("signal"), self._command(self.datasets[0])
+        report, (command, _) = self._report("signal"), self._drawn()
         self._signal(report, [command])
         self._finish(report, command, "signals")
         self._end(report, [command])
@@ -417,7 +436,8 @@ class Trials:
     def shared(self, n_processes: int = 4) -> None:
         """Run two datasets with the same labels at once, with one work folder, under signals."""
         report = self._report(f"signals, {n_processes} processes, one work folder")
-        commands = [self._command(d, f"out-{d.name}", "work") for d in self.datasets]
+        setting = self.rng.choice(OUTPUTS)
+        commands = [self._command(d, setting, f"out-{d.name}", "work") for d in self.datasets]
         repeated = list(itertools.islice(itertools.cycle(commands), n_processes))
         self._signal(report, repeated)
         for command in commands:
@@ -440,12 +460,12 @@ class Trials:
             for process in running:
                 report.ended(process.wait(), "a signal")
 
-    def disk(self, n_seeds: int) -> float:
+    def disk(self, n_seeds: int, setting: str) -> float:
         """Measure the most space that batches and tractogram take, as multiples of the latter."""
         options = (*OPTIONS, "--set", f"seeding.seeds={{kind: total, count: {n_seeds}}}")
         options = (*options, "--set", "tracking.batch_size=1000")
         output = self.runs / "out"
-        command = Command(self.datasets[0], output, output / ".work", options)
+        command = Command(self.datasets[0], output, output / ".work", setting, options)
         sizes = [0]
         ended = start(command, self.root).wait(
             lambda: sizes.append(max(sizes.pop(), used(output, command.work)))
@@ -482,18 +502,21 @@ def main() -> int:
     parser.add_argument("--disk-seeds", type=int, default=0, help="also measure space on disk")
     parser.add_argument("--sidecars", action="store_true", help="damage sidecars, too")
     options = parser.parse_args()
-    store._MOVE_BYTES = 1 << 14  # so that points of so short a run are moved in several steps
+    store._MOVE_POINTS = 1 << 10  # so that points of so short a run are moved in several steps
     end = time.monotonic() + 60 * options.minutes
     with tempfile.TemporaryDirectory() as folder:
         trials = Trials(Path(folder), random.Random(options.seed), sidecars=options.sidecars)
         if options.disk_seeds:
-            print(f"Space on disk: {trials.disk(options.disk_seeds):.2f} times the tractogram.\n")
+            for setting in OUTPUTS:
+                ratio = trials.disk(options.disk_seeds, setting)
+                print(f"Space on disk, {setting}: {ratio:.2f} times the tractogram.\n")
         for trial in kinds(trials):
             done = sum(report.faults for report in trials.reports.values())
             if time.monotonic() > end or (options.faults and done >= options.faults):
                 break
             trial()
-    print(f"{trials.n_operations} file operations in an undisturbed run.\n")
+    numbers = ", ".join(f"{n} ({setting})" for setting, n in trials.n_operations.items())
+    print(f"File operations in an undisturbed run: {numbers}.\n")
     print_table(
         {
             "fault": name,

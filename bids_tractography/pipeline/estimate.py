@@ -95,8 +95,8 @@ class Estimate:
     memory_mib : float
         Peak.
     disk_mib : float
-        Peak: the finished derivatives, and the batches. Those take the size of the streamlines
-        once more, unless the only format is TRX with float32.
+        Peak: the finished derivatives, and the batches. Points of those take space beside the
+        finished tractogram only if it is written in several formats, or linearised.
     model : dict
         Kind of the model and order of its fODF.
     warnings : tuple of str
@@ -265,13 +265,18 @@ def _memory_mib(job: Job, size: _Size) -> float:
 
 
 def _disk_mib(job: Job, size: _Size) -> float:
-    """Return the size of all files, and of the batches that are there with them."""
+    """Return the size of all files, and of the batches that are there with them.
+
+    If there is one tractogram, with all points, those of the batches are moved into it.
+    """
     config = job.config
     n_maps = sum(target.product.volumes for target in job.targets.values())
     maps_bytes = size.brain * (size.coefficients + n_maps) * 4
-    store_bytes = size.points * _POINT_BYTES + size.streamlines * _STREAMLINE_BYTES
+    store_bytes = float(size.streamlines * _STREAMLINE_BYTES)
     if config.output.linearise is not None:
-        store_bytes += size.points * _POINT_BYTES * _LINEARISED_SHARE
+        store_bytes += size.points * _POINT_BYTES * (1 + _LINEARISED_SHARE)
+    elif len(config.output.formats) > 1:
+        store_bytes += size.points * _POINT_BYTES
     return (maps_bytes + store_bytes + _file_bytes(config, size)) / _MIB
 
 

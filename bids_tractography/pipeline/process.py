@@ -161,8 +161,13 @@ def _batch_store(task: Task) -> BatchStore:
     seed = job.config.seeding.rng_seed
     if seed is None and "tractogram" not in task.stale:
         seed = read_record(job.paths["tractogram"])["rng_seed"]
+    if seed is None:
+        seed = draw_rng_seed()
+    output = job.config.output
+    # Of points in another type than the file's, the batches would be larger than the file.
+    dtype = output.dtype if output.linearise is None else "float32"
     identity = job.identity | task.fingerprints["tractogram"].model_dump()
-    return BatchStore.open(job.work, identity, draw_rng_seed() if seed is None else seed)
+    return BatchStore.open(job.work, identity, seed, dtype)
 
 
 def _seed_list(job: Job, fit: Fit, mask: Mask | None, rng_seed: int) -> SeedList:

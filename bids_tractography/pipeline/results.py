@@ -34,12 +34,16 @@ from bids_tractography.pipeline.sidecars import density_sidecar, import_sidecar,
 from bids_tractography.pipeline.task import Task
 from bids_tractography.tracking import ENGINES
 from bids_tractography.tractogram import linearise
-from bids_tractography.tractogram.base import Streamlines, StreamlineValues, Writer
-from bids_tractography.tractogram.formats.table import writers
-from bids_tractography.tractogram.formats.trx import reserve_trx
+from bids_tractography.tractogram.base import Payload, Streamlines, Writer
+from bids_tractography.tractogram.formats.table import payload, writers
 from bids_tractography.tractogram.imported import bring, check_tractogram
 from bids_tractography.tractogram.store import BatchStore
-from bids_tractography.tractogram.summary import content_hash, density, length_quantiles_mm
+from bids_tractography.tractogram.summary import (
+    ContentHash,
+    content_hash,
+    density,
+    length_quantiles_mm,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -81,8 +85,8 @@ def write_tractogram(
         _write_density(task, store, fit.grid)
         written, linearised = _linearised(job, store)
         values = [store.per_streamline(name) for name in output.per_streamline]
-        if (output.formats, output.dtype, output.linearise) == (("trx",), "float32", None):
-            content = _move(job, store, fit.grid, values)
+        if len(output.formats) == 1 and output.linearise is None:
+            content = _move(job, store, payload(output, store, fit.grid, values))
         else:
             makers = writers(output, values).values()
             for path, write in zip(paths, makers, strict=True):
@@ -138,20 +142,18 @@ def _write(job: Job, path: Path, write: Writer, tractogram: Streamlines, grid: G
     job.outputs.write_data(path, lambda temporary: write(temporary, tractogram, grid))
 
 
-def _move(job: Job, store: BatchStore, grid: Grid, values: list[StreamlineValues]) -> str:
+def _move(job: Job, store: BatchStore, into: Payload) -> str:
     """Move the points of the store into the tractogram; return the hash of its content."""
-    path = job.paths["tractogram"]
+    path, content = job.paths["tractogram"], ContentHash(job.config.output.dtype)
     logger.info("Writing %s", path.name)
     sidecar_path(path).unlink(missing_ok=True)
-    partial = store.move_points(
-        path, lambda p: reserve_trx(p, store, grid, store.points_crc32, values)
-    )
-    content = content_hash(store)  # compares what was moved with its checksum
+    partial = store.move_points(path, into, content.add)
+    content_sha256 = content.finish(store.lengths())  # damage is found before the file has its name
     try:
         partial.replace(path)
     except OSError as error:
         raise OutputError(f"{path} cannot be written ({error.strerror}).") from error
-    return content
+    return content_sha256
 
 
 def _write_density(task: Task, tractogram: Streamlines, grid: Grid) -> None:

@@ -54,6 +54,38 @@ Writer = Callable[[Path, Streamlines, Grid], None]
 
 
 @dataclass(frozen=True)
+class Payload:
+    """The part of a file that holds the streamlines, one after another, and how to make the rest.
+
+    Where a streamline stands follows from the numbers of points and of streamlines before it, so
+    that streamlines can be written in any order.
+
+    Parameters
+    ----------
+    point_bytes, streamline_bytes : int
+        What each point and each streamline takes.
+    encode : callable
+        Turns a piece into bytes.
+    reserve : callable
+        Writes a file with a gap for the payload, given the CRC-32 that the payload will have;
+        returns where the gap begins.
+    rows : str or None
+        Type of the numbers if the payload is made of rows of three, which are points, or NaN; None
+        if it does not have the points as they are.
+    """
+
+    point_bytes: int
+    streamline_bytes: int
+    encode: Callable[[Piece], bytes]
+    reserve: Callable[[Path, int], int]
+    rows: str | None
+
+    def n_bytes(self, points: int, streamlines: int) -> int:
+        """Return what so many points and streamlines take."""
+        return points * self.point_bytes + streamlines * self.streamline_bytes
+
+
+@dataclass(frozen=True)
 class StreamlineValues:
     """Values that go with each streamline.
 
@@ -227,4 +259,4 @@ def read_streamlines(points: ArrayFile, lengths: ArrayFile) -> Iterator[Piece]:
             n_points = int(counts.sum(dtype=np.int64))
             if n_points > points_reader.left or counts.max() > LONGEST:
                 raise DamagedStoreError(f"{lengths.path} does not match {points.path.name}.")
-            yield points_reader.read(n_points), counts
+            yield points_reader.read(n_points).astype(np.float32, copy=False), counts

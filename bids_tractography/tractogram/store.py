@@ -1,13 +1,15 @@
 """The batch store: finished batches on disk, recorded in a ledger.
 
 A batch is appended to the data files and forced to disk; only then is its line appended to the
-ledger. The first line of the ledger states what the store belongs to, and every line carries a
-checksum of itself and of all lines before it. When a store is opened again, everything from the
-first batch on that does not match its checksums is removed, and tracking resumes with its first
-seed. What is read later is compared with the same checksums.
+ledger. The first line of the ledger, of which there is a copy, states what the store belongs to and
+the seed of its random numbers, and every line carries a checksum of itself and of all lines before
+it. When a store is opened again, everything from the first batch on that does not match its
+checksums is removed, and tracking resumes with its first seed. What is read later is compared with
+the same checksums.
 
 In the end the points can be moved into the tractogram, from the last to the first, so that they
-never take their space on disk twice. If such a run does not finish, the next one moves them back.
+never take their space on disk twice. If such a run does not finish, the next one moves them back;
+if the format does not keep them exactly, it tracks those that were moved again.
 """
 
 from __future__ import annotations
@@ -19,11 +21,12 @@ import os
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,21 +38,24 @@ from bids_tractography.outputs.locks import locked
 from bids_tractography.tractogram.base import (
     LINEARISED,
     ArrayFile,
+    Payload,
     Piece,
     StreamlineValues,
+    blocks,
     read_array,
     read_streamlines,
 )
 
 logger = logging.getLogger(__name__)
 
+Dtype = Literal["float32", "float16"]
+
 _FORMAT = 3
 _LEDGER = "ledger.jsonl"
-_NEW_LEDGER = "ledger.tmp"
+_HEAD = "head.json"  # the first line of the ledger once more
 _MOVE = "move.json"
-_NEW_MOVE = "move.tmp"
-_COPY_BYTES = 1 << 22
-_MOVE_BYTES = 1 << 24  # between two calls of fsync
+_COPY_BYTES = 12 << 18  # whole points
+_MOVE_POINTS = 1 << 20  # between two calls of fsync
 _MAX_LINE_BYTES = 1 << 16
 _SEAL = b', "sha256": "'
 
@@ -71,11 +77,13 @@ class _Array:
         return points if self.of_points else streamlines
 
 
-_POINTS = _Array("points.float32", "<f4", 3, of_points=True)
+_POINTS = {
+    "float32": _Array("points.float32", "<f4", 3, of_points=True),
+    "float16": _Array("points.float16", "<f2", 3, of_points=True),
+}
 _LENGTHS = _Array("lengths.uint32", "<u4", 1)
 _SEED = _Array("seed_index.int64", "<i8", 1)
 _ENDS = _Array("ends.uint8", "u1", 2)
-_ARRAYS = (_POINTS, _LENGTHS, _SEED, _ENDS)
 
 
 @dataclass(frozen=True)
@@ -87,7 +95,9 @@ class _Move:
     partial, path : str
         The file that they are moved into, and what it is renamed to.
     offset : int
-        Where they begin in it; 0 until the file is ready for them.
+        Where they begin in it; 0 if they are not there, or not exactly.
+    streamline_bytes : int
+        What stands there of each streamline beside its points, in rows of NaN.
     n_bytes : int
         Size of all points.
     """
@@ -95,6 +105,7 @@ class _Move:
     partial: str
     path: str
     offset: int
+    streamline_bytes: int
     n_bytes: int
 
 
@@ -133,9 +144,11 @@ class BatchStore:
     folder : Path
     rng_seed : int
         Seed that all batches in it were made with.
+    dtype : str
+        Type that points are rounded to and kept in.
     """
 
-    def __init__(self, folder: Path, rng_seed: int) -> None:
+    def __init__(self, folder: Path, rng_seed: int, dtype: Dtype = "float32") -> None:
         self.folder = folder
         self.rng_seed = rng_seed
         self.next_seed = 0
@@ -145,10 +158,11 @@ class BatchStore:
         self.seconds = 0.0
         self.cpu_seconds = 0.0
         self.counts = Counts()
+        self._points = _POINTS[dtype]
+        self._arrays = (self._points, _LENGTHS, _SEED, _ENDS)
         self._seal = ""  # of the last line of the ledger
-        self._crc32 = dict.fromkeys(_ARRAYS, 0)  # of whole data files
+        self._crc32 = dict.fromkeys(self._arrays, 0)  # of whole data files
         self._files: dict[Path, BinaryIO] = {}
-        self._moved: _Move | None = None
 
     @staticmethod
     def lock(folder: Path) -> AbstractContextManager[None]:
@@ -164,7 +178,13 @@ class BatchStore:
         return locked(folder.with_name(f"{folder.name}.lock"))
 
     @classmethod
-    def open(cls, folder: Path, identity: Mapping[str, str], rng_seed: int) -> BatchStore:
+    def open(
+        cls,
+        folder: Path,
+        identity: Mapping[str, str],
+        rng_seed: int,
+        dtype: Dtype = "float32",
+    ) -> BatchStore:
         """Open the store in a folder, keeping its batches if they belong to this run.
 
         Parameters
@@ -175,20 +195,22 @@ class BatchStore:
             Identifies output, dataset, run, inputs, configuration and software; a store with
             another identity is emptied.
         rng_seed : int
-            Used for a new store; an existing one keeps its own.
+            Used for a new store; an existing one keeps its own, even if its batches are lost.
+        dtype : str
+            Type that points are rounded to and kept in.
 
         Raises
         ------
         OutputError
             If the folder cannot be written.
         """
-        store = cls(folder, rng_seed)
+        store = cls(folder, rng_seed, dtype)
         try:
             if store._recover(identity):
                 return store
         except OSError as error:
             logger.warning("%s cannot be read (%s): starting over.", folder, error.strerror)
-        store = cls(folder, rng_seed)
+        store = cls(folder, store.rng_seed, dtype)
         store.discard()
         store._create(identity)
         return store
@@ -198,25 +220,32 @@ class BatchStore:
         line, self._seal = _sealed(head, "")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            for array in _ARRAYS:
+            for array in self._arrays:
                 self._path(array).touch()
-            temporary = self.folder / _NEW_LEDGER
-            temporary.write_bytes(line)
-            temporary.rename(self._ledger_path)
+            _write_whole(self.folder / _HEAD, line)
+            _write_whole(self._ledger_path, line)
         except OSError as error:
             raise OutputError(f"{self.folder} cannot be written ({error.strerror}).") from None
 
-    def discard(self) -> None:
+    def discard(self, *, keep_head: bool = False) -> None:
         """Remove the store: its own files, and the folder if nothing else is in it.
+
+        Parameters
+        ----------
+        keep_head : bool
+            Whether to leave the copy of the first line of the ledger, so that another try has the
+            same random numbers.
 
         Raises
         ------
         OutputError
             If a file cannot be removed.
         """
-        names = [_LEDGER, _NEW_LEDGER, *(array.name for array in _ARRAYS), *LINEARISED]
         partial = [self.partial] if self.partial else []
-        for path in (*(self.folder / n for n in names), *partial, *self._move_paths):
+        texts = [self.folder / name for name in (_LEDGER, _MOVE, *(() if keep_head else (_HEAD,)))]
+        arrays = [*map(self._path, (*_POINTS.values(), *self._arrays))]
+        data = [*arrays, *(self.folder / name for name in LINEARISED)]
+        for path in (*partial, *texts, *map(_temporary, texts), *data):
             try:
                 path.unlink(missing_ok=True)
             except OSError as error:
@@ -233,9 +262,13 @@ class BatchStore:
     def _ledger_path(self) -> Path:
         return self.folder / _LEDGER
 
+    @property
+    def _heads(self) -> tuple[Path, Path]:
+        return self._ledger_path, self.folder / _HEAD
+
     def __enter__(self) -> Self:
         try:
-            for path in (*map(self._path, _ARRAYS), self._ledger_path):
+            for path in (*map(self._path, self._arrays), self._ledger_path):
                 self._files[path] = path.open("ab")
         except OSError as error:
             self._close()
@@ -250,7 +283,7 @@ class BatchStore:
     ) -> None:
         self._close()
         if isinstance(error, DamagedStoreError):
-            self.discard()  # or every other try would fail as well
+            self.discard(keep_head=True)  # or every other try would fail as well
 
     def _close(self) -> None:
         for file in self._files.values():
@@ -283,7 +316,7 @@ class BatchStore:
         values = (batch.points_mm, np.diff(batch.offsets), batch.seed_index, batch.stops)
         added = {
             array: np.ascontiguousarray(value, array.dtype).tobytes()
-            for array, value in zip(_ARRAYS, values, strict=True)
+            for array, value in zip(self._arrays, values, strict=True)
         }
         checksum = 0
         for content in added.values():
@@ -331,39 +364,34 @@ class BatchStore:
         usable : bool
             False if there is no store, or one that is damaged or belongs to another run.
         """
-        if not self._ledger_path.exists():
+        if not any(map(os.path.lexists, self._heads)):
             return False
         self._move_back()
-        paths = [self._ledger_path, *map(self._path, _ARRAYS)]
-        if any(path.is_symlink() or (path.exists() and not path.is_file()) for path in paths):
+        head = self._find_head(identity)
+        if head is None:
+            return False
+        paths = [*self._heads, *map(self._path, self._arrays)]
+        if any(os.path.lexists(path) and not _is_ours(path) for path in paths):
             logger.warning("%s has something in place of its files: starting over.", self.folder)
             return False
+        self._mend_heads(head)
         with ExitStack() as stack:
             ledger = stack.enter_context(self._ledger_path.open("rb"))
-            line = ledger.readline(_MAX_LINE_BYTES)
-            head = _unsealed(line, "")
-            if head is None or "rng_seed" not in head[0]:
-                logger.warning("%s is damaged: starting over.", self._ledger_path)
-                return False
-            if (head[0].get("format"), head[0].get("identity")) != (_FORMAT, dict(identity)):
-                logger.info("Batches in %s belong to another run: starting over.", self.folder)
-                return False
-            self.rng_seed, self._seal = head[0]["rng_seed"], head[1]
-            for array in _ARRAYS:
+            intact = ledger.seek(len(head))
+            for array in self._arrays:
                 self._path(array).touch()  # a missing file is treated as a truncated one
-            files = [stack.enter_context(self._path(array).open("rb")) for array in _ARRAYS]
-            intact = len(line)
+            files = [stack.enter_context(self._path(array).open("rb")) for array in self._arrays]
             while line := ledger.readline(_MAX_LINE_BYTES):
                 if not self._take(line, files):
                     logger.warning(
-                        "Batches in %s are damaged from seed %d on: they are tracked again.",
+                        "%s: batches from seed %d on are damaged or missing; tracking them again.",
                         self.folder,
                         self.next_seed,
                     )
                     break
                 intact += len(line)
         os.truncate(self._ledger_path, intact)
-        for array in _ARRAYS:
+        for array in self._arrays:
             os.truncate(self._path(array), self._array_file(array).rows * array.row_bytes)
         if self.n_batches:
             logger.info(
@@ -374,6 +402,41 @@ class BatchStore:
             )
         return True
 
+    def _find_head(self, identity: Mapping[str, str]) -> bytes | None:
+        """Take over what the first line of the ledger states, or its copy.
+
+        Returns
+        -------
+        bytes or None
+            The line; None if neither is intact and of this run.
+        """
+        lines = [_first_line(path) for path in self._heads if _is_ours(path)]
+        heads = {line: head for line in lines if (head := _unsealed(line, ""))}
+        for line, (content, seal) in heads.items():
+            if (content.get("format"), content.get("identity")) == (_FORMAT, dict(identity)):
+                self.rng_seed, self._seal = content["rng_seed"], seal
+                return line
+        if heads:
+            logger.info("Batches in %s belong to another run: starting over.", self.folder)
+        else:
+            logger.warning("%s is damaged: starting over.", self._ledger_path)
+        return None
+
+    def _mend_heads(self, line: bytes) -> None:
+        """Write the first line of the ledger where it, or its copy, is not as it was written."""
+        for path in self._heads:
+            path.touch()
+            if _first_line(path) != line:
+                logger.warning(
+                    "The first line of %s is damaged or missing: its copy has rng_seed %d.",
+                    path,
+                    self.rng_seed,
+                )
+                with path.open("rb+") as file:
+                    file.write(line)
+                    file.flush()
+                    os.fsync(file.fileno())
+
     def _take(self, line: bytes, files: Sequence[BinaryIO]) -> bool:
         """Account for the batch of a line of the ledger; return False if anything is damaged."""
         unsealed = _unsealed(line, self._seal)
@@ -381,7 +444,7 @@ class BatchStore:
         if unsealed is None or entry is None or entry.first != self.next_seed:
             return False
         checksum, crc32 = 0, self._crc32.copy()
-        for array, file in zip(_ARRAYS, files, strict=True):
+        for array, file in zip(self._arrays, files, strict=True):
             left = array.rows(entry.streamlines, entry.points) * array.row_bytes
             while left > 0:
                 content = file.read(min(left, _COPY_BYTES))
@@ -399,28 +462,24 @@ class BatchStore:
     def _array_file(self, array: _Array) -> ArrayFile:
         """Return a data file with what it must contain by the ledger."""
         rows = array.rows(self.n_streamlines, self.n_points)
-        path, offset = self._path(array), 0
-        if array is _POINTS and self._moved:
-            path, offset = Path(self._moved.partial), self._moved.offset
-        return ArrayFile(path, array.dtype, array.columns, rows, self._crc32[array], offset)
+        return ArrayFile(self._path(array), array.dtype, array.columns, rows, self._crc32[array])
 
-    @property
-    def points_crc32(self) -> int:
-        """CRC-32 of all points, as little-endian float32."""
-        return self._crc32[_POINTS]
+    def move_points(
+        self, path: Path, payload: Payload, look: Callable[[NDArray[np.float32]], None]
+    ) -> Path:
+        """Move the points into a file, from the last to the first; they cannot be read any more.
 
-    def move_points(self, path: Path, reserve: Callable[[Path], int]) -> Path:
-        """Move the points into a file, from the last to the first, and read them there from now on.
-
-        At any moment each of them is on disk here or there: whichever run opens the store next
-        moves them back. The file keeps a temporary name; the caller renames it.
+        Before that all of them are read and compared with their checksums. The file keeps a
+        temporary name; the caller renames it.
 
         Parameters
         ----------
         path : Path
             Final name of the file.
-        reserve : callable
-            Writes a file with a gap for the points, and returns where the gap begins.
+        payload : Payload
+            What points and streamlines become in the file.
+        look : callable
+            Called with the points from the first to the last, in pieces.
 
         Returns
         -------
@@ -431,26 +490,57 @@ class BatchStore:
         ------
         OutputError
             If the file or the store cannot be written.
+        DamagedStoreError
+            If the store, or what stands in the file in the end, is not what was written.
         """
-        partial, points = path.with_name(f".tmp-points.{path.name}"), self._path(_POINTS)
-        n_bytes = self.n_points * _POINTS.row_bytes
+        partial = path.with_name(f".tmp-points.{path.name}")
+        crc32, points, streamlines, starts = 0, 0, 0, [(0, 0)]
+        for piece in self.streamlines():
+            look(piece[0])
+            for some, where in blocks(piece[1], _MOVE_POINTS):
+                block = piece[0][where], piece[1][some]
+                crc32 = zlib.crc32(payload.encode(block), crc32)
+                points, streamlines = points + len(block[0]), streamlines + len(block[1])
+                starts.append((points, streamlines))
+        move = _Move(
+            str(partial), str(path), 0, payload.streamline_bytes, points * self._points.row_bytes
+        )
         try:
-            self._write_move(_Move(str(partial), str(path), 0, n_bytes))
+            self._write_move(move)
             partial.unlink(missing_ok=True)
-            self._moved = move = _Move(str(partial), str(path), reserve(partial), n_bytes)
-            with partial.open("rb+") as target, points.open("rb") as source:
+            offset = payload.reserve(partial, crc32)
+            with partial.open("rb+") as target:
                 os.fsync(target.fileno())
-                self._write_move(move)
-                for begin in reversed(range(0, n_bytes, _MOVE_BYTES)):
-                    source.seek(begin)
-                    target.seek(move.offset + begin)
-                    target.write(source.read(_MOVE_BYTES))
+                if payload.rows == self._points.dtype:
+                    self._write_move(replace(move, offset=offset))
+                for start, stop in reversed([*pairwise(starts)]):
+                    target.seek(offset + payload.n_bytes(*start))
+                    target.write(payload.encode(self._block(start, stop)))
                     target.flush()
                     os.fsync(target.fileno())
-                    os.truncate(points, begin)
+                    os.truncate(self._path(self._points), start[0] * self._points.row_bytes)
         except OSError as error:
             raise OutputError(f"{path} cannot be written ({error.strerror}).") from error
+        n_bytes = payload.n_bytes(points, streamlines)
+        for _ in read_array(ArrayFile(partial, "u1", 1, n_bytes, crc32, offset)):
+            pass  # the checksum is compared at the end
         return partial
+
+    def _block(self, start: tuple[int, int], stop: tuple[int, int]) -> Piece:
+        """Read the streamlines between two pairs of numbers of points and of streamlines."""
+        points, lengths = (
+            np.fromfile(
+                self._path(array),
+                array.dtype,
+                (end - begin) * array.columns,
+                offset=begin * array.row_bytes,
+            )
+            for array, begin, end in zip((self._points, _LENGTHS), start, stop, strict=True)
+        )
+        n_points = stop[0] - start[0]
+        if len(points) != 3 * n_points or lengths.sum(dtype=np.int64) != n_points:
+            raise DamagedStoreError(f"{self.folder} was changed while it was read.")
+        return points.reshape(-1, 3).astype(np.float32, copy=False), lengths
 
     @property
     def partial(self) -> Path | None:
@@ -465,40 +555,42 @@ class BatchStore:
             return
         partial, path = Path(move.partial), Path(move.path)
         source = partial if partial.exists() else path  # which had just been renamed
-        points = self._path(_POINTS)
-        if move.offset and source.is_file() and points.is_file() and not points.is_symlink():
+        points, lengths = self._path(self._points), self._path(_LENGTHS)
+        if move.offset and source.is_file() and _is_ours(points) and _is_ours(lengths):
             try:
-                with source.open("rb") as moved, points.open("ab") as file:
-                    size = file.tell() // _POINTS.row_bytes * _POINTS.row_bytes
-                    file.truncate(size)
-                    moved.seek(move.offset + size)
-                    while size < move.n_bytes:
-                        content = moved.read(min(move.n_bytes - size, _COPY_BYTES))
-                        if not content:
-                            break
-                        size += file.write(content)
-                    file.flush()
-                    os.fsync(file.fileno())
+                self._append_moved(move, source)
             except OSError as error:
                 raise OutputError(f"{points} cannot be written ({error.strerror}).") from error
         partial.unlink(missing_ok=True)
-        for note in self._move_paths:
-            note.unlink(missing_ok=True)
+        (self.folder / _MOVE).unlink(missing_ok=True)
 
-    @property
-    def _move_paths(self) -> tuple[Path, Path]:
-        return self.folder / _MOVE, self.folder / _NEW_MOVE
-
-    def _write_move(self, move: _Move) -> None:
-        path, temporary = self._move_paths
-        with temporary.open("wb") as file:
-            file.write(_sealed(asdict(move), "")[0])
+    def _append_moved(self, move: _Move, source: Path) -> None:
+        """Append to the points those that follow them in the file that they were moved into."""
+        row_bytes, lengths = (
+            self._points.row_bytes,
+            np.fromfile(self._path(_LENGTHS), _LENGTHS.dtype),
+        )
+        with source.open("rb") as moved, self._path(self._points).open("ab") as file:
+            n_points = file.tell() // row_bytes
+            before = np.searchsorted(np.cumsum(lengths, dtype=np.int64), n_points, side="right")
+            size = n_points * row_bytes
+            file.truncate(size)
+            moved.seek(move.offset + size + int(before) * move.streamline_bytes)
+            while size < move.n_bytes:
+                content = moved.read(min(move.n_bytes - size, _COPY_BYTES))
+                if len(content) < row_bytes:
+                    break
+                whole = content[: len(content) // row_bytes * row_bytes]
+                rows = np.frombuffer(whole, self._points.dtype).reshape(-1, 3)
+                size += file.write(rows[~np.isnan(rows).all(axis=1)].tobytes())
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
+
+    def _write_move(self, move: _Move) -> None:
+        _write_whole(self.folder / _MOVE, _sealed(asdict(move), "")[0])
 
     def _read_move(self) -> _Move | None:
-        path, _ = self._move_paths
+        path = self.folder / _MOVE
         try:
             unsealed = _unsealed(path.read_bytes(), "") if path.is_file() else None
             return _Move(**unsealed[0]) if unsealed else None
@@ -507,7 +599,7 @@ class BatchStore:
 
     def streamlines(self) -> Iterator[Piece]:
         """Read whole streamlines in pieces: points (n, 3), and points of each streamline (t,)."""
-        return read_streamlines(self._array_file(_POINTS), self._array_file(_LENGTHS))
+        return read_streamlines(self._array_file(self._points), self._array_file(_LENGTHS))
 
     def lengths(self) -> Iterator[NDArray[np.uint32]]:
         """Read the numbers of points of the streamlines in pieces."""
@@ -538,6 +630,28 @@ class BatchStore:
             counts[: len(histogram)] += histogram
             histogram = counts
         return histogram
+
+
+def _is_ours(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink()
+
+
+def _first_line(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.readline(_MAX_LINE_BYTES)
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that it is on disk as a whole, or as it was before."""
+    with _temporary(path).open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    _temporary(path).replace(path)
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_suffix(".tmp")
 
 
 def _sealed(content: Mapping[str, Any], before: str) -> tuple[bytes, str]:

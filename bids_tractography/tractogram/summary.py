@@ -58,14 +58,20 @@ class ContentHash:
 
     SHA-256 of the positions as written, as little-endian float32 (N, 3), followed by the
     offsets as little-endian uint64 (T + 1,).
+
+    Parameters
+    ----------
+    dtype : str
+        Type that the positions are written in.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, dtype: Literal["float32", "float16"] = "float32") -> None:
+        self._dtype = dtype
         self._digest = hashlib.sha256()
 
     def add(self, points: NDArray[np.floating]) -> None:
         """Go on with the next points."""
-        self._digest.update(points.astype("<f4").tobytes())
+        self._digest.update(points.astype(self._dtype).astype("<f4").tobytes())
 
     def finish(self, lengths: Iterable[NDArray[np.uint32]]) -> str:
         """Return the hash, given the numbers of points of all streamlines, in pieces."""
@@ -76,9 +82,9 @@ class ContentHash:
 
 def content_hash(tractogram: Streamlines, dtype: Literal["float32", "float16"] = "float32") -> str:
     """Hash the points, as they are written in a type, and the offsets: see `ContentHash`."""
-    content = ContentHash()
+    content = ContentHash(dtype)
     for points, _ in tractogram.streamlines():
-        content.add(points.astype(dtype))
+        content.add(points)
     return content.finish(tractogram.lengths())
 
 

@@ -217,7 +217,7 @@ def test_a_killed_run_resumes_to_the_same_bytes(
 
 
 @pytest.mark.parametrize("file", ["points.float32", "lengths.uint32"])
-@pytest.mark.parametrize("moment", ["density", "reserve_trx", "content_hash"])
+@pytest.mark.parametrize("moment", ["density", "payload"])
 def test_batches_damaged_during_assembly_write_nothing_and_the_next_try_succeeds(
     finished,
     scanned_once: Path,
@@ -230,7 +230,7 @@ def test_batches_damaged_during_assembly_write_nothing_and_the_next_try_succeeds
     function = getattr(results, moment)
 
     def damage(*arguments, **named):
-        (path,) = [*output.rglob(".tmp-points.*"), *output.rglob(file)][:1]
+        (path,) = output.rglob(file)
         content = bytearray(path.read_bytes())
         content[len(content) // 2] ^= 16
         path.write_bytes(content)
@@ -243,7 +243,7 @@ def test_batches_damaged_during_assembly_write_nothing_and_the_next_try_succeeds
     assert "Rerun the same command" in ended.stderr
     assert "Traceback" not in ended.stderr
     assert not tractograms(output)
-    assert not list((output / ".work").iterdir())
+    assert [path.name for path in (output / ".work").glob("*/*")] == ["head.json"]
     assert not list(output.rglob(".tmp-*"))
     assert run_cli(scanned_once, output, "participant").returncode == 0
     assert sha256(the_tractogram(output)) == sha256(the_tractogram(finished[0]))

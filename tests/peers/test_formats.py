@@ -32,9 +32,14 @@ from bids_tractography.config.tracking import OutputConfig
 from bids_tractography.core.images import Grid
 from bids_tractography.core.streamlines import Stop
 from bids_tractography.tractogram.base import blocks
-from bids_tractography.tractogram.formats.table import READERS, WRITERS, extension_of, writers
-from bids_tractography.tractogram.formats.trx import reserve_trx, write_trx
-from bids_tractography.tractogram.summary import content_hash
+from bids_tractography.tractogram.formats.table import (
+    READERS,
+    WRITERS,
+    extension_of,
+    payload,
+    writers,
+)
+from bids_tractography.tractogram.summary import ContentHash, content_hash
 
 FORMATS = tuple(WRITERS)
 
@@ -74,20 +79,33 @@ def test_every_format_gives_the_points_in_mm_back(
     assert_same(read(path), streamlines, WITHIN_MM[name])
 
 
+ALONE = {
+    "trx": OutputConfig(per_streamline=("seed", "ends")),
+    "trx, float16": OutputConfig(dtype="float16", per_streamline=("ends",)),
+    "tck": OutputConfig(formats=("tck",)),
+    "trk": OutputConfig(formats=("trk",)),
+}
+
+
+@pytest.mark.parametrize("piece", [4096, 7], ids="pieces of {}".format)
 @pytest.mark.parametrize("limit", [zipfile.ZIP64_LIMIT, 3000], ids=["32 bits", "64 bits"])
-def test_a_trx_file_whose_positions_come_later_is_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int
+@pytest.mark.parametrize("output", ALONE.values(), ids=ALONE)
+def test_a_file_that_points_are_moved_into_is_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: OutputConfig, limit: int, piece: int
 ) -> None:
     monkeypatch.setattr("zipfile.ZIP64_LIMIT", limit)
+    monkeypatch.setattr("bids_tractography.tractogram.base.PIECE_STREAMLINES", piece)
+    monkeypatch.setattr("bids_tractography.tractogram.store._MOVE_POINTS", 50)
     grid = oblique_las_grid()
     store = stored(tmp_path / "s", in_image(grid), 17)
-    values = [store.per_streamline("seed"), store.per_streamline("ends")]
-    write_trx(tmp_path / "a.trx", store, grid, per_streamline=values)
-    expected = (tmp_path / "a.trx").read_bytes()
-    partial = store.move_points(
-        tmp_path / "b.trx", lambda p: reserve_trx(p, store, grid, store.points_crc32, values)
-    )
-    assert partial.read_bytes() == expected
+    values = [store.per_streamline(name) for name in output.per_streamline]
+    (write,) = writers(output, values).values()
+    write(tmp_path / "a", store, grid)
+    expected, hashed = (tmp_path / "a").read_bytes(), content_hash(store, output.dtype)
+    content = ContentHash(output.dtype)
+    into = payload(output, store, grid, values)
+    assert store.move_points(tmp_path / "b", into, content.add).read_bytes() == expected
+    assert content.finish(store.lengths()) == hashed
 
 
 @pytest.mark.parametrize("grid", GRIDS.values(), ids=GRIDS)

@@ -7,10 +7,17 @@ from functools import partial
 from pathlib import Path
 
 from bids_tractography.config.tracking import OutputConfig
-from bids_tractography.tractogram.base import Reader, StreamlineValues, Writer
-from bids_tractography.tractogram.formats.tck import TckReader, write_tck
-from bids_tractography.tractogram.formats.trk import TrkReader, write_trk
-from bids_tractography.tractogram.formats.trx import TrxReader, write_trx
+from bids_tractography.core.images import Grid
+from bids_tractography.tractogram.base import (
+    Payload,
+    Reader,
+    Streamlines,
+    StreamlineValues,
+    Writer,
+)
+from bids_tractography.tractogram.formats.tck import TckReader, tck_payload, write_tck
+from bids_tractography.tractogram.formats.trk import TrkReader, trk_payload, write_trk
+from bids_tractography.tractogram.formats.trx import TrxReader, trx_payload, write_trx
 
 WRITERS: Mapping[str, Writer] = {"trx": write_trx, "tck": write_tck, "trk": write_trk}
 
@@ -30,7 +37,7 @@ def writers(
 
     Parameters
     ----------
-    output : Output
+    output : OutputConfig
     per_streamline : iterable of StreamlineValues
         Written into TRX files; tck and trk have no place for them.
     """
@@ -39,6 +46,30 @@ def writers(
         "trx": partial(write_trx, dtype=output.dtype, per_streamline=tuple(per_streamline)),
     }
     return {name: as_asked[name] for name in output.formats}
+
+
+def payload(
+    output: OutputConfig,
+    tractogram: Streamlines,
+    grid: Grid,
+    per_streamline: Iterable[StreamlineValues] = (),
+) -> Payload:
+    """Return the payload of the only file that is asked for.
+
+    Parameters
+    ----------
+    output : OutputConfig
+    tractogram : Streamlines
+    grid : Grid
+    per_streamline : iterable of StreamlineValues
+        As for `writers`.
+    """
+    match output.formats:
+        case ("tck",):
+            return tck_payload(tractogram)
+        case ("trk",):
+            return trk_payload(tractogram, grid)
+    return trx_payload(tractogram, grid, output.dtype, tuple(per_streamline))
 
 
 def extension_of(path: Path) -> str | None:

@@ -6,6 +6,7 @@ https://mrtrix.readthedocs.io/en/latest/getting_started/image_data.html#tracks-f
 from __future__ import annotations
 
 import io
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,10 +18,11 @@ from numpy.typing import NDArray
 
 from bids_tractography.core.images import Grid
 from bids_tractography.machine.files import max_plain_bytes, open_plain, read_to_end
-from bids_tractography.tractogram.base import LONGEST, Piece, Streamlines
+from bids_tractography.tractogram.base import LONGEST, Payload, Piece, Streamlines
 
 _HEADER_BYTES = 128  # points are aligned, for readers that map the file into memory
 _ROW_BYTES = 12
+_END_MARK = np.full(3, np.inf, "<f4").tobytes()
 _READ_ROWS = 1 << 18
 _MAX_HEADER_BYTES = 1 << 24  # commands that made a file may be many and long
 _DATATYPES = {"Float32LE": "<f4", "Float32BE": ">f4"}
@@ -38,12 +40,32 @@ def write_tck(path: Path, tractogram: Streamlines, grid: Grid) -> None:
     """
     with path.open("wb") as file:
         file.write(_header(tractogram.n_streamlines))
-        for points, lengths in tractogram.streamlines():
-            rows = np.full((len(points) + len(lengths), 3), np.nan, "<f4")
-            streamline = np.repeat(np.arange(len(lengths)), lengths)
-            rows[np.arange(len(points)) + streamline] = points
-            file.write(rows.tobytes())
-        file.write(np.full(3, np.inf, "<f4").tobytes())
+        for piece in tractogram.streamlines():
+            file.write(_encode(piece))
+        file.write(_END_MARK)
+
+
+def tck_payload(tractogram: Streamlines) -> Payload:
+    """Return the payload of the file that `write_tck` writes."""
+
+    def reserve(path: Path, _crc32: int) -> int:
+        n_rows = tractogram.n_points + tractogram.n_streamlines
+        with path.open("wb") as file:
+            file.write(_header(tractogram.n_streamlines))
+            file.seek(n_rows * _ROW_BYTES, os.SEEK_CUR)
+            file.write(_END_MARK)
+        return _HEADER_BYTES
+
+    return Payload(_ROW_BYTES, _ROW_BYTES, _encode, reserve, rows="<f4")
+
+
+def _encode(piece: Piece) -> bytes:
+    """Put a row of NaN after the points of each streamline."""
+    points, lengths = piece
+    rows = np.full((len(points) + len(lengths), 3), np.nan, "<f4")
+    streamline = np.repeat(np.arange(len(lengths)), lengths)
+    rows[np.arange(len(points)) + streamline] = points
+    return rows.tobytes()
 
 
 def _header(n_streamlines: int) -> bytes:

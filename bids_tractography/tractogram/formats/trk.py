@@ -22,6 +22,7 @@ from bids_tractography.machine.files import open_plain, read_exactly
 from bids_tractography.tractogram.base import (
     LONGEST,
     PIECE_POINTS,
+    Payload,
     Piece,
     Streamlines,
     grid_of_header,
@@ -46,13 +47,26 @@ def write_trk(path: Path, tractogram: Streamlines, grid: Grid) -> None:
     Points are float32 and so is the affine of the header: 160 mm from the origin, points read
     back are within 3e-5 mm of those that were written.
     """
+    payload = trk_payload(tractogram, grid)
+    payload.reserve(path, 0)
+    with path.open("ab") as file:
+        for piece in tractogram.streamlines():
+            file.write(payload.encode(piece))
+
+
+def trk_payload(tractogram: Streamlines, grid: Grid) -> Payload:
+    """Return the payload of the file that `write_trk` writes."""
     header = _header(grid, tractogram.n_streamlines)
     to_trackvis = np.linalg.inv(get_affine_trackvis_to_rasmm(header).astype(np.float64))
-    with path.open("wb") as file:
-        file.write(header.tobytes())
-        for points, lengths in tractogram.streamlines():
-            moved = _apply(to_trackvis, points)
-            file.write(_records(moved.astype("<f4"), lengths).tobytes())
+
+    def encode(piece: Piece) -> bytes:
+        points, lengths = piece
+        return _records(_apply(to_trackvis, points).astype("<f4"), lengths).tobytes()
+
+    def reserve(path: Path, _crc32: int) -> int:
+        return path.write_bytes(header.tobytes())
+
+    return Payload(12, 4, encode, reserve, rows=None)
 
 
 def _header(grid: Grid, n_streamlines: int) -> NDArray[Any]:

@@ -24,6 +24,7 @@ from bids_tractography.machine.files import open_input, parse_json, read_to_end
 from bids_tractography.tractogram.base import (
     LONGEST,
     PIECE_POINTS,
+    Payload,
     Piece,
     Streamlines,
     StreamlineValues,
@@ -70,32 +71,28 @@ def write_trx(
         _write_others(archive, tractogram, per_streamline)
 
 
-def reserve_trx(
-    path: Path,
+def trx_payload(
     tractogram: Streamlines,
     grid: Grid,
-    crc32: int,
+    dtype: Literal["float32", "float16"] = "float32",
     per_streamline: Iterable[StreamlineValues] = (),
-) -> int:
-    """Write a TRX file as `write_trx` does, leaving a gap for its positions.
+) -> Payload:
+    """Return the payload of the file that `write_trx` writes: its positions."""
+    little_endian = np.dtype(dtype).newbyteorder("<")
+    point_bytes = 3 * little_endian.itemsize
 
-    Parameters
-    ----------
-    path, tractogram, grid, per_streamline
-        As for `write_trx`.
-    crc32 : int
-        CRC-32 of the positions, as little-endian float32.
+    def encode(piece: Piece) -> bytes:
+        return piece[0].astype(little_endian).tobytes()
 
-    Returns
-    -------
-    int
-        Where the gap begins.
-    """
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-        _write_header(archive, tractogram, grid)
-        offset = _gap(archive, "positions.3.float32", tractogram.n_points * 12, crc32)
-        _write_others(archive, tractogram, per_streamline)
-    return offset
+    def reserve(path: Path, crc32: int) -> int:
+        n_bytes = tractogram.n_points * point_bytes
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+            _write_header(archive, tractogram, grid)
+            offset = _gap(archive, f"positions.3.{dtype}", n_bytes, crc32)
+            _write_others(archive, tractogram, per_streamline)
+        return offset
+
+    return Payload(point_bytes, 0, encode, reserve, rows=little_endian.str)
 
 
 def _write_header(archive: zipfile.ZipFile, tractogram: Streamlines, grid: Grid) -> None:

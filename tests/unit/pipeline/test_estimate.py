@@ -6,6 +6,7 @@ import gzip
 import json
 import re
 from pathlib import Path
+from unittest import mock
 
 import nibabel as nib
 import numpy as np
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from bids_tractography.config.load import load_config
 from bids_tractography.core.fodf import Fodf
 from bids_tractography.outputs.provenance import RECORD_KEY
-from bids_tractography.pipeline.estimate import _voxels
+from bids_tractography.pipeline.estimate import _disk_mib, _Size, _voxels
 from bids_tractography.tracking import ENGINES
 from bids_tractography.tracking.base import ProblemSize
 from bids_tractography.tracking.cpu.engine import _make_rows
@@ -60,13 +61,31 @@ def test_the_dry_run_foresees_a_head_within_a_quarter(tmp_path: Path) -> None:
     (path,) = tractograms(output)
     record = sidecar(path)[RECORD_KEY]
     written = sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
-    batches = record["points"] * 12 + record["streamlines_kept"] * 14
+    batches = record["streamlines_kept"] * 14  # points are moved from there into the file
     for what, taken in {
         "seeds": record["seeds"],
         "streamlines": record["streamlines_kept"],
         "disk": (written + batches) / 2**20,
     }.items():
         assert 0.75 < foreseen(dry.stdout, what) / taken < 1.25, what
+
+
+@pytest.mark.parametrize(
+    ("output", "share"),
+    [
+        ("{}", 1),
+        ("{formats: [tck]}", 1),
+        ("{formats: [trk]}", 1),
+        ("{dtype: float16}", 0.5),
+        ("{formats: [trx, tck]}", 3),
+        ("{linearise: {max_error_mm: 0.1}}", 1.4),
+    ],
+)
+def test_points_take_space_once_if_they_can_be_moved(output: str, share: float) -> None:
+    points = 10**9
+    size = _Size(0, 0, 30, 6, 10**7, 1000, streamlines=10**7, points=points)
+    job = mock.Mock(config=load_config(None, [f"output={output}"]), targets={})
+    assert _disk_mib(job, size) == pytest.approx(points * 12 / 2**20 * share, rel=0.1)
 
 
 def test_the_dry_run_reads_no_values_of_the_dwi(dataset: Path, tmp_path: Path) -> None:

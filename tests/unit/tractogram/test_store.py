@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import shutil
@@ -21,14 +22,18 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from bids_tractography.core.images import Grid
 from bids_tractography.core.seeding import SeedBatch
 from bids_tractography.core.streamlines import Counts, Rejection, Stop, StreamlineBatch
 from bids_tractography.errors import BusyError, DamagedStoreError, OutputError
 from bids_tractography.tractogram.base import offsets_of
-from bids_tractography.tractogram.store import BatchStore
+from bids_tractography.tractogram.formats.table import payload, writers
+from bids_tractography.tractogram.store import BatchStore, Dtype
 
 FINGERPRINT = {"inputs": "a", "config": "b", "software": "c"}
 DATA_FILES = ("points.float32", "lengths.uint32", "seed_index.int64", "ends.uint8")
+HEADS = ("ledger.jsonl", "head.json")
+FILES = (*DATA_FILES, *HEADS)
 N_SEEDS, BATCH = 60, 7
 
 
@@ -67,9 +72,10 @@ def fill(
     size: int = BATCH,
     fingerprint: dict[str, str] = FINGERPRINT,
     rng_seed: int = 5,
+    dtype: Dtype = "float32",
 ) -> BatchStore:
     """Append the batches that are missing, as a run does."""
-    store = BatchStore.open(folder, fingerprint, rng_seed)
+    store = BatchStore.open(folder, fingerprint, rng_seed, dtype)
     with store:
         while store.next_seed < until:
             seeds, batch = tracked(store.next_seed, min(store.next_seed + size, until))
@@ -77,8 +83,13 @@ def fill(
     return store
 
 
-def data_of(folder: Path) -> list[bytes]:
-    return [(folder / name).read_bytes() for name in DATA_FILES]
+def data_of(folder: Path, dtype: Dtype = "float32") -> list[bytes]:
+    names = (f"points.{dtype}", *DATA_FILES[1:])
+    return [(folder / name).read_bytes() for name in names]
+
+
+def left_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
 
 
 @pytest.fixture(scope="module")
@@ -94,10 +105,10 @@ def expected_data() -> list[bytes]:
     return data_until(N_SEEDS)
 
 
-def data_until(seed: int) -> list[bytes]:
+def data_until(seed: int, dtype: Dtype = "float32") -> list[bytes]:
     _, whole = tracked(0, seed)
     return [
-        whole.points_mm.tobytes(),
+        whole.points_mm.astype(dtype).tobytes(),
         np.diff(whole.offsets).astype("<u4").tobytes(),
         whole.seed_index.astype("<i8").tobytes(),
         whole.stops.tobytes(),
@@ -151,7 +162,7 @@ def test_a_ledger_that_is_none_starts_over(tmp_path: Path, head: bytes) -> None:
     assert data_of(folder) == expected_data()
 
 
-@pytest.mark.parametrize("missing", [*DATA_FILES, "ledger.jsonl"])
+@pytest.mark.parametrize("missing", FILES)
 def test_a_missing_file_is_made_again(tmp_path: Path, complete: Path, missing: str) -> None:
     folder = tmp_path / "work"
     shutil.copytree(complete, folder)
@@ -190,7 +201,7 @@ def resumed_after(complete: Path, damage: Any) -> None:
 @settings(max_examples=60, deadline=None)
 @given(
     shares=st.dictionaries(
-        st.sampled_from([*DATA_FILES, "ledger.jsonl"]),
+        st.sampled_from(FILES),
         st.floats(0, 1, exclude_max=True),
         min_size=1,
     )
@@ -225,7 +236,7 @@ def test_a_ledger_that_lost_the_end_of_its_first_line_can_be_reopened_when_compl
 
 @settings(max_examples=100, deadline=None)
 @given(
-    name=st.sampled_from([*DATA_FILES, "ledger.jsonl"]),
+    name=st.sampled_from(FILES),
     share=st.floats(0, 1, exclude_max=True),
     bit=st.integers(0, 7),
 )
@@ -245,7 +256,7 @@ def test_a_flipped_bit_anywhere_is_found_and_tracked_again(
 @pytest.mark.parametrize(
     ("before", "after", "kept"),
     [
-        ('"rng_seed": 5', '"rng_seed": 6', 0),
+        ('"rng_seed": 5', '"rng_seed": 6', 60),  # there is a copy
         ('"first": 21, "stop": 28', '"first": 21, "stop": 35', 21),
         ('"stop": 60', '"stop": 59', 56),
         ('"seeds_without_direction": 0', '"seeds_without_direction": 7', 0),
@@ -279,6 +290,78 @@ def test_lines_of_another_ledger_are_not_believed(tmp_path: Path, complete: Path
     others = (complete / "ledger.jsonl").read_bytes().splitlines(keepends=True)[1:]
     (folder / "ledger.jsonl").write_bytes(b"".join([head, *others]))
     assert BatchStore.open(folder, FINGERPRINT, 6).next_seed == 0
+
+
+def test_no_flipped_bit_of_the_first_line_loses_the_rng_seed_or_a_batch(
+    tmp_path: Path, complete: Path
+) -> None:
+    folder = Path(shutil.copytree(complete, tmp_path / "work"))
+    for path in (folder / name for name in HEADS):
+        whole = path.read_bytes()
+        for place, bit in itertools.product(range(whole.index(b"\n") + 1), range(8)):
+            flipped = bytearray(whole)
+            flipped[place] ^= 1 << bit
+            path.write_bytes(flipped)
+            with mock.patch("os.fsync"):
+                store = BatchStore.open(folder, FINGERPRINT, 6)
+            assert (store.rng_seed, store.next_seed) == (5, N_SEEDS)
+            assert path.read_bytes() == whole
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    name=st.sampled_from(HEADS),
+    how=st.sampled_from(["cut", "remove", "rubbish"]),
+    share=st.floats(0, 1, exclude_max=True),
+)
+def test_no_loss_of_the_ledger_or_its_copy_changes_the_rng_seed(
+    complete: Path, name: str, how: str, share: float
+) -> None:
+    def damage(folder: Path) -> None:
+        cut(folder, name, share)
+        if how == "remove":
+            (folder / name).unlink()
+        elif how == "rubbish":
+            (folder / name).write_bytes(b"\xff" * int(2000 * share))
+        with mock.patch("os.fsync"):
+            assert BatchStore.open(folder, FINGERPRINT, 6).rng_seed == 5
+
+    resumed_after(complete, damage)
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_something_in_place_of_the_ledger_or_its_copy_does_not_change_the_rng_seed(
+    tmp_path: Path, complete: Path, name: str
+) -> None:
+    folder = Path(shutil.copytree(complete, tmp_path / "work"))
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    store = BatchStore.open(folder, FINGERPRINT, 6)
+    assert (store.rng_seed, store.next_seed) == (5, 0)
+
+
+def test_without_the_first_line_and_its_copy_another_rng_seed_is_taken(
+    tmp_path: Path, complete: Path
+) -> None:
+    folder = Path(shutil.copytree(complete, tmp_path / "work"))
+    for name in HEADS:
+        (folder / name).write_bytes(b"{}\n")
+    store = BatchStore.open(folder, FINGERPRINT, 6)
+    assert (store.rng_seed, store.next_seed) == (6, 0)
+
+
+def test_damage_found_by_reading_does_not_change_the_rng_seed(
+    tmp_path: Path, complete: Path
+) -> None:
+    folder = Path(shutil.copytree(complete, tmp_path / "work"))
+    store = BatchStore.open(folder, FINGERPRINT, 6)
+    cut(folder, "points.float32", 0.5)
+    with pytest.raises(DamagedStoreError), store:
+        read_all(store)
+    store = BatchStore.open(folder, FINGERPRINT, 6)
+    assert (store.rng_seed, store.next_seed) == (5, 0)
+    store.discard()
+    assert not folder.exists()
 
 
 def read_all(store: BatchStore) -> None:
@@ -319,10 +402,10 @@ def test_damage_after_opening_is_found_by_reading(
         with pytest.raises(DamagedStoreError) as raised, store:
             read_all(store)
         assert raised.value.exit_code == 75
-        assert not folder.exists(), "the next try would fail as well"
+        assert left_in(folder) == ["head.json"], "the next try would fail as well"
 
 
-@pytest.mark.parametrize("name", [*DATA_FILES, "ledger.jsonl"])
+@pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("kind", ["fifo", "link", "folder"])
 def test_something_in_place_of_a_file_neither_hangs_nor_is_followed(
     tmp_path: Path, name: str, kind: str
@@ -357,7 +440,7 @@ def test_a_store_in_use_is_busy_for_others(tmp_path: Path) -> None:
 @settings(max_examples=60, deadline=None)
 @given(
     rubbish=st.dictionaries(
-        st.sampled_from([*DATA_FILES, "ledger.jsonl"]),
+        st.sampled_from(FILES),
         st.binary(min_size=1, max_size=200) | st.sampled_from([b"\0" * 4096, b"{}\n", b"1\n"]),
         min_size=1,
     )
@@ -529,39 +612,58 @@ class Stopped(BaseException):
     """In place of a kill."""
 
 
-def move(store: BatchStore, path: Path) -> Path:
-    def reserve(partial: Path) -> int:
-        partial.write_bytes(b"head" + bytes(12 * store.n_points) + b"tail")
-        return 4
+GRID = Grid((9, 11, 7), np.diag([-2.0, 3.0, 4.0, 1.0]))
+# A single format, and the type that points are kept in before.
+ALONE: dict[str, tuple[OutputConfig, Dtype]] = {
+    "trx": (OutputConfig(), "float32"),
+    "trx, float16": (OutputConfig(dtype="float16"), "float16"),
+    "trx, float16 in the end": (OutputConfig(dtype="float16"), "float32"),
+    "tck": (OutputConfig(formats=("tck",)), "float32"),
+    "trk": (OutputConfig(formats=("trk",)), "float32"),
+}
+EXACT = ("trx", "trx, float16", "tck")
 
-    return store.move_points(path, reserve)
+
+def move(store: BatchStore, path: Path, name: str = "trx") -> Path:
+    return store.move_points(path, payload(ALONE[name][0], store, GRID), lambda _: None)
 
 
-def test_points_are_moved_and_read_from_where_they_are(
-    tmp_path: Path, complete: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture(scope="module")
+def completes(complete: Path) -> dict[Dtype, Path]:
+    """The folders of uninterrupted runs with points of either type."""
+    folder = complete.with_name("half")
+    fill(folder, dtype="float16")
+    return {"float32": complete, "float16": folder}
+
+
+@pytest.fixture(scope="module")
+def files(complete: Path) -> dict[str, bytes]:
+    """What points are to become in each format."""
+    store, path = BatchStore.open(complete, FINGERPRINT, 5), complete.with_name("file")
+    content = {}
+    for name, (output, _) in ALONE.items():
+        (write,) = writers(output).values()
+        write(path, store, GRID)
+        content[name] = path.read_bytes()
+    return content
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    name=st.sampled_from(list(ALONE)),
+    stop=st.integers(0, 60),
+    again=st.integers(0, 20),
+    renamed=st.booleans(),
+)
+def test_runs_stopped_while_points_are_moved_are_finished_to_the_same_bytes(
+    completes: dict[Dtype, Path],
+    files: dict[str, bytes],
+    name: str,
+    stop: int,
+    again: int,
+    renamed: bool,
 ) -> None:
-    monkeypatch.setattr("bids_tractography.tractogram.store._MOVE_BYTES", 100)
-    folder = Path(shutil.copytree(complete, tmp_path / "work"))
-    store = BatchStore.open(folder, FINGERPRINT, 5)
-    partial = move(store, tmp_path / "a.trx")
-    assert partial.read_bytes() == b"head" + expected_data()[0] + b"tail"
-    assert (folder / "points.float32").stat().st_size == 0
-    read_all(store)
-    content = bytearray(partial.read_bytes())
-    content[50] ^= 4
-    partial.write_bytes(content)
-    with pytest.raises(DamagedStoreError), store:
-        read_all(store)
-    assert not partial.exists()
-    assert not folder.exists()
-
-
-@settings(max_examples=40, deadline=None)
-@given(stop=st.integers(0, 60), again=st.integers(0, 20), renamed=st.booleans())
-def test_points_that_were_being_moved_are_moved_back(
-    complete: Path, stop: int, again: int, renamed: bool
-) -> None:
-    truncate, left = os.truncate, 10**6
+    truncate, left, dtype = os.truncate, 10**6, ALONE[name][1]
 
     def counted(*arguments: Any) -> None:
         nonlocal left
@@ -573,26 +675,112 @@ def test_points_that_were_being_moved_are_moved_back(
 
     with (
         tempfile.TemporaryDirectory() as scratch,
-        mock.patch("bids_tractography.tractogram.store._MOVE_BYTES", 100),
-        mock.patch("bids_tractography.tractogram.store._COPY_BYTES", 50),
+        mock.patch("bids_tractography.tractogram.store._MOVE_POINTS", 9),
+        mock.patch("bids_tractography.tractogram.store._COPY_BYTES", 48),
         mock.patch("os.fsync", counted),
         mock.patch("os.truncate", counted),
     ):
-        folder = Path(shutil.copytree(complete, Path(scratch) / "work"))
-        store = BatchStore.open(folder, FINGERPRINT, 5)
+        folder = Path(shutil.copytree(completes[dtype], Path(scratch) / "work"))
+        path = Path(scratch) / "file"
+        store = BatchStore.open(folder, FINGERPRINT, 5, dtype)
         left = stop
         with contextlib.suppress(Stopped):
-            partial = move(store, Path(scratch) / "a.trx")
+            partial = move(store, path, name)
             if renamed:
-                partial.rename(Path(scratch) / "a.trx")
+                partial.rename(path)
         for allowed in (again, 10**6):  # the next run is stopped too
             left = allowed
             with contextlib.suppress(Stopped):
-                store = BatchStore.open(folder, FINGERPRINT, 5)
-        assert store.next_seed == N_SEEDS, "batches were lost"
-        assert data_of(folder) == expected_data()
+                store = BatchStore.open(folder, FINGERPRINT, 5, dtype)
+        if name in EXACT:
+            assert store.next_seed == N_SEEDS, "batches were lost"
+        assert data_of(folder, dtype) == data_until(store.next_seed, dtype)
         assert store.partial is None
         assert not list(Path(scratch).glob(".tmp-*"))
+        assert move(fill(folder, dtype=dtype), path, name).read_bytes() == files[name]
+
+
+@pytest.mark.parametrize("name", ALONE)
+@pytest.mark.parametrize("moment", ["before", "moving", "moved"])
+@pytest.mark.parametrize("file", ["points", "lengths"])
+def test_damage_is_found_before_points_are_moved_and_after(
+    tmp_path: Path,
+    completes: dict[Dtype, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    moment: str,
+    file: str,
+) -> None:
+    monkeypatch.setattr("bids_tractography.tractogram.store._MOVE_POINTS", 9)
+    output, dtype = ALONE[name]
+    folder = Path(shutil.copytree(completes[dtype], tmp_path / "work"))
+    store, truncate = BatchStore.open(folder, FINGERPRINT, 5, dtype), os.truncate
+    whole, (damaged,) = payload(output, store, GRID), folder.glob(f"{file}.*")
+
+    def damage(path: Path) -> None:
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 4
+        path.write_bytes(content)
+
+    def reserve(partial: Path, crc32: int) -> int:
+        if moment == "moving":
+            damage(damaged)
+        return whole.reserve(partial, crc32)
+
+    def truncated(points: Path, size: int) -> None:
+        truncate(points, size)
+        if moment == "moved" and size == 0:
+            damage(tmp_path / ".tmp-points.file")
+
+    monkeypatch.setattr(os, "truncate", truncated)
+    if moment == "before":
+        damage(damaged)
+    with pytest.raises(DamagedStoreError), store:
+        store.move_points(tmp_path / "file", replace(whole, reserve=reserve), lambda _: None)
+    assert left_in(folder) == ["head.json"], "the next try would fail as well"
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def long_streamlines(folder: Path, dtype: Dtype) -> BatchStore:
+    """Store 600 streamlines of 1000 points; some batches have none."""
+    store, points = BatchStore.open(folder, FINGERPRINT, 5, dtype), np.ones((1000, 3), np.float32)
+    with store:
+        for first in range(0, 1000, 20):
+            n = 20 if first % 100 < 60 else 0
+            stops = {**dict.fromkeys(Stop, 0), Stop.STOPPING_RULE: 2 * n}
+            counts = Counts(20, 20 - n, n, n, stops=stops)
+            batch = StreamlineBatch(
+                np.tile(points, (n, 1)),
+                np.arange(n + 1) * 1000,
+                np.arange(first, first + n),
+                counts,
+                np.zeros((n, 2), np.uint8),
+            )
+            store.append(SeedBatch(first, np.zeros((20, 3))), batch, seconds=0, cpu_seconds=0)
+    return store
+
+
+@pytest.mark.parametrize("name", ["trx", "trx, float16", "tck", "trk"])
+def test_points_that_are_moved_never_take_their_space_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr("bids_tractography.tractogram.store._MOVE_POINTS", 20_000)
+    taken, truncate = [], os.truncate
+
+    def used() -> int:
+        return sum(512 * p.stat().st_blocks for p in tmp_path.rglob("*") if p.is_file())
+
+    def measured(path: Path, size: int) -> None:
+        taken.append(used())
+        truncate(path, size)
+
+    with mock.patch("os.fsync"):
+        store = long_streamlines(tmp_path / "work", ALONE[name][1])
+        taken.append(used())
+        monkeypatch.setattr(os, "truncate", measured)
+        partial = move(store, tmp_path / "file", name)
+    assert len(taken) > 20
+    assert max(taken) < 1.1 * partial.stat().st_size
 
 
 def test_a_discarded_store_takes_the_file_with_it_that_its_points_were_moved_to(
