@@ -6,10 +6,10 @@ from bids_tractography.machine import signals
 
 
 def main() -> int:
-    """Run the command line, also as a user that the system does not know.
+    """Run the command line, with a home folder even for users unknown to the system.
 
-    Such a user, without ``HOME``, is who containers run as; libraries look for a home as they are
-    imported.
+    Containers may run as a user without an account or ``HOME``, but libraries look for a home
+    folder when they are imported.
     """
     signals.end_at_once()  # importing takes seconds
     _provide_home()
@@ -31,12 +31,12 @@ def _provide_home() -> None:
     except KeyError:
         try:
             os.environ.setdefault("HOME", tempfile.gettempdir())
-        except OSError:  # there is no directory that can be written
+        except OSError:  # no directory can be written
             os.environ.setdefault("HOME", "/")
 
 
 def _flush() -> None:
-    """Write what is left of the output; the interpreter would complain if that is impossible."""
+    """Flush standard output; the interpreter would report an error if that is impossible."""
     import os
 
     for stream in (sys.stdout, sys.stderr):

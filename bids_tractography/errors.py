@@ -1,14 +1,14 @@
-"""Everything that can go wrong for a user: a class, an exit code, a remedy.
+"""Errors that users can act on, each with an exit code and a remedy.
 
-Exit codes follow the draft BIDS Apps execution specification where it speaks
-(16, 17, 18, 64, 65, 66, 73, 75) and BSD's ``sysexits.h`` elsewhere.
+Exit codes follow the draft BIDS Apps execution specification where it defines one
+(16, 17, 18, 64, 65, 66, 73, 75) and BSD's ``sysexits.h`` otherwise.
 """
 
 from __future__ import annotations
 
 
 class TractographyError(Exception):
-    """An error that a user can understand and act on.
+    """Base class of the errors that a user can understand and act on.
 
     Parameters
     ----------
@@ -42,23 +42,23 @@ class UnknownLevelError(TractographyError):
 
 
 class NoMatchError(TractographyError):
-    """Labels or filters match nothing, or more than the one file they should."""
+    """Labels or filters match nothing, or more than the single file they should match."""
 
     exit_code = 18
 
 
 class FilteredOutError(NoMatchError):
-    """A participant has DWI, and filters leave none of it."""
+    """A participant has DWI data, all of which the filters exclude."""
 
 
 class UsageError(TractographyError):
-    """The command line contradicts itself or the machine."""
+    """Command-line options contradict each other or the machine."""
 
     exit_code = 64
 
 
 class DataError(TractographyError):
-    """An input file is there, and wrong."""
+    """An input file is invalid."""
 
     exit_code = 65
 
@@ -68,29 +68,29 @@ class GradientError(DataError):
 
 
 class GridError(DataError):
-    """An image is not on the grid that it should be on."""
+    """An image is not on the expected grid."""
 
 
 class EmptyMaskError(DataError):
-    """A mask has no voxel."""
+    """A mask is empty."""
 
 
 class ImplausibleError(DataError):
-    """A measurement is one that the subject cannot have."""
+    """A measurement is impossible for the subject."""
 
 
 class NoStreamlinesError(DataError):
-    """Tracking finished and kept nothing."""
+    """Tracking finished without keeping any streamline."""
 
 
 class NoInputError(TractographyError):
-    """A valid dataset lacks a file that is needed."""
+    """A valid dataset lacks a required file."""
 
     exit_code = 66
 
 
 class NoDwiError(NoInputError):
-    """A participant has no DWI at all."""
+    """A participant has no DWI data."""
 
 
 class OutputError(TractographyError):
@@ -100,19 +100,19 @@ class OutputError(TractographyError):
 
 
 class BusyError(TractographyError):
-    """Another process is at work on the same output; try again later."""
+    """Another process is using the same output; try again later."""
 
     exit_code = 75
 
 
 class ChangedError(TractographyError):
-    """An input file changed while a run was using it; another try may do."""
+    """An input file changed during a run; trying again may succeed."""
 
     exit_code = 75
 
 
 class DamagedStoreError(TractographyError):
-    """Finished batches changed on disk while they were in use; another try tracks them again."""
+    """Finished batches changed on disk while in use; trying again tracks them again."""
 
     exit_code = 75
 
@@ -131,28 +131,28 @@ class CrashError(TractographyError):
 
 
 class DiedError(TractographyError):
-    """A process was killed, most often for memory; another try may do."""
+    """A process was killed, most often for lack of memory; trying again may succeed."""
 
     exit_code = 75
 
 
 class UnavailableError(TractographyError):
-    """Something that was asked for is not on this machine: a library, a device, a cluster."""
+    """A library, device or cluster that was requested is not available."""
 
     exit_code = 69
 
 
 class DeviceError(UnavailableError):
-    """There is no GPU, or it cannot do what is asked."""
+    """No GPU is available, or it does not support the request."""
 
 
 class DeviceLostError(DeviceError):
-    """A GPU failed on the way; another try may do."""
+    """A GPU failed while tracking; trying again may succeed."""
 
     exit_code = 75
 
 
 class ConfigError(TractographyError):
-    """The tracking configuration has faults."""
+    """The tracking configuration is invalid."""
 
     exit_code = 78

@@ -1,1 +1,1 @@
-"""Where every yes or no, and every fraction of a voxel, comes from: brain, masks, tissue."""
+"""Brain masks, region masks and tissue fractions."""

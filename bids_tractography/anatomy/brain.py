@@ -1,4 +1,4 @@
-"""The mask of the brain: read, or made from the DWI."""
+"""Brain masks, read from a file or computed from the DWI."""
 
 from __future__ import annotations
 
@@ -14,24 +14,31 @@ from bids_tractography.core.dwi import Dwi
 from bids_tractography.core.images import Grid, read_image
 from bids_tractography.errors import GridError
 
-_GROWTH = 1.1  # more than the noise of two means
-# For fields of view of a human head; smaller ones have smaller radii.
+_GROWTH = 1.1  # exceeds the noise of two means
+# Radii for the field of view of a human head; smaller fields of view have smaller radii.
 _MEDIAN_RADIUS_MM = 4.0
 _CLOSING_RADIUS_MM = 10.0
 _HEAD_MM = 150.0
-_MAX_MEDIAN_RADIUS_VOXELS = 6  # the filter takes time with the cube of it
-_LEAST_COMPONENT = (
-    0.05  # of the largest: phantoms, and brains cut by the field of view, have several
-)
+_MAX_MEDIAN_RADIUS_VOXELS = 6  # the time that the filter takes grows with its cube
+# Relative to the largest component: phantoms, and brains cut by the field of view, have several.
+_MIN_COMPONENT = 0.05
 
 
 def brain_mask(dwi: Dwi, path: Path | None) -> Mask:
-    """Read the brain mask, or make one from the b=0 volumes.
+    """Read the brain mask, or compute one from the DWI.
+
+    Parameters
+    ----------
+    dwi : Dwi
+        The diffusion-weighted image.
+    path : Path or None
+        Brain mask on its grid; None to compute a mask by DIPY's ``median_otsu``.
+
 
     Raises
     ------
     EmptyMaskError
-        If no voxel is left.
+        If the mask is empty.
     """
     if path is not None:
         mask = _read_mask(path, dwi.grid)
@@ -41,13 +48,13 @@ def brain_mask(dwi: Dwi, path: Path | None) -> Mask:
         mask = Mask(
             made & ~missing,
             "Brain mask by median filter and Otsu's threshold (DIPY median_otsu) of the mean b=0 "
-            "and of the mean diffusion-weighted image, united; small components dropped, gaps "
+            "and of the mean diffusion-weighted image, combined; small components removed, gaps "
             "closed, holes filled.",
             {
                 "method": "median_otsu",
                 "median_radius_mm": round(_scale(dwi.grid) * _MEDIAN_RADIUS_MM, 3),
                 "closing_radius_mm": round(_scale(dwi.grid) * _CLOSING_RADIUS_MM, 3),
-                "least_component": _LEAST_COMPONENT,
+                "min_component": _MIN_COMPONENT,
             },
             warnings=_without_values(int(np.count_nonzero(missing))),
         )
@@ -55,17 +62,19 @@ def brain_mask(dwi: Dwi, path: Path | None) -> Mask:
 
 
 def brain_figures(dwi: Dwi, brain: NDArray[np.bool_]) -> dict[str, float]:
-    """Measure the signal in the brain, to be held against what is plausible.
+    """Compute measurements of the signal in the brain, which are checked for plausibility.
 
     Parameters
     ----------
     dwi : Dwi
+        The diffusion-weighted image.
     brain : ndarray of bool, shape (X, Y, Z)
+        Brain mask.
 
     Returns
     -------
     dict of str to float
-        By name of the quantity, see `checks.QUANTITIES`.
+        Values by the name of the quantity, see `checks.QUANTITIES`.
     """
     values = dwi.data[brain]
     return {
@@ -78,7 +87,7 @@ def brain_figures(dwi: Dwi, brain: NDArray[np.bool_]) -> dict[str, float]:
 
 
 def _volume_ratio(dwi: Dwi, values: NDArray[np.float32]) -> float:
-    """Return by how much the median of one volume differs from those of about the same b-value.
+    """Return the largest ratio of a volume's median to the median of volumes of similar b-value.
 
     Parameters
     ----------
@@ -89,7 +98,7 @@ def _volume_ratio(dwi: Dwi, values: NDArray[np.float32]) -> float:
     Returns
     -------
     float
-        Ratio of the larger to the smaller, 1 at least; infinite if only one is not positive.
+        Ratio of the larger median to the smaller, at least 1; infinite if only one is positive.
     """
     medians, bvals = np.median(values, axis=0).astype(np.float64), dwi.gradients.bvals
     largest = 1.0
@@ -103,22 +112,22 @@ def _volume_ratio(dwi: Dwi, values: NDArray[np.float32]) -> float:
 
 
 def is_cut(brain: NDArray[np.bool_]) -> bool:
-    """Tell whether the brain reaches the border of the image, so that a part may be missing."""
+    """Return whether the brain reaches the border of the image, so that a part may be missing."""
     faces = [np.take(brain, end, axis) for axis in range(3) for end in (0, -1)]
     return any(face.any() for face in faces)
 
 
 def _scale(grid: Grid) -> float:
-    """Return the size of the field of view relative to that of a head, at most 1."""
+    """Return the size of the field of view relative to that of a human head, at most 1."""
     largest_mm = float((np.array(grid.shape) * grid.voxel_size_mm).max())
     return min(1.0, largest_mm / _HEAD_MM)
 
 
 def _otsu_mask(dwi: Dwi) -> NDArray[np.bool_]:
-    """Mask the brain of a raw image.
+    """Compute a brain mask of an image that has not been skull-stripped.
 
-    Coils at the head's surface leave its depth dark, so that a threshold of the b=0 image alone
-    cuts out the middle of the brain; there the diffusion-weighted images are brightest.
+    The coils' sensitivity leaves the centre of the head dark, so that a threshold of the b=0 image
+    alone would remove the middle of the brain, where diffusion-weighted images are brightest.
     """
     scale = _scale(dwi.grid)
     radius_voxels = round(scale * _MEDIAN_RADIUS_MM / float(dwi.grid.voxel_size_mm.mean()))
@@ -129,7 +138,7 @@ def _otsu_mask(dwi: Dwi) -> NDArray[np.bool_]:
     labels, n_components = ndimage.label(mask)
     sizes = np.bincount(labels.ravel(), minlength=n_components + 1)
     sizes[0] = 0
-    mask = (sizes >= _LEAST_COMPONENT * sizes.max())[labels] & mask
+    mask = (sizes >= _MIN_COMPONENT * sizes.max())[labels] & mask
     closed = _close(mask, scale * _CLOSING_RADIUS_MM, dwi.grid)
     return np.asarray(ndimage.binary_fill_holes(closed), bool)
 
@@ -141,7 +150,7 @@ def _without_values(n_voxels: int) -> tuple[str, ...]:
 
 
 def _close(mask: NDArray[np.bool_], radius_mm: float, grid: Grid) -> NDArray[np.bool_]:
-    """Close gaps narrower than twice the radius, with a ball in mm."""
+    """Close gaps narrower than twice the radius, with a spherical structuring element."""
     width = [int(np.ceil(radius_mm / size)) + 1 for size in grid.voxel_size_mm]
     padded = np.pad(mask, [(w, w) for w in width])
     grown = ndimage.distance_transform_edt(~padded, grid.voxel_size_mm) <= radius_mm
@@ -151,12 +160,12 @@ def _close(mask: NDArray[np.bool_], radius_mm: float, grid: Grid) -> NDArray[np.
 
 
 def _read_mask(path: Path, grid: Grid) -> Mask:
-    """Read an image as a mask, on the grid of the DWI: voxels above half its maximum.
+    """Read a mask on the grid of the DWI: voxels above half the maximum of the image.
 
     Raises
     ------
     GridError
-        If it is on another grid.
+        If the image is on another grid.
     """
     image = read_image(path, ndim=3)
     check_grid(path, image.grid, grid)
@@ -170,11 +179,11 @@ def check_grid(path: Path, found: Grid, grid: Grid) -> None:
     Raises
     ------
     GridError
-        If it is on another grid.
+        If the mask is on another grid.
     """
     if not found.matches(grid):
         raise GridError(
-            f"{path} is not on the grid of the DWI: it has {found.describe()}, and the DWI "
+            f"{path} is not on the grid of the DWI: it has {found.describe()}, but the DWI "
             f"has {grid.describe()}.",
-            "Resample the mask to the grid of the DWI (nearest neighbour).",
+            "Resample the mask to the grid of the DWI by nearest neighbour.",
         )

@@ -1,4 +1,4 @@
-"""Masks as the configuration defines them."""
+"""Masks as defined in the configuration."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ TISSUE_WORDS = {"wm": "white matter", "gm": "grey matter", "csf": "cerebrospinal
 
 @dataclass(frozen=True, eq=False)
 class Mask:
-    """Voxels, and where they come from.
+    """A mask and its provenance.
 
     Parameters
     ----------
     data : ndarray of bool, shape (X, Y, Z)
     description : str
-        In words, for people.
+        Human-readable description.
     record : dict
         Definition with resolved values, JSON values.
     parents : tuple of str
-        What it was made from: maps by name, files by the key that names them.
+        Sources: maps by name, files by the key of the configuration that names them.
     warnings : tuple of str
-        What is doubtful about it.
+        Doubts about the mask.
     """
 
     data: NDArray[np.bool_]
@@ -53,18 +53,18 @@ class Mask:
 
 @dataclass(frozen=True, eq=False)
 class Sources:
-    """What masks can be made from.
+    """Images that masks are computed from.
 
     Parameters
     ----------
     grid : Grid
-        Of the DWI, and of every mask.
+        Grid of the DWI and of every mask.
     maps : mapping of str to ndarray, shape (X, Y, Z)
-        Scalar maps of the fit and, where they are needed, tissue fractions (``wm gm csf``).
+        Scalar maps of the fit and, if required, tissue fractions (``wm gm csf``).
     brain : ndarray of bool, shape (X, Y, Z)
-        Thresholds of these maps hold inside the brain only.
+        Brain mask, which restricts thresholds of these maps.
     files : mapping of str to Path
-        Files that the configuration names, by key.
+        Files named in the configuration, by key.
     """
 
     grid: Grid
@@ -73,32 +73,34 @@ class Sources:
     files: Mapping[str, Path]
 
     def map(self, source: str | FileConfig, key: str) -> tuple[NDArray[np.float32], str, str]:
-        """Return a map on the DWI's grid, its name, and what it is made from."""
+        """Return a map on the grid of the DWI, its name, and its source."""
         if isinstance(source, str):
             return self.maps[source], source.upper(), source
         path = self.files[key]
         return read_on_grid(path, self.grid, self.brain, nearest=False), path.name, key
 
     def labels(self, key: str) -> NDArray[np.float32]:
-        """Return a file's values on the DWI's grid, those of the nearest voxels."""
-        nowhere = np.zeros_like(self.brain)  # a voxel without a value is in no region
+        """Return the values of a file on the grid of the DWI, by nearest neighbour."""
+        nowhere = np.zeros_like(self.brain)  # a voxel without a value is outside every region
         return read_on_grid(self.files[key], self.grid, nowhere, nearest=True)
 
 
 def make_mask(config: define.MaskConfig, sources: Sources, key: str) -> Mask:
-    """Make a mask from its definition.
+    """Compute a mask from its definition.
 
     Parameters
     ----------
-    config : Mask
+    config : MaskConfig
+        Definition of the mask.
     sources : Sources
+        Images to compute it from.
     key : str
-        Its place in the configuration.
+        Dotted path of the definition in the configuration.
 
     Raises
     ------
     EmptyMaskError
-        If no voxel is left.
+        If the mask is empty.
     """
     return not_empty(_make(config, sources, key), key)
 
@@ -131,7 +133,7 @@ def _make(config: define.MaskConfig, sources: Sources, key: str) -> Mask:
             return Mask(sources.maps[tissue] > above, text, record, (tissue,))
         case define.InterfaceMaskConfig(above=above):
             data = interface(sources.maps["wm"], sources.maps["gm"], above)
-            text = f"white matter beside grey matter, both with fractions > {above:g}"
+            text = f"white matter next to grey matter, both with fractions > {above:g}"
             return Mask(data, text, {**record, "above": above}, ("wm", "gm"))
         case define.NotMaskConfig(of=inner):
             mask = _make(inner, sources, f"{key}.of")
@@ -147,7 +149,7 @@ def _make(config: define.MaskConfig, sources: Sources, key: str) -> Mask:
 
 
 def _combine(kind: str, masks: list[Mask]) -> Mask:
-    """Unite or intersect."""
+    """Return the union or intersection of masks."""
     combine, word = (np.logical_or, "or") if kind == "any" else (np.logical_and, "and")
     data = reduce(combine, (mask.data for mask in masks))
     text = f" {word} ".join(f"({mask.description})" for mask in masks)
@@ -158,15 +160,22 @@ def _combine(kind: str, masks: list[Mask]) -> Mask:
 
 
 def two_valued(data: NDArray[np.float32], name: str) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
-    """Read values as a yes or no for every voxel: above half the maximum, or not.
+    """Threshold values at half their maximum.
 
-    Interpolation and compression leave values between and around the two of a mask.
+    Interpolation and compression add other values to the two of a mask.
+
+    Parameters
+    ----------
+    data : ndarray
+        Values of a mask.
+    name : str
+        Name of the image, for the warning.
 
     Returns
     -------
     mask : ndarray of bool, shape of `data`
     warnings : tuple of str
-        One if there are more than two values.
+        A warning if there are more than two values.
     """
     largest = np.float32(max(float(data.max()), 0.0))
     n_other = int(np.count_nonzero((data != 0) & (data != largest)))
@@ -174,14 +183,14 @@ def two_valued(data: NDArray[np.float32], name: str) -> tuple[NDArray[np.bool_],
     if not n_other:
         return mask, ()
     warning = (
-        f"{name} is not two-valued ({n_other} voxels are neither 0 nor {largest:g}): voxels above "
-        f"half its maximum are taken."
+        f"{name} is not binary ({n_other} voxels are neither 0 nor {largest:g}): voxels above "
+        f"half the maximum are in the mask."
     )
     return mask, (warning,)
 
 
 def positive(data: NDArray[np.float32], name: str) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
-    """Read labels as a mask: every label above zero; values that are no labels as `two_valued`."""
+    """Return labels above zero as a mask; values that are not labels as in `two_valued`."""
     if np.array_equal(data, np.round(data)):
         return np.asarray(data > 0), ()
     return two_valued(data, name)
@@ -231,27 +240,56 @@ def resolve(
     brain: NDArray[np.bool_],
     key: str,
 ) -> float:
-    """Return a threshold as a value: a percentile is one of the brain's non-zero voxels."""
+    """Return the value of a threshold, resolving a percentile of the brain's non-zero voxels.
+
+    Parameters
+    ----------
+    bound : float
+        Threshold, or percentile from 0 to 100.
+    percentile : bool
+        Whether `bound` is a percentile.
+    values : ndarray, shape (X, Y, Z)
+        The map.
+    brain : ndarray of bool, shape (X, Y, Z)
+        Brain mask.
+    key : str
+        Dotted path of the key, for the message.
+
+    Raises
+    ------
+    EmptyMaskError
+        If a percentile is required and the map is zero in the whole brain.
+    """
     if not percentile:
         return bound
     values = values[brain & (values != 0)]
     if values.size == 0:
-        raise EmptyMaskError(f"{key}: the map is zero in the whole brain; it has no percentile.")
+        raise EmptyMaskError(
+            f"{key}: the percentile is undefined, because the map is zero in the whole brain."
+        )
     return float(np.percentile(values.astype(np.float64), bound))
 
 
 def interface(wm: NDArray[np.float32], gm: NDArray[np.float32], above: float) -> NDArray[np.bool_]:
-    """Return the voxels of white matter that hold or touch grey matter (six neighbours)."""
+    """Return white-matter voxels that contain or touch grey matter (six neighbours).
+
+    Parameters
+    ----------
+    wm, gm : ndarray, shape (X, Y, Z)
+        Fractions of white and grey matter.
+    above : float
+        Threshold of both fractions.
+    """
     return np.asarray((wm > above) & ndimage.binary_dilation(gm > above))
 
 
 def check_files(config: Section, files: Mapping[str, Path]) -> None:
-    """Check what a definition says of its file, before anything is computed.
+    """Check that files match their definitions before anything is computed.
 
     Raises
     ------
     DataError
-        If a label is not in the image, or a file cannot be read.
+        If a label or a dimension is missing, or a file cannot be read.
     """
     for key, section in sections_in(config):
         if isinstance(section, define.LabelsMaskConfig):
@@ -260,28 +298,29 @@ def check_files(config: Section, files: Mapping[str, Path]) -> None:
             if absent:
                 raise DataError(
                     f"{key}: {files[key]} has no label {', '.join(map(str, absent))}.",
-                    f"It has: {', '.join(str(label) for label in there[:30])}"
+                    f"Its labels: {', '.join(str(label) for label in there[:30])}"
                     f"{' ...' if len(there) > 30 else ''}.",
                 )
         elif isinstance(section, FileConfig) and files[key].name.endswith((".nii", ".nii.gz")):
             shape, wanted = read_shape(files[key]), section.n_dimensions
             if len(shape) != wanted:
                 raise DataError(
-                    f"{key}: {files[key]} has {len(shape)} dimensions {shape}; {wanted} are needed."
+                    f"{key}: {files[key]} has {len(shape)} dimensions {shape}; {wanted} are "
+                    "required."
                 )
 
 
 def not_empty(mask: Mask, name: str) -> Mask:
-    """Return the mask if it has a voxel.
+    """Return the mask if it is not empty.
 
     Raises
     ------
     EmptyMaskError
-        If it has none.
+        If it is empty.
     """
     if mask.n_voxels == 0:
         raise EmptyMaskError(
-            f"{name} has no voxel. ({mask.description})",
-            "Lower its threshold, or look at the map or the file it comes from.",
+            f"{name} is empty. ({mask.description})",
+            "Lower its threshold, or check the map or file that it is computed from.",
         )
     return mask

@@ -1,4 +1,4 @@
-"""Tissues of a T1-weighted image: the brain found, aligned with the DWI, and segmented."""
+"""Tissue fractions of a T1-weighted image: brain extraction, registration and segmentation."""
 
 from __future__ import annotations
 
@@ -22,58 +22,62 @@ from bids_tractography.errors import DataError, GridError
 Volume = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
-# Coils make the head's surface several times as bright as its depth: intensities are compared
-# with those around them. Relative to them, bone and fluid are darker, fat is brighter.
+# The coils' sensitivity makes the surface of the head several times brighter than its centre, so
+# intensities are compared with their neighbourhood. Relative to it, bone and CSF are darker and
+# fat is brighter than the brain.
 _NEIGHBOURHOOD_MM = 20.0
 _BRAIN_RANGE = (0.5, 1.6)
-_EROSION_MM = 4.1  # the brain hangs on the rest by nerves, vessels and the eyes
+_EROSION_MM = 4.1  # nerves, vessels and the eyes connect the brain to the rest of the head
 _REGROWTH_MM = 6.1
 _CLOSING_MM = 10.0
 _REGISTRATION = {"level_iters": [200, 100], "sigmas": [3.0, 1.0], "factors": [4, 2]}
-_MOST_ATTENUATION = 5.0
+_MAX_ATTENUATION = 5.0
 _BIAS_DEGREE, _BIAS_ROUNDS, _FIT_VOXELS = 4, 3, 50_000
 _DARK_PERCENTILE = 12
 _FIRST_PERCENTILES = (5, 50, 88)
 _BRIGHTEST_PERCENTILE = 98
 _USUAL_BRIGHTNESS = 1000.0
 _KMEANS_ROUNDS, _EM_ROUNDS = 20, 12
-_LEAST_SPREAD = 0.01  # of a class, relative to the brightest mean
+_MIN_SPREAD = 0.01  # standard deviation of a class relative to the brightest mean
 _SMOOTHNESS = 0.3
-# Filters of 10 to 20 mm would need more memory with smaller voxels than a head has any use for.
+# With smaller voxels, the filters of 10 to 20 mm would require too much memory.
 _MIN_EDGE_MM = 0.05
 _DISTORTION = (
-    "The DWI's distortion (susceptibility) is not corrected against the T1w: alignment is rigid."
+    "Susceptibility distortion of the DWI is not corrected: the registration to the T1w is rigid."
 )
 
 
 def fractions_of_t1w(
     paths: tuple[Path, ...], dwi: Dwi, brain: Mask, min_overlap: float
 ) -> tuple[dict[str, Volume], dict[str, Any], tuple[str, ...]]:
-    """Align a T1-weighted image with the DWI and segment it.
+    """Register a T1-weighted image to the DWI and segment it.
 
     Parameters
     ----------
     paths : tuple of Path
-        The T1w, and its brain mask if there is one.
+        The T1w image and, optionally, its brain mask.
     dwi : Dwi
+        The diffusion-weighted image.
     brain : ndarray of bool, shape (X, Y, Z)
         Brain mask of the DWI.
     min_overlap : float
-        Dice overlap of the brain masks, in the DWI's field of view.
+        Minimum Dice overlap of the brain masks in the field of view of the DWI.
 
     Returns
     -------
     fractions : dict of str to ndarray of float32, shape (X, Y, Z)
         ``wm``, ``gm`` and ``csf`` on the grid of the DWI.
     record : dict
+        Brain mask, transform and overlap, JSON values.
     warnings : tuple of str
+        Limitations of the method.
 
     Raises
     ------
     DataError
         If no brain is found.
     GridError
-        If the brains overlap by less than `min_overlap`, or voxels are too small for a head.
+        If the overlap is less than `min_overlap`, or the voxels are too small for a head.
     """
     t1w = _in_usual_units(read_image(paths[0], ndim=3))
     if (edge_mm := float(t1w.grid.voxel_size_mm.min())) < _MIN_EDGE_MM:
@@ -88,13 +92,14 @@ def fractions_of_t1w(
         else:
             mask = _brain(even, t1w.grid)
         if not mask.any():
-            raise DataError(f"{paths[0]}: no brain is found in it.", "Give a brain mask beside it.")
+            raise DataError(f"{paths[0]}: no brain was found.", "Add a brain mask next to it.")
         to_dwi, overlap = align(Image(even, t1w.grid), mask, dwi, brain)
         if overlap < min_overlap:
             raise GridError(
                 f"{paths[0].name} cannot be aligned with the DWI: the brain masks overlap by "
                 f"{overlap:.2f} (Dice), less than tissue.min_overlap {min_overlap:g}.",
-                "Look at both images; give tissue fractions made elsewhere, or lower the bound.",
+                "Inspect both images; provide tissue fractions from other software, or lower the "
+                "threshold.",
             )
         posteriors = segment(t1w.data, mask)
     fractions = {
@@ -110,7 +115,7 @@ def fractions_of_t1w(
 
 
 def _in_usual_units(t1w: Image) -> Image:
-    """Scale intensities to those of scanners, so that no later constant depends on their unit."""
+    """Scale intensities to a common range, so that constants below do not depend on the unit."""
     positive = t1w.data[t1w.data > 0]
     if not positive.size:
         return t1w
@@ -119,7 +124,7 @@ def _in_usual_units(t1w: Image) -> Image:
 
 
 def _even(t1w: Image) -> Volume:
-    """Divide a head by the mean around each voxel; 0 in the air."""
+    """Divide intensities by the mean around each voxel; 0 in the air."""
     data, sigma = np.maximum(t1w.data, 0), _NEIGHBOURHOOD_MM / t1w.grid.voxel_size_mm
     positive = data[data > 0]
     if not positive.size:
@@ -131,7 +136,7 @@ def _even(t1w: Image) -> Volume:
 
 
 def _brain(even: Volume, grid: Grid) -> Mask:
-    """Find the largest lump of tissue of the brain's brightness."""
+    """Find the largest connected region with the brightness of brain tissue."""
     size = grid.voxel_size_mm
     low, high = _BRAIN_RANGE
     tissue = (even > low) & (even < high)
@@ -152,24 +157,37 @@ def _brain(even: Volume, grid: Grid) -> Mask:
 
 
 def align(t1w: Image, mask: Mask, dwi: Dwi, brain: Mask) -> tuple[NDArray[np.float64], float]:
-    """Find the rigid motion from a T1w's RAS+ mm to the DWI's.
+    """Find the rigid transform from RAS+ mm of a T1w image to RAS+ mm of the DWI.
 
-    Mutual information (Mattes 2003) of the T1w and the logarithm of the attenuation, ln(b=0 /
-    mean weighted), of the two brains, in every voxel, from two starts: as the
-    scanner says, and centre of mass on centre of mass. The one with more overlap is taken.
+    It maximises the mutual information (Mattes 2003) of the T1w image and the logarithm of the
+    attenuation, ln(b=0 / mean weighted), in all voxels of the two brains. There are two starts, the
+    scanner coordinates and the alignment of the centres of mass; the result with more overlap is
+    used.
+
+    Parameters
+    ----------
+    t1w : Image
+        The T1-weighted image, with even brightness.
+    mask : ndarray of bool
+        Its brain mask.
+    dwi : Dwi
+        The diffusion-weighted image.
+    brain : ndarray of bool, shape (X, Y, Z)
+        Its brain mask.
 
     Returns
     -------
     to_dwi : ndarray, shape (4, 4)
+        The transform.
     overlap : float
-        Dice overlap of the brain masks in the DWI's field of view.
+        Dice overlap of the brain masks in the field of view of the DWI.
     """
-    # The attenuation has no coil field, and fluid stands out in it as in a T1w. (In the b=0 image
-    # the field outweighs the tissues, and a head is laid millimetres too high.)
+    # Coil sensitivity cancels in the attenuation, and CSF stands out in it as in a T1w image. In
+    # the b=0 image the sensitivity dominates the tissue contrast and shifts heads by millimetres.
     attenuation = np.log(
-        np.maximum(dwi.mean_b0, dwi.least_signal) / np.maximum(dwi.mean_weighted, dwi.least_signal)
+        np.maximum(dwi.mean_b0, dwi.min_signal) / np.maximum(dwi.mean_weighted, dwi.min_signal)
     )
-    static, static_affine = _cropped(np.clip(attenuation, 0, _MOST_ATTENUATION), brain, dwi.grid)
+    static, static_affine = _cropped(np.clip(attenuation, 0, _MAX_ATTENUATION), brain, dwi.grid)
     moving, moving_affine = _cropped(t1w.data, mask, t1w.grid)
     centres = [_centre_mm(brain, dwi.grid), _centre_mm(mask, t1w.grid)]
     found = []
@@ -196,7 +214,7 @@ def align(t1w: Image, mask: Mask, dwi: Dwi, brain: Mask) -> tuple[NDArray[np.flo
 def _cropped(
     data: Volume, mask: Mask, grid: Grid
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the box around a mask, 0 outside the mask, and its affine."""
+    """Return the data in the bounding box of a mask, 0 outside the mask, and its affine."""
     margin = 3
     where = np.argwhere(mask)
     low = np.maximum(where.min(axis=0) - margin, 0)
@@ -208,7 +226,17 @@ def _cropped(
 
 
 def dice(t1w_grid: Grid, mask: Mask, grid: Grid, brain: Mask, to_dwi: NDArray[np.float64]) -> float:
-    """Return the Dice overlap of two brain masks on the grid of the second."""
+    """Return the Dice overlap of two brain masks on the grid of the second.
+
+    Parameters
+    ----------
+    t1w_grid, grid : Grid
+        Grids of the masks.
+    mask, brain : ndarray of bool
+        The masks.
+    to_dwi : ndarray, shape (4, 4)
+        RAS+ mm of the first grid to RAS+ mm of the second.
+    """
     moved = (
         resample(Image(mask.astype(np.float32), t1w_grid), grid, nearest=False, to_world=to_dwi)
         > 0.5
@@ -221,12 +249,19 @@ def _centre_mm(mask: Mask, grid: Grid) -> NDArray[np.float64]:
 
 
 def segment(data: Volume, mask: Mask) -> dict[str, Volume]:
-    """Tell three tissues apart by their brightness.
+    """Segment three tissues by brightness.
 
-    A mixture of three Gaussians of one variance whose classes prefer neighbours of their kind (a
-    hidden Markov random field, Zhang 2001, by mean field). The bias field is a polynomial,
-    fitted to the logarithm at first, then to what the means of the classes leave of it (Van
-    Leemput 1999); fluid has little weight in it.
+    The model is a mixture of three Gaussians with one variance, whose classes prefer neighbours of
+    their kind (hidden Markov random field, Zhang 2001, by mean field). The bias field is a
+    polynomial, fitted first to the logarithm, then to the part that the class means do not explain
+    (Van Leemput 1999); CSF has little weight in the fit.
+
+    Parameters
+    ----------
+    data : ndarray of float32, shape (X, Y, Z)
+        T1-weighted intensities.
+    mask : ndarray of bool, shape (X, Y, Z)
+        Brain mask.
 
     Returns
     -------
@@ -238,7 +273,8 @@ def segment(data: Volume, mask: Mask) -> dict[str, Volume]:
     box = tuple(slice(a, b + 1) for a, b in zip(where.min(axis=0), where.max(axis=0), strict=True))
     log = np.log(data[inside].astype(np.float64))
     terms = _polynomial(where)
-    # Coils make more contrast than tissues do: at first all that is smooth is bias.
+    # The coils' sensitivity outweighs the tissue contrast, so the first fit treats all smooth
+    # variation as bias.
     rest, weights = log - log.mean(), (log > np.percentile(log, _DARK_PERCENTILE)).astype(float)
     for _ in range(_BIAS_ROUNDS):
         bias = _smooth_part(terms, rest, weights)
@@ -260,7 +296,7 @@ def _polynomial(voxels: NDArray[np.intp]) -> NDArray[np.float32]:
 def _smooth_part(
     terms: NDArray[np.float32], values: NDArray[np.float64], weights: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Return the weighted least-squares fit of terms (N, M) to values (N,)."""
+    """Return the weighted least-squares fit of terms (N, M) to values (N,), on a subset."""
     some = slice(None, None, max(1, len(values) // _FIT_VOXELS))
     weighted = terms[some].astype(np.float64) * weights[some, None]
     coefficients, *_ = np.linalg.lstsq(
@@ -274,9 +310,9 @@ def _classify(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return probabilities (N, 3) of three classes of values (N,), darkest first, and means (3,).
 
-    Expectation maximisation, from k-means.
+    The method is expectation maximisation, starting from k-means.
     """
-    # Vessels and what is left of fat are brighter than any tissue.
+    # Vessels and remaining fat are brighter than any tissue.
     values = np.minimum(values, np.percentile(values, _BRIGHTEST_PERCENTILE))
     means = np.percentile(values, _FIRST_PERCENTILES)
     for _ in range(_KMEANS_ROUNDS):
@@ -285,7 +321,7 @@ def _classify(
         means = np.where(counts > 0, sums / np.maximum(counts, 1), means)
     probabilities = np.eye(3)[nearest]
     field = np.zeros(inside.shape)
-    least = (_LEAST_SPREAD * float(means.max())) ** 2
+    least = (_MIN_SPREAD * float(means.max())) ** 2
     for _ in range(_EM_ROUNDS):
         weights = np.maximum(probabilities.sum(axis=0), 1e-6)
         means = (probabilities * values[:, None]).sum(axis=0) / weights
@@ -303,7 +339,7 @@ def _classify(
 
 
 def _neighbours(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Sum the six face neighbours of every voxel."""
+    """Return the sum of the six face neighbours of every voxel."""
     return np.asarray(
         sum(ndimage.correlate1d(values, [1, 0, 1], axis, mode="constant") for axis in range(3))
     )

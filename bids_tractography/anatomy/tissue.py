@@ -1,4 +1,4 @@
-"""Fractions of white matter, grey matter and cerebrospinal fluid on the grid of the DWI."""
+"""Fractions of white matter, grey matter and CSF on the grid of the DWI."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from bids_tractography.errors import DataError
 
 Fractions = Mapping[str, NDArray[np.float32]]
 
-# Rounding of files that store fractions in 8 or 16 bits; interpolation by splines.
+# Tolerances for files with fractions in 8 or 16 bits, and for spline interpolation.
 _RANGE_TOLERANCE = 0.01
 _SUM_TOLERANCE = 1e-3
 _MAX_SHIFT_MM = 30.0
@@ -30,22 +30,22 @@ _MAX_SHIFT_MM = 30.0
 
 @dataclass(frozen=True, eq=False)
 class Tissue:
-    """Where the tissues are.
+    """Tissue fractions and their provenance.
 
     Parameters
     ----------
     wm, gm, csf : ndarray of float32, shape (X, Y, Z)
         Fractions of each voxel, from 0 to 1; their sum is at most 1.
     source : str
-        Kind: ``probseg``, ``dseg``, ``5tt``, ``t1w``, ``dwi`` or ``files``.
+        Kind of source: ``probseg``, ``dseg``, ``5tt``, ``t1w``, ``dwi`` or ``files``.
     record : dict
-        How they were made, JSON values.
+        How the fractions were computed, JSON values.
     sources : tuple of Path
-        Files they were made from.
+        Files of the source.
     figures : mapping of str to float
-        Measurements to be held against what is plausible, see `checks.QUANTITIES`.
+        Measurements to check for plausibility, see `checks.QUANTITIES`.
     warnings : tuple of str
-        What is doubtful about them.
+        Doubts about the fractions.
     """
 
     wm: NDArray[np.float32]
@@ -59,8 +59,8 @@ class Tissue:
 
 
 @dataclass(frozen=True, eq=False)
-class _Made:
-    """Fractions as a source gives them, before they are checked."""
+class _RawFractions:
+    """Fractions of a source before they are checked."""
 
     fractions: Fractions
     record: dict[str, Any]
@@ -75,35 +75,37 @@ def make_tissue(
     brain: NDArray[np.bool_],
     fractions_from_model: Fractions | None = None,
 ) -> Tissue:
-    """Make the fractions on the grid of the DWI.
+    """Compute tissue fractions on the grid of the DWI.
 
     Parameters
     ----------
-    config : Tissue
-        Section of the configuration.
-    source : TissueSource
+    config : TissueConfig
+            Section ``tissue`` of the configuration.
+        source : TissueSource
+            Chosen source of the fractions.
     dwi : Dwi
+        The diffusion-weighted image.
     brain : ndarray of bool, shape (X, Y, Z)
         Brain mask of the DWI.
     fractions_from_model : mapping of str to ndarray of float32, shape (X, Y, Z), optional
-        ``wm``, ``gm`` and ``csf`` of multi-tissue deconvolution.
+        Fractions ``wm``, ``gm`` and ``csf`` of multi-tissue deconvolution.
 
     Raises
     ------
     DataError
         If values are not fractions.
     GridError
-        If a T1w cannot be aligned.
+        If a T1w image cannot be registered.
     """
     kind, paths = source.kind, source.paths
     least = (
         config.min_overlap if isinstance(config, T1wTissueConfig) else T1wTissueConfig().min_overlap
     )
     if kind == "dwi":
-        made = _Made(dict(fractions_from_model or {}), {}, ())
+        made = _RawFractions(dict(fractions_from_model or {}), {}, ())
     elif kind == "t1w":
         fractions, record, warnings = fractions_of_t1w(paths, dwi, brain, least)
-        made = _Made(fractions, record, paths, warnings)
+        made = _RawFractions(fractions, record, paths, warnings)
     else:
         made = _READERS[kind](paths, dwi.grid, brain)
     fractions = _checked(made)
@@ -117,7 +119,7 @@ def make_tissue(
     )
 
 
-def _from_maps(paths: tuple[Path, ...], grid: Grid, brain: NDArray[np.bool_]) -> _Made:
+def _from_maps(paths: tuple[Path, ...], grid: Grid, brain: NDArray[np.bool_]) -> _RawFractions:
     images = [read_image(path, ndim=3) for path in paths]
     for path, image in zip(paths, images, strict=True):
         _check_range(image.data, str(path))
@@ -126,10 +128,10 @@ def _from_maps(paths: tuple[Path, ...], grid: Grid, brain: NDArray[np.bool_]) ->
         for path, image in zip(paths, images, strict=True)
     ]
     resampled = not all(image.grid.matches(grid) for image in images)
-    return _Made(dict(zip(TISSUES, maps, strict=True)), {"resampled": resampled}, paths)
+    return _RawFractions(dict(zip(TISSUES, maps, strict=True)), {"resampled": resampled}, paths)
 
 
-def _from_labels(paths: tuple[Path, ...], grid: Grid, _brain: NDArray[np.bool_]) -> _Made:
+def _from_labels(paths: tuple[Path, ...], grid: Grid, _brain: NDArray[np.bool_]) -> _RawFractions:
     image = read_image(paths[0], ndim=3)
     masks, scheme, _ = tissues_of_labels(image, paths[0])
     fractions = {
@@ -137,16 +139,16 @@ def _from_labels(paths: tuple[Path, ...], grid: Grid, _brain: NDArray[np.bool_])
         for tissue, mask in masks.items()
     }
     record = {"labels": scheme, "resampled": not image.grid.matches(grid)}
-    return _Made(fractions, record, paths)
+    return _RawFractions(fractions, record, paths)
 
 
-def _from_5tt(paths: tuple[Path, ...], grid: Grid, brain: NDArray[np.bool_]) -> _Made:
+def _from_5tt(paths: tuple[Path, ...], grid: Grid, brain: NDArray[np.bool_]) -> _RawFractions:
     image = read_image(paths[0], ndim=4)
     if image.data.shape[3] != 5:
         raise DataError(
-            f"{paths[0]} has {image.data.shape[3]} volumes; a 5TT image has five: cortical grey, "
-            "deep grey, white matter, fluid, pathological.",
-            "Make it with 5ttgen.",
+            f"{paths[0]} has {image.data.shape[3]} volumes; a 5TT image has five: cortical grey "
+            "matter, deep grey matter, white matter, CSF and pathological tissue.",
+            "Create it with 5ttgen.",
         )
     _check_range(image.data, str(paths[0]))
     cortical, deep, white, fluid, pathological = np.moveaxis(
@@ -154,10 +156,10 @@ def _from_5tt(paths: tuple[Path, ...], grid: Grid, brain: NDArray[np.bool_]) -> 
     )
     fractions = {"wm": white + pathological, "gm": cortical + deep, "csf": fluid}
     record = {"resampled": not image.grid.matches(grid), "pathological_as": "wm"}
-    return _Made(fractions, record, paths)
+    return _RawFractions(fractions, record, paths)
 
 
-_READERS: dict[str, Callable[[tuple[Path, ...], Grid, NDArray[np.bool_]], _Made]] = {
+_READERS: dict[str, Callable[[tuple[Path, ...], Grid, NDArray[np.bool_]], _RawFractions]] = {
     "probseg": _from_maps,
     "files": _from_maps,
     "dseg": _from_labels,
@@ -169,13 +171,13 @@ def _check_range(data: NDArray[np.float32], name: str) -> None:
     low, high = float(data.min()), float(data.max())
     if low < -_RANGE_TOLERANCE or high > 1 + _RANGE_TOLERANCE:
         raise DataError(
-            f"{name}: fractions are from 0 to 1; these are from {low:g} to {high:g}.",
-            "Divide percentages by 100, 8-bit maps by 255.",
+            f"{name}: fractions must be between 0 and 1; these range from {low:g} to {high:g}.",
+            "Divide percentages by 100, and 8-bit maps by 255.",
         )
 
 
-def _checked(made: _Made) -> dict[str, NDArray[np.float32]]:
-    """Clip to [0, 1]; divide by the sum where it is more than 1."""
+def _checked(made: _RawFractions) -> dict[str, NDArray[np.float32]]:
+    """Clip fractions to [0, 1], and divide them by their sum if it is more than 1."""
     fractions = {t: np.clip(made.fractions[t], 0, 1).astype(np.float32) for t in TISSUES}
     total = fractions["wm"] + fractions["gm"] + fractions["csf"]
     scale = np.where(total > 1 + _SUM_TOLERANCE, np.maximum(total, 1), np.float32(1))
@@ -183,7 +185,7 @@ def _checked(made: _Made) -> dict[str, NDArray[np.float32]]:
 
 
 def _overlap(fractions: Fractions, brain: NDArray[np.bool_]) -> dict[str, float]:
-    """Return the share of white and grey matter in the brain, and of the brain that has tissue."""
+    """Return the share of white and grey matter in the brain, and the brain's share of tissue."""
     matter = fractions["wm"].astype(np.float64) + fractions["gm"]
     filled = (matter + fractions["csf"])[brain].sum() / max(np.count_nonzero(brain), 1)
     return {
@@ -195,7 +197,7 @@ def _overlap(fractions: Fractions, brain: NDArray[np.bool_]) -> dict[str, float]
 def displacement_mm(
     wm: NDArray[np.float32], fa: NDArray[np.float32], brain: NDArray[np.bool_], grid: Grid
 ) -> float:
-    """Measure by how much white matter is displaced from where anisotropy is high.
+    """Measure the displacement of white matter from regions of high anisotropy.
 
     Parameters
     ----------
@@ -204,13 +206,15 @@ def displacement_mm(
     fa : ndarray, shape (X, Y, Z)
         Fractional anisotropy.
     brain : ndarray of bool, shape (X, Y, Z)
+        Brain mask.
     grid : Grid
+        Grid of the maps.
 
     Returns
     -------
     float
-        Length of the shift, by whole voxels along the axes, (of at most 30 mm) at which the two
-        correlate best.
+        Length of the shift that maximises the correlation of the two, in mm. Shifts are whole
+        voxels along the axes, up to 30 mm.
     """
     where = np.argwhere(brain)
     box = tuple(slice(low, high + 1) for low, high in zip(where.min(0), where.max(0), strict=True))
@@ -219,7 +223,7 @@ def displacement_mm(
     fields = (
         np.where(inside, values[box] - values[brain].mean(), np.float32(0)) for values in (fa, wm)
     )
-    # Padded by the largest shift, so that none wraps around.
+    # Padding by the maximum shift prevents the transform from wrapping around.
     shape = [size + int(margin) for size, margin in zip(inside.shape, margins, strict=True)]
     first, second = (fft.rfftn(field, shape, axes=(0, 1, 2)) for field in fields)
     correlation = fft.irfftn(first * np.conj(second), shape, axes=(0, 1, 2))
@@ -233,10 +237,15 @@ def displacement_mm(
 def include_exclude(
     wm: NDArray[np.float32], gm: NDArray[np.float32], csf: NDArray[np.float32]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return the maps where streamlines end well, and where they end badly.
+    """Return the maps in which streamlines end validly and invalidly (Smith 2012, Girard 2014).
 
-    Include is grey matter, and 1 where there is no tissue at all: streamlines may leave the
-    brain, as through its stem. Exclude is cerebrospinal fluid. (Smith 2012, Girard 2014.)
+    `include` is grey matter, and 1 outside all tissue, because streamlines may leave the brain,
+    e.g. through the brain stem. `exclude` is CSF.
+
+    Parameters
+    ----------
+    wm, gm, csf : ndarray, shape (X, Y, Z)
+        Tissue fractions.
 
     Returns
     -------

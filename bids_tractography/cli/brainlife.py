@@ -1,7 +1,7 @@
-"""The app of brainlife.io: ``config.json`` in; ``track/track.tck`` and ``product.json`` out.
+"""App for brainlife.io: reads ``config.json``, writes ``track/track.tck`` and ``product.json``.
 
-Inputs are of the data types ``neuro/dwi`` and, where they are given, ``neuro/mask`` (brain, or
-5tt) and ``neuro/anat/t1w``; the output is ``neuro/track/tck``.
+Inputs have the data types ``neuro/dwi`` and, optionally, ``neuro/mask`` (brain or 5tt) and
+``neuro/anat/t1w``; the output is ``neuro/track/tck``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from bids_tractography.cli.main import main as run_command
 from bids_tractography.outputs.files import write_json
 from bids_tractography.outputs.run import read_record
 
-# Parameters of the app, and the keys of the configuration that they set.
+# Parameters of the app and the configuration keys that they set.
 _PARAMETERS = {
     "model": "model.kind",
     "algorithm": "tracking.algorithm.kind",
@@ -48,13 +48,13 @@ def main(config: Path, folder: Path) -> int:
     config : Path
         ``config.json``; its paths are relative to `folder`.
     folder : Path
-        Where everything is written: ``track/track.tck``, ``product.json``, and the whole
-        derivative dataset in ``output``.
+        Folder of all outputs: ``track/track.tck``, ``product.json``, and the derivative dataset in
+        ``output``.
 
     Returns
     -------
     int
-        Exit code of the command.
+        Exit code of the command line.
     """
     asked = json.loads(config.read_text(encoding="utf-8"))
     dataset, derivative = _make_dataset(asked, folder)
@@ -74,20 +74,20 @@ def main(config: Path, folder: Path) -> int:
         shutil.copyfile(tracks[0], folder / "track" / "track.tck")
         write_json(folder / "product.json", _product(tracks[0]))
     else:
-        texts = errors.texts or ["The request is faulty: see the log."]
+        texts = errors.texts or ["The request is invalid: see the log."]
         messages = [_message("error", text) for text in texts]
         write_json(folder / "product.json", {"brainlife": messages})
     return code
 
 
 def _given(asked: Mapping[str, Any], key: str, folder: Path) -> Path | None:
-    """Return a file of the configuration; optional ones may be named and not be there."""
+    """Return a file of the configuration; optional files may be named without existing."""
     path = folder / str(asked[key]) if asked.get(key) else None
     return path.resolve() if path and path.exists() else None
 
 
 def _make_dataset(asked: Mapping[str, Any], folder: Path) -> tuple[Path, Path]:
-    """Link the inputs under the names that BIDS has for them."""
+    """Link the inputs under their BIDS names."""
     subject, session = _labels(asked)
     parts = [f"sub-{subject}", *([f"ses-{session}"] if session else [])]
     raw, derivative = folder / "bids", folder / "bids" / "derivatives" / "brainlife"
@@ -113,7 +113,7 @@ def _make_dataset(asked: Mapping[str, Any], folder: Path) -> tuple[Path, Path]:
 
 
 def _labels(asked: Mapping[str, Any]) -> tuple[str, str]:
-    """Return the labels of the participant and, if there is one, of the session."""
+    """Return the label of the participant and, if there is one, of the session."""
     inputs: list[dict[str, Any]] = asked.get("_inputs") or [{}]
     meta = inputs[0].get("meta", {})
     subject, session = (
@@ -138,7 +138,7 @@ def _settings(asked: Mapping[str, Any], folder: Path) -> Iterator[str]:
 
 
 class _Errors(logging.Handler):
-    """Keep the errors of the log for the product."""
+    """Collects the errors in the log for the product."""
 
     def __init__(self, level: int) -> None:
         super().__init__(level)
@@ -153,7 +153,7 @@ def _message(kind: str, text: str) -> dict[str, str]:
 
 
 def _product(track: Path) -> dict[str, Any]:
-    """Return figures and pictures of a tractogram."""
+    """Return measurements and images of a tractogram for display on brainlife.io."""
     record = read_record(track)
     lengths = record["length_quantiles_mm"]
     text = (
@@ -171,7 +171,7 @@ def _product(track: Path) -> dict[str, Any]:
             _plot(
                 "Length",
                 {"x": list(lengths.values()), "y": share, "mode": "lines+markers"},
-                ("mm", "share of streamlines that are no longer"),
+                ("mm", "share of streamlines up to this length"),
             ),
             _plot(
                 "Where streamlines end",
@@ -199,7 +199,7 @@ def _plot(name: str, trace: dict[str, Any], axes: tuple[str, str]) -> dict[str, 
 
 
 def _projections(image: Any) -> NDArray[np.uint8]:
-    """Sum a density along each axis, side by side; logarithmic, each to its own maximum."""
+    """Sum a density along each axis, side by side, on a logarithmic scale with its own maximum."""
     density = np.asarray(nib.as_closest_canonical(image).dataobj, dtype=float)
     sums = [np.log1p(density.sum(axis=axis)) for axis in range(3)]
     panels = [np.rot90(255 * panel / max(panel.max(), 1e-9)) for panel in sums]
@@ -209,7 +209,7 @@ def _projections(image: Any) -> NDArray[np.uint8]:
 
 
 def _png(grey: NDArray[np.uint8]) -> bytes:
-    """Encode a picture (height, width) as PNG (ISO/IEC 15948)."""
+    """Encode an image (height, width) as PNG (ISO/IEC 15948)."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         check = zlib.crc32(kind + data)
@@ -217,7 +217,7 @@ def _png(grey: NDArray[np.uint8]) -> bytes:
 
     height, width = grey.shape
     header = struct.pack(">2I5B", width, height, 8, 0, 0, 0, 0)
-    lines = np.pad(grey, ((0, 0), (1, 0))).tobytes()  # each begins with its filter: none
+    lines = np.pad(grey, ((0, 0), (1, 0))).tobytes()  # each line begins with its filter: none
     body = (b"IHDR", header), (b"IDAT", zlib.compress(lines)), (b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(kind, data) for kind, data in body)
 

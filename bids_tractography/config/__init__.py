@@ -1,4 +1,4 @@
-"""The tracking configuration: parsed once, frozen, handed down in sections."""
+"""The tracking configuration: frozen models, one for each section."""
 
 from __future__ import annotations
 
@@ -39,23 +39,24 @@ class Config(Section):
     gradients: GradientsConfig = GradientsConfig()
     """How b-values and b-vectors are read and checked."""
     checks: ChecksConfig = ChecksConfig()
-    """Checks of the data against what is possible."""
+    """Checks of the data against plausible ranges."""
     tensor: TensorMapsConfig = TensorMapsConfig()
-    """Scalar maps."""
+    """Diffusion tensor fit and its scalar maps."""
     tissue: TissueConfig = AutoTissueConfig()
-    """Tissue fractions, where masks or stopping ask for them."""
+    """Source of the tissue fractions that masks and stopping criteria use."""
     model: ModelConfig = CsdModelConfig()
-    """The fODF that streamlines follow."""
+    """Diffusion model, which yields the fODF that streamlines follow."""
     seeding: SeedingConfig = SeedingConfig()
     """Where streamlines start."""
     stopping: StoppingConfig = ThresholdStopConfig()
     """Where streamlines end."""
     tracking: TrackingConfig = TrackingConfig()
-    """The tracker."""
+    """How streamlines are propagated and selected."""
     import_tract: ImportTractConfig | None = None
-    """A tractogram made elsewhere: a path, or BIDS filters; nothing is tracked then."""
+    """Import a tractogram created by other software, given by path or BIDS filters, instead of
+    tracking."""
     output: OutputConfig = OutputConfig()
-    """The tractogram file."""
+    """Formats of the tractogram."""
 
     @model_validator(mode="after")
     def _parts_go_together(self) -> Config:
@@ -65,9 +66,9 @@ class Config(Section):
             raise ValueError("tracking.algorithm pft needs tissue: set stopping.kind to act or cmc")
         if isinstance(self.tissue, DwiTissueConfig):
             if not isinstance(self.model, MsmtCsdModelConfig):
-                raise ValueError("tissue.kind dwi needs model.kind msmt_csd, which has fractions")
+                raise ValueError("tissue.kind dwi requires model.kind msmt_csd")
             if self.model.tissues == "wm_csf":
-                raise ValueError("tissue.kind dwi needs grey matter: tissues wm_csf has none")
+                raise ValueError("tissue.kind dwi requires grey matter, which tissues wm_csf lacks")
         if self.import_tract is not None:
             unused = [
                 name
@@ -75,17 +76,19 @@ class Config(Section):
                 if name != "import_tract" and getattr(self, name) != field.default
             ]
             if unused:
-                raise ValueError(f"{', '.join(unused)}: of no use, as import_tract is given")
+                raise ValueError(f"{', '.join(unused)}: not accepted together with import_tract")
         elif self.tissue != AutoTissueConfig() and not self.needs_tissue:
-            raise ValueError("tissue: nothing asks for it; masks and stopping act or cmc would")
+            raise ValueError(
+                "tissue: not used; it requires stopping.kind act or cmc, or a tissue mask"
+            )
         return self
 
     @property
     def needs_tissue(self) -> bool:
-        """Whether tissue fractions are asked for anywhere."""
+        """Whether any mask or stopping criterion uses tissue fractions."""
         of_tissue = ActStopConfig | CmcStopConfig | TissueMaskConfig | InterfaceMaskConfig
         return any(isinstance(section, of_tissue) for _, section in sections_in(self))
 
     def files(self) -> Iterator[tuple[str, FileConfig]]:
-        """Yield every file that is named, with the dotted path of its key."""
+        """Yield every file that the configuration names, with the dotted path of its key."""
         return ((key, part) for key, part in sections_in(self) if isinstance(part, FileConfig))

@@ -1,4 +1,4 @@
-"""Tracking algorithms, each with its own parameters only."""
+"""Tracking algorithms and their parameters."""
 
 from __future__ import annotations
 
@@ -12,29 +12,31 @@ from bids_tractography.config.section import Section, default_kind
 class _SteppingConfig(Section):
     kind: str
     step_size_mm: Annotated[float, Field(ge=1e-3, le=10)] = 0.5
-    """Distance between points."""
+    """Distance between successive points."""
     max_angle_deg: Annotated[float, Field(gt=0, lt=90)] = 30
-    """Largest angle between successive steps."""
+    """Maximum angle between successive steps."""
     pmf_threshold: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Amplitudes below this share of the fODF's largest at the point count as zero."""
+    """Amplitudes below this fraction of the largest fODF amplitude at the point are set to zero."""
 
 
 class ProbabilisticConfig(_SteppingConfig):
-    """Each direction is drawn from the fODF within the cone around the last one."""
+    """Draw each direction from the fODF within a cone around the previous direction."""
 
     method: ClassVar[str] = "probabilistic"
-    about: ClassVar[str] = "Each direction is drawn from the fODF in the cone around the last one."
+    about: ClassVar[str] = (
+        "Each direction is drawn from the fODF within a cone around the previous direction."
+    )
     reference: ClassVar[str] = "tournier2012"
 
     kind: Literal["prob"] = "prob"
 
 
 class DeterministicConfig(_SteppingConfig):
-    """Each direction is the largest of the fODF within the cone around the last one."""
+    """Follow the largest fODF amplitude within a cone around the previous direction."""
 
     method: ClassVar[str] = "deterministic"
     about: ClassVar[str] = (
-        "Each direction is the largest of the fODF in the cone around the last one."
+        "Each direction is the largest fODF amplitude within a cone around the previous direction."
     )
     reference: ClassVar[str] = "tournier2012"
 
@@ -42,81 +44,82 @@ class DeterministicConfig(_SteppingConfig):
 
 
 class ParticleFilteringConfig(_SteppingConfig):
-    """Probabilistic with particles that look for a way past bad ends (Girard 2014).
+    """Probabilistic tracking with particle filtering (Girard 2014).
 
-    Where anatomy allows no end, they set out from a little further back. Needs tissue: stopping
-    act or cmc.
+    Where a streamline ends in a place that the anatomy does not allow, particles start from a
+    little further back and look for another way. Requires ``stopping.kind`` ``act`` or ``cmc``.
     """
 
     method: ClassVar[str] = "probabilistic particle-filtering"
     about: ClassVar[str] = (
-        "Each direction is drawn from the fODF in the cone around the last one; "
-        "particles look for a way past ends that anatomy does not allow."
+        "Each direction is drawn from the fODF within a cone around the previous direction; "
+        "where a streamline ends in a place that the anatomy does not allow, particles look for "
+        "another way."
     )
     reference: ClassVar[str] = "girard2014"
 
     kind: Literal["pft"] = "pft"
     back_mm: Annotated[float, Field(ge=1e-3, le=20)] = 2
-    """How far to go back."""
+    """Distance to step back before particles start."""
     front_mm: Annotated[float, Field(ge=0, le=20)] = 1
-    """How far particles go beyond the point where the streamline ended."""
+    """Distance that particles travel beyond the point where the streamline ended."""
     particles: Annotated[int, Field(ge=2, le=1000)] = 15
-    """Particles in each attempt."""
+    """Number of particles in each attempt."""
     max_trials: Annotated[int, Field(ge=1, le=1000)] = 20
-    """Attempts for each half of a streamline."""
+    """Maximum number of attempts for each half of a streamline."""
 
 
 class ParallelTransportConfig(Section):
-    """Parallel transport tractography: smooth curves probed ahead (Aydogan 2021)."""
+    """Parallel transport tractography: smooth curves, probed ahead (Aydogan 2021)."""
 
     method: ClassVar[str] = "parallel-transport"
     about: ClassVar[str] = (
-        "Each step follows a smooth curve, drawn by how well the fODF supports it ahead."
+        "Each step follows a smooth curve, drawn according to how well the fODF ahead supports it."
     )
     reference: ClassVar[str] = "aydogan2021"
 
     kind: Literal["ptt"] = "ptt"
     step_size_mm: Annotated[float, Field(ge=1e-3, le=10)] = 0.5
-    """Distance between points."""
+    """Distance between successive points."""
     max_angle_deg: Annotated[float, Field(gt=0, lt=90)] = 15
-    """Largest turn in one step; with the step it bounds the curvature."""
+    """Maximum turn in one step; together with the step size it bounds the curvature."""
     pmf_threshold: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Amplitudes below this share of the fODF's largest at the point count as zero."""
+    """Amplitudes below this fraction of the largest fODF amplitude at the point are set to zero."""
     probe_length_mm: Annotated[float, Field(ge=1e-3, le=20)] = 1.5
-    """How far ahead a candidate curve is probed."""
+    """Length of the candidate curve that is probed."""
     probe_radius_mm: Annotated[float, Field(ge=0, le=5)] = 0
-    """Radius of the probe's cross-section; with 0 only its centre line is sampled."""
+    """Radius of the probe's cross-section; 0 samples its centre line only."""
     probe_quality: Annotated[int, Field(ge=2, le=20)] = 7
-    """Samples along the probe."""
+    """Number of samples along the probe."""
     probe_count: Annotated[int, Field(ge=1, le=20)] = 1
-    """Samples around the probe where it has a radius."""
+    """Number of samples around the probe if its radius is not 0."""
     data_support_exponent: Annotated[float, Field(gt=0, le=10)] = 1
-    """Power of the data support by which candidates are drawn."""
+    """Exponent of the data support in the probability of a candidate."""
 
 
 class EuDxConfig(Section):
-    """Euler steps along the interpolated peaks of the eight voxels around (Garyfallidis 2012)."""
+    """Euler steps along interpolated peaks of the eight surrounding voxels (Garyfallidis 2012)."""
 
     method: ClassVar[str] = "deterministic EuDX"
-    about: ClassVar[str] = "Euler steps along the interpolated peaks of the voxels around."
+    about: ClassVar[str] = "Euler steps along interpolated peaks of the eight surrounding voxels."
     reference: ClassVar[str] = "garyfallidis2012"
 
     kind: Literal["eudx"] = "eudx"
     step_size_mm: Annotated[float, Field(ge=1e-3, le=10)] = 0.5
-    """Distance between points."""
+    """Distance between successive points."""
     max_angle_deg: Annotated[float, Field(gt=0, lt=90)] = 60
-    """Peaks further than this from the last direction do not count."""
+    """Peaks at a larger angle from the previous direction are ignored."""
     peak_threshold: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Peaks below this share of the largest peak in the image do not count."""
+    """Peaks below this fraction of the largest peak in the image are ignored."""
     min_weight: Annotated[float, Field(ge=0, lt=1)] = 0.5
-    """Interpolation weight of the voxels with a suitable peak below which tracking ends."""
+    """Minimum interpolation weight of the voxels with a suitable peak; tracking stops below it."""
 
 
 class ClosestPeakConfig(_SteppingConfig):
-    """Each direction is the peak of the interpolated fODF nearest to the last one."""
+    """Follow the peak of the interpolated fODF closest to the previous direction."""
 
     method: ClassVar[str] = "deterministic closest-peak"
-    about: ClassVar[str] = "Each direction is the peak of the fODF nearest to the last one."
+    about: ClassVar[str] = "Each direction is the fODF peak closest to the previous direction."
     reference: ClassVar[str] = "garyfallidis2014"
 
     kind: Literal["closest_peak"] = "closest_peak"

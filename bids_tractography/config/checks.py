@@ -1,4 +1,4 @@
-"""What the data are held against before, while and after they are computed with."""
+"""Checks of the data against plausible ranges."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ SubjectKind = Literal["adult", "infant", "animal", "ex_vivo", "phantom", "any"]
 
 
 class ChecksConfig(Section):
-    """Checks of the data against what is possible."""
+    """Checks of the data against plausible ranges."""
 
     plausibility: OnFinding = "error"
-    """What to do with a figure that the subject cannot have: stop the run, go on with a warning,
-    or go on without a word. The figures and their usual ranges are in the sidecars."""
+    """What to do if a measurement is impossible for the subject: stop the run with an error,
+    continue with a warning, or continue silently. Sidecars record the measurements and their usual
+    ranges."""
     subject: SubjectKind | Literal["auto"] = "auto"
-    """Whose ranges hold. ``auto``: ``animal`` if ``participants.tsv`` names a species other than
-    human, ``infant`` up to an age of three years, ``phantom`` if the label or the sidecar of the
-    DWI says so, else ``adult``. ``any``: only what no object at all can have is refused."""
+    """Kind of subject, which determines the ranges. ``auto``: ``animal`` if ``participants.tsv``
+    names a species other than human; ``infant`` up to an age of three years; ``phantom`` if the
+    label or the sidecar of the DWI indicates one; otherwise ``adult``. ``any``: reject only what
+    is impossible for every object."""

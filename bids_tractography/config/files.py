@@ -1,4 +1,4 @@
-"""Files that a configuration names: by path, or by BIDS filters for each participant."""
+"""Files named in the configuration, by path or by BIDS filters."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from pydantic import Field, model_validator
 
 from bids_tractography.config.section import Section
 
-# null: the entity is absent; "*": it has any value.
+# As in pybids: null requires the entity to be absent, "*" accepts any value.
 FilterValue = str | Annotated[int, Field(ge=-(2**31), lt=2**31)] | None
 
 
 class FileConfig(Section):
-    """A file: one path for every DWI run, or BIDS filters that each participant resolves."""
+    """A file: a path shared by all DWI runs, or BIDS filters resolved for each participant."""
 
     extensions: ClassVar[tuple[str, ...]] = (".nii.gz", ".nii")
     n_dimensions: ClassVar[int] = 3
 
     path: Path | None = None
-    """Path of the file, the same for every DWI run."""
+    """Path of the file, the same for all DWI runs."""
     filters: dict[str, FilterValue | list[FilterValue]] | None = Field(default=None, min_length=1)
-    """BIDS entities (pybids names) of the file; participant and session are added."""
+    """BIDS entities of the file, by their pybids names; participant and session are added."""
     scope: str | None = None
-    """Dataset to search with filters: ``raw`` or a name given with ``--derivatives``; all of
-    them when null."""
+    """Dataset in which to search: ``raw``, or a name given with ``--derivatives``; null searches
+    all of them."""
 
     @model_validator(mode="before")
     @classmethod
@@ -37,10 +37,10 @@ class FileConfig(Section):
         if (self.path is None) == (self.filters is None):
             raise ValueError("give either path or filters")
         if self.scope is not None and self.filters is None:
-            raise ValueError("scope goes with filters")
+            raise ValueError("scope requires filters")
         return self
 
     @property
     def name(self) -> str:
-        """How messages and descriptions call it."""
+        """Name of the file in messages and descriptions."""
         return self.path.name if self.path else f"the file of {self.filters}"

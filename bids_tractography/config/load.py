@@ -1,4 +1,4 @@
-"""Read a configuration from a file and ``key=value`` overrides; tell every fault at once."""
+"""Load the configuration from a file and ``key=value`` overrides, reporting all faults at once."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from bids_tractography.pyafq.translate import Translation, is_pyafq, translate
 
 logger = logging.getLogger(__name__)
 
-_CONFIG_BYTES = 1 << 19  # a YAML file of that size takes seconds
-_MAX_CHARACTERS = 1 << 22  # of a document whose aliases are written out
+_CONFIG_BYTES = 1 << 19  # a YAML file of this size takes seconds to parse
+_MAX_CHARACTERS = 1 << 22  # of a document with its aliases expanded
 _MAX_FAULTS, _MAX_KEY, _MAX_MESSAGE = 100, 200, 500
-# What parsers raise for hostile text, in addition to their own errors.
+# Exceptions that parsers raise for malformed or hostile text, in addition to their own.
 _TEXT_FAULTS = (
     *(ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError),
     yaml.YAMLError,
@@ -39,15 +39,19 @@ def load_config(path: Path | None = None, overrides: Iterable[str] = ()) -> Conf
     Parameters
     ----------
     path : Path, optional
-        A ``.yaml``, ``.yml``, ``.toml`` or ``.json`` file; without it all values are defaults.
-        One in pyAFQ's terms is translated, and the log says how.
+        A ``.yaml``, ``.yml``, ``.toml`` or ``.json`` file; the defaults if not given. A
+        configuration in pyAFQ's terms is translated, and the log reports how.
     overrides : iterable of str
-        ``dotted.key=value``; values are read as YAML.
+        ``dotted.key=value``; values are parsed as YAML.
+
+    Returns
+    -------
+    Config
 
     Raises
     ------
     ConfigError
-        With all faults of the configuration, each with the path of its key.
+        If the configuration is invalid; the message lists all faults with the paths of their keys.
     """
     content = _read_file(path) if path else {}
     if path and is_pyafq(content):
@@ -64,7 +68,7 @@ def load_config(path: Path | None = None, overrides: Iterable[str] = ()) -> Conf
         faults = _describe_all(errors[:_MAX_FAULTS])
         listed = "\n".join(f"  {key}: {text}" for key, text in faults.items())
         if len(errors) > _MAX_FAULTS:
-            listed += "\n  and more"
+            listed += "\n  (more faults not shown)"
         where = str(path) if path else "the configuration"
         raise ConfigError(
             f"{where} has {len(faults)} fault(s):\n{listed}\n",
@@ -73,16 +77,19 @@ def load_config(path: Path | None = None, overrides: Iterable[str] = ()) -> Conf
 
 
 def translate_config(path: Path) -> Translation:
-    """Read a configuration in pyAFQ's terms and translate it; see `pyafq.translate`.
+    """Load a configuration in pyAFQ's terms and translate it; see `pyafq.translate`.
 
     Raises
     ------
     ConfigError
-        If it is in other terms, or has keys without a counterpart.
+        If the file is not in pyAFQ's terms, or has keys without a counterpart.
     """
     content = _read_file(path)
     if not is_pyafq(content):
-        raise ConfigError(f"{path} has no key of pyAFQ's, or has keys of ours as well.")
+        raise ConfigError(
+            f"{path} has no pyAFQ keys, or mixes them with keys of this program.",
+            "Only files in pyAFQ's terms can be translated.",
+        )
     return _translate(path, content)
 
 
@@ -94,7 +101,7 @@ def _translate(path: Path, content: Mapping[str, Any]) -> Translation:
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML in which a repeated key is an error, not an overwrite."""
+    """YAML loader that rejects repeated keys, which PyYAML would silently overwrite."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         own = [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
@@ -106,7 +113,7 @@ def _refuse_repeats(keys: list[Any]) -> None:
     counts = Counter(key for key in keys if isinstance(key, Hashable))
     repeated = sorted(_clipped(str(key), _MAX_KEY) for key, count in counts.items() if count > 1)
     if repeated:
-        raise ValueError(f"the key {', '.join(repeated)} stands twice in one section")
+        raise ValueError(f"duplicate key in one section: {', '.join(repeated)}")
 
 
 def _unique_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -121,16 +128,16 @@ def _load_yaml(text: str) -> Any:
         if node is None:
             return None
         if _written_out(node, {}) > _MAX_CHARACTERS:
-            raise ValueError("its aliases stand for too much text")
+            raise ValueError("too much text after expansion of its aliases")
         return loader.construct_document(node)
     finally:
         loader.dispose()
 
 
 def _written_out(node: yaml.Node, known: dict[int, float]) -> float:
-    """Return how many characters a node stands for, its aliases written out."""
+    """Return the number of characters of a node with its aliases expanded."""
     if id(node) not in known:
-        known[id(node)] = math.inf  # until it is known: a node that contains itself never ends
+        known[id(node)] = math.inf  # a node that contains itself would recurse forever
         if isinstance(node, yaml.ScalarNode):
             parts = [float(len(node.value))]
         elif isinstance(node, yaml.MappingNode):
@@ -157,8 +164,8 @@ def _read_file(path: Path) -> dict[str, Any]:
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
         raise ConfigError(
-            f"{printable(path)}: cannot tell the format of the configuration.",
-            f"Name it {', '.join(_READERS)}.",
+            f"{printable(path)}: unknown configuration format.",
+            f"Use one of the extensions {', '.join(_READERS)}.",
         )
     text = read_text(path, ConfigError, _CONFIG_BYTES)
     try:
@@ -170,7 +177,7 @@ def _read_file(path: Path) -> dict[str, Any]:
     if content is None:
         return {}
     if not isinstance(content, dict):
-        raise ConfigError(f"{path}: the configuration should be a mapping of sections.")
+        raise ConfigError(f"{path}: the configuration must be a mapping of sections.")
     return content
 
 
@@ -199,7 +206,7 @@ def _apply(content: dict[str, Any], override: str) -> None:
 
 
 def _describe_all(faults: list[ErrorDetails]) -> dict[str, str]:
-    """Say what is wrong with each key; alternatives of one key make one fault."""
+    """Describe the fault of each key, merging the alternatives of a union into one message."""
     texts: dict[str, list[str]] = {}
     given: dict[str, str] = {}
     for fault in faults:
@@ -215,7 +222,7 @@ def _describe_all(faults: list[ErrorDetails]) -> dict[str, str]:
 
 
 def _describe(fault: ErrorDetails, sections: list[type[BaseModel]], path: list[str]) -> str:
-    """Say what is wrong, with the nearest right name where there is one."""
+    """Describe one fault, suggesting the closest valid name if there is one."""
     if fault["type"] == "extra_forbidden":
         known = [name for section in sections for name in section.model_fields]
         return f"unknown key.{_nearest(_clipped(path[-1], _MAX_KEY), known)}"
@@ -230,13 +237,13 @@ def _describe(fault: ErrorDetails, sections: list[type[BaseModel]], path: list[s
 def _short(value: Any) -> str:
     try:
         text = repr(value)
-    except ValueError:  # Python does not print an integer of thousands of digits
-        return "an integer of too many digits"
+    except ValueError:  # Python refuses to print integers of thousands of digits
+        return "an integer with too many digits"
     return _clipped(text, 60)
 
 
-def _clipped(text: str, most: int) -> str:
-    return text if len(text) <= most else f"{text[: most - 3]}..."
+def _clipped(text: str, max_length: int) -> str:
+    return text if len(text) <= max_length else f"{text[: max_length - 3]}..."
 
 
 def _nearest(name: str, known: list[str]) -> str:
@@ -245,16 +252,16 @@ def _nearest(name: str, known: list[str]) -> str:
 
 
 def _follow(location: tuple[int | str, ...]) -> tuple[list[type[BaseModel]], list[str]]:
-    """Walk from the root along a fault's location.
+    """Walk from the root of the configuration along the location of a fault.
 
-    Pydantic puts the kind of a union's member, and the names of alternative types, into the
-    location; users never wrote them as keys. The kind selects the member here.
+    Pydantic's locations include the kind of a union's member and the names of alternative types,
+    which are not keys of the configuration. The kind selects the member here.
     """
     sections: list[type[BaseModel]] = [Config]
     parents = sections
     path: list[str] = []
     for element in location:
-        if isinstance(element, int):  # place in a list
+        if isinstance(element, int):  # index in a list
             path.append(str(element))
         elif len(sections) > 1:  # a union: this is the kind
             sections = [section for section in sections if _kind(section) == element]

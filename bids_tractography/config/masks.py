@@ -1,4 +1,4 @@
-"""Definitions of masks: where a yes or no for every voxel comes from."""
+"""Definitions of masks."""
 
 from __future__ import annotations
 
@@ -12,69 +12,69 @@ from bids_tractography.config.section import NotEmpty, Section, default_kind
 TensorScalar = Literal["fa", "md", "ad", "rd"]
 ScalarMap = Literal[TensorScalar, "gfa"]
 Label = Annotated[int, Field(ge=-(2**31), lt=2**31)]
-# The unit is that of the map, which may be any image that can be computed with.
+# In the unit of the map, which can be any image: the bounds only exclude absurd values.
 Threshold = Annotated[float, Field(ge=-1e15, le=1e15)]
 TissueName = Literal["wm", "gm", "csf"]
 
 
 class FullMaskConfig(Section):
-    """Every voxel of the image."""
+    """All voxels of the image."""
 
     kind: Literal["full"] = "full"
 
 
 class BrainMaskConfig(Section):
-    """The brain: the mask of the dataset, or one made from the DWI."""
+    """The brain mask of the dataset or, if there is none, a mask computed from the DWI."""
 
     kind: Literal["brain"] = "brain"
 
 
 class FileMaskConfig(FileConfig):
-    """An image; voxels above zero are in the mask. Other grids: the nearest voxel."""
+    """Voxels above zero in an image; images on other grids are resampled by nearest neighbour."""
 
     kind: Literal["file"] = "file"
 
 
 class RoiMaskConfig(Section):
-    """Regions, united: voxels above zero in any of several images."""
+    """Union of regions: voxels above zero in any of several images."""
 
     kind: Literal["roi"] = "roi"
     files: Annotated[tuple[FileConfig, ...], NotEmpty]
-    """Images; on another grid, the nearest voxel is taken."""
+    """Images; those on other grids are resampled by nearest neighbour."""
 
 
 class LabelsMaskConfig(FileConfig):
-    """Regions of a segmentation, by their numbers."""
+    """Labels of a segmentation."""
 
     kind: Literal["labels"] = "labels"
     include: tuple[Label, ...] = ()
-    """Labels in the mask; empty for every label above zero."""
+    """Labels in the mask; if empty, all labels above zero."""
     exclude: tuple[Label, ...] = ()
-    """Labels that are not."""
+    """Labels to leave out of the mask."""
 
     @model_validator(mode="after")
-    def _some_label(self) -> LabelsMaskConfig:
+    def _require_labels(self) -> LabelsMaskConfig:
         if not self.include and not self.exclude:
-            raise ValueError("give labels to include, to exclude, or both")
+            raise ValueError("labels to include or exclude are required")
         both = sorted(set(self.include) & set(self.exclude))
         if both:
-            raise ValueError(f"{both} cannot be included and excluded")
+            raise ValueError(f"labels {both} are both included and excluded")
         return self
 
 
 class ThresholdMaskConfig(Section):
-    """Voxels where a map is above a value, below one, or both."""
+    """Voxels where a map is above a value, below a value, or both."""
 
     kind: Literal["threshold"] = "threshold"
     map: ScalarMap | FileConfig = "fa"
-    """A map of the fit (``fa``, ``md``, ``ad``, ``rd`` of the tensor in mm²/s, ``gfa`` of the
-    fODF), or a file; on another grid it is interpolated linearly."""
+    """A map of the fit (``fa``, ``md``, ``ad``, ``rd`` of the tensor, diffusivities in mm²/s;
+    ``gfa`` of the fODF), or a file, interpolated linearly if it is on another grid."""
     above: Threshold | None = None
-    """Voxels are in the mask where ``map > above``; 0.2 for FA if nothing is said."""
+    """Lower bound: the mask has voxels where ``map > above``; 0.2 for FA if no bound is given."""
     below: Threshold | None = None
-    """Voxels are in the mask where ``map < below``."""
+    """Upper bound: the mask has voxels where ``map < below``."""
     percentile: bool = False
-    """The values are percentiles of the map's non-zero voxels in the brain."""
+    """Whether the bounds are percentiles of the map's non-zero voxels in the brain."""
 
     @model_validator(mode="before")
     @classmethod
@@ -92,51 +92,51 @@ class ThresholdMaskConfig(Section):
         if len(values) == 2 and values[0] >= values[1]:
             raise ValueError("above must be less than below")
         if self.percentile and not all(0 <= value <= 100 for value in values):
-            raise ValueError("a percentile is from 0 to 100")
+            raise ValueError("percentiles must be between 0 and 100")
         return self
 
 
 class TissueMaskConfig(Section):
-    """Voxels with more than a fraction of a tissue."""
+    """Voxels in which the fraction of a tissue exceeds a threshold."""
 
     kind: Literal["tissue"] = "tissue"
     tissue: TissueName = "wm"
     """White matter, grey matter or cerebrospinal fluid."""
     above: Annotated[float, Field(ge=0, lt=1)] = 0.5
-    """Voxels are in the mask where the fraction is above this."""
+    """The mask has voxels where the fraction is greater than this."""
 
 
 class InterfaceMaskConfig(Section):
-    """The rim of white matter: voxels of it that touch grey matter, or hold some."""
+    """Interface of white and grey matter: white-matter voxels that contain or touch grey matter."""
 
     kind: Literal["interface"] = "interface"
     above: Annotated[float, Field(ge=0, lt=1)] = 0.5
-    """White matter in the voxel, and grey matter in it or in one of its six neighbours, are
-    above this fraction."""
+    """Threshold for the fraction of white matter in the voxel, and of grey matter in the voxel
+    or one of its six neighbours."""
 
 
 class AnyMaskConfig(Section):
-    """Voxels of at least one mask."""
+    """Union: voxels in at least one of several masks."""
 
     kind: Literal["any"] = "any"
     of: Annotated[tuple[MaskConfig, ...], NotEmpty]
-    """The masks to unite."""
+    """Masks to combine."""
 
 
 class AllMaskConfig(Section):
-    """Voxels of every mask."""
+    """Intersection: voxels in all of several masks."""
 
     kind: Literal["all"] = "all"
     of: Annotated[tuple[MaskConfig, ...], NotEmpty]
-    """The masks to intersect."""
+    """Masks to combine."""
 
 
 class NotMaskConfig(Section):
-    """Voxels that are not in a mask."""
+    """Complement: voxels that are not in a mask."""
 
     kind: Literal["not"] = "not"
     of: MaskConfig
-    """The mask to invert."""
+    """Mask to invert."""
 
 
 MaskConfig = Annotated[
@@ -157,5 +157,5 @@ MaskConfig = Annotated[
     BeforeValidator(default_kind("threshold")),
 ]
 
-for _section in (AnyMaskConfig, AllMaskConfig, NotMaskConfig):  # they contain each other
+for _section in (AnyMaskConfig, AllMaskConfig, NotMaskConfig):  # they refer to MaskConfig
     _section.model_rebuild()

@@ -1,4 +1,4 @@
-"""Diffusion models: what turns the signal into maps and fODFs."""
+"""Diffusion models and the fits that precede them."""
 
 from __future__ import annotations
 
@@ -28,42 +28,42 @@ class GradientsConfig(Section):
     ``auto``: a ``.b`` table next to the image is in scanner axes and decides; else ``image`` for
     datasets that QSIPrep generated, ``fsl`` for all others."""
     permute: tuple[Axis, Axis, Axis] | None = None
-    """For each component of the right vectors, the component of the file's vectors with its sign,
-    e.g. ``[-x, y, z]``; null leaves them as they are."""
+    """Component of the file's vectors, with its sign, that each component of the correct vectors
+    is taken from, e.g. ``[-x, y, z]``; null leaves the vectors as they are."""
     check: OnFinding = "error"
-    """What to do if the principal directions of neighbouring voxels fit another permutation of
-    the b-vectors better beyond doubt."""
+    """What to do if the principal directions of neighbouring voxels clearly fit another
+    permutation of the b-vectors better."""
     b0_threshold_s_mm2: Annotated[float, Field(ge=0, le=1000)] = 50
-    """Volumes at or below this b-value count as b=0 (scanners write 1.25 or 5)."""
+    """Volumes with this b-value or less count as b=0 (some scanners write 1.25 or 5)."""
     shell_gap_s_mm2: BValue | Literal["auto"] = "auto"
-    """Sorted b-values further apart than this belong to different shells; ``auto``: 100, or a
-    tenth of the b-value where that is more."""
+    """Minimum gap between sorted b-values of different shells; ``auto``: 100, or a tenth of the
+    b-value if that is greater."""
 
     @field_validator("permute")
     @classmethod
     def _each_axis_once(cls, value: tuple[Axis, Axis, Axis] | None) -> Any:
         if value is not None and {name[-1] for name in value} != {"x", "y", "z"}:
-            raise ValueError("name each of x, y and z once, with its sign, e.g. [-x, y, z]")
+            raise ValueError("x, y and z are each required once, with a sign, e.g. [-x, y, z]")
         return value
 
 
 class TensorMapsConfig(Section):
-    """The tensor fit behind the FA and MD maps (weighted least squares)."""
+    """Diffusion tensor for the FA and MD maps (weighted least squares)."""
 
     max_b_s_mm2: BValue = 1500
-    """Shells above this are left out, unless there is no other shell."""
+    """Shells with a greater b-value are ignored, unless there are no others."""
     v1: bool = False
-    """Also write the principal direction (RAS+ scanner axes)."""
+    """Whether to also write the principal direction (RAS+ scanner axes)."""
 
 
 class AutoResponseConfig(Section):
-    """Single-fibre response from the voxels of highest FA, well inside the brain."""
+    """Single-fibre response estimated from the voxels of highest FA, well inside the brain."""
 
     kind: Literal["auto"] = "auto"
     voxels: Annotated[int, Field(ge=1, le=1_000_000)] = 300
-    """How many voxels to average."""
+    """Number of voxels to average."""
     erode_mm: Annotated[float, Field(ge=0, le=100)] = 7.5
-    """Voxels nearer than this to the edge of the brain mask are not considered."""
+    """Minimum distance of these voxels from the edge of the brain mask."""
 
 
 class GivenResponseConfig(Section):
@@ -71,7 +71,7 @@ class GivenResponseConfig(Section):
 
     kind: Literal["given"] = "given"
     eigenvalues_mm2_s: tuple[Diffusivity, Diffusivity, Diffusivity]
-    """Largest first, in mm²/s, e.g. ``[1.7e-3, 3e-4, 3e-4]``."""
+    """Eigenvalues in mm²/s, largest first, e.g. ``[1.7e-3, 3e-4, 3e-4]``."""
     s0: Annotated[float, Field(gt=0, le=1e15)]
     """Signal without diffusion weighting, in the units of the image."""
 
@@ -80,9 +80,9 @@ class GivenResponseConfig(Section):
     def _prolate(cls, value: tuple[float, float, float]) -> tuple[float, float, float]:
         first, second, third = value
         if not 1e-5 < first < 1e-2:
-            raise ValueError("the first eigenvalue should be near 1.7e-3 (mm²/s)")
+            raise ValueError("the first eigenvalue must be between 1e-5 and 1e-2 mm²/s")
         if not first > second >= third > 0:
-            raise ValueError("eigenvalues should be positive, largest first")
+            raise ValueError("eigenvalues must be positive, largest first")
         return value
 
 
@@ -91,10 +91,10 @@ class CsdModelConfig(Section):
 
     kind: Literal["csd"] = "csd"
     shell_s_mm2: BValue | Literal["outermost"] = "outermost"
-    """b-value of the shell, or the outermost one that has enough directions."""
+    """b-value of the shell, or ``outermost``: the outermost shell with enough directions."""
     sh_order: ShOrder | Literal["auto"] = "auto"
-    """Maximal spherical-harmonic order; ``auto``: as many coefficients as the shell has
-    directions, at most order 8."""
+    """Maximum spherical-harmonic order; ``auto``: the largest with no more coefficients than the
+    shell has directions, up to 8."""
     response: Annotated[
         Annotated[AutoResponseConfig | GivenResponseConfig, Field(discriminator="kind")],
         BeforeValidator(default_kind("auto")),
@@ -102,15 +102,15 @@ class CsdModelConfig(Section):
     positivity_weight: Annotated[float, Field(gt=0, le=1000)] = 1.0
     """Weight of the positivity constraint (λ)."""
     positivity_threshold: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Amplitudes below this share of the mean amplitude are driven to zero (τ)."""
+    """Amplitudes below this fraction of the mean amplitude are driven to zero (τ)."""
 
 
 class TensorModelConfig(Section):
-    """Orientation distribution of the diffusion tensor (Aganj 2010, solid angle)."""
+    """Orientation distribution of the diffusion tensor in constant solid angle (Aganj 2010)."""
 
     kind: Literal["tensor"] = "tensor"
     sh_order: ShOrder = 8
-    """Maximal spherical-harmonic order of the stored distribution."""
+    """Maximum spherical-harmonic order of the stored distribution."""
 
 
 class KurtosisModelConfig(Section):
@@ -118,35 +118,35 @@ class KurtosisModelConfig(Section):
 
     kind: Literal["kurtosis"] = "kurtosis"
     sh_order: ShOrder = 8
-    """Maximal spherical-harmonic order of the stored distribution."""
+    """Maximum spherical-harmonic order of the stored distribution."""
     max_b_s_mm2: BValue = 3000
-    """Shells above this are left out: the expansion in b does not hold there."""
+    """Shells with a greater b-value are ignored, because the expansion in b does not hold there."""
     alpha: Annotated[float, Field(ge=1e-3, le=10)] = 4
-    """Radial weighting power of the distribution."""
+    """Exponent of the radial weighting of the distribution."""
 
 
 class AutoResponsesConfig(Section):
-    """Responses of white matter, grey matter and fluid from the data (Dhollander 2016)."""
+    """White-matter, grey-matter and CSF responses estimated from the data (Dhollander 2016)."""
 
     kind: Literal["auto"] = "auto"
 
 
 class ResponseFileConfig(FileConfig):
-    """A response in MRtrix3's text format."""
+    """Response in MRtrix3's text format."""
 
     extensions: ClassVar[tuple[str, ...]] = (".txt",)
 
 
 class ResponseFilesConfig(Section):
-    """Responses in MRtrix3's text files: a line for each shell, b=0 first."""
+    """Responses in MRtrix3's text format: one line per shell, b=0 first."""
 
     kind: Literal["files"] = "files"
     wm: ResponseFileConfig
     """White matter: zonal harmonics of even order."""
     gm: ResponseFileConfig | None = None
-    """Grey matter: one number for each shell."""
+    """Grey matter: one number per shell."""
     csf: ResponseFileConfig
-    """Cerebrospinal fluid: one number for each shell."""
+    """CSF: one number per shell."""
 
 
 class MsmtCsdModelConfig(Section):
@@ -154,9 +154,9 @@ class MsmtCsdModelConfig(Section):
 
     kind: Literal["msmt_csd"] = "msmt_csd"
     sh_order: ShOrder | Literal["auto"] = "auto"
-    """Maximal order of the white-matter fODF; ``auto``: 8, or what the directions allow."""
+    """Maximum order of the white-matter fODF; ``auto``: 8, or less if directions are too few."""
     tissues: Literal["auto", "wm_csf", "wm_gm_csf"] = "auto"
-    """Tissues; ``auto``: three with two shells or more, white matter and fluid with one."""
+    """Tissues; ``auto``: three with two shells or more, white matter and CSF with one shell."""
     response: Annotated[
         Annotated[AutoResponsesConfig | ResponseFilesConfig, Field(discriminator="kind")],
         BeforeValidator(default_kind("auto")),
@@ -166,15 +166,15 @@ class MsmtCsdModelConfig(Section):
     def _response_of_each_tissue(self) -> MsmtCsdModelConfig:
         grey = isinstance(self.response, ResponseFilesConfig) and self.response.gm is not None
         if grey and self.tissues == "wm_csf":
-            raise ValueError("response.gm is of no use with tissues wm_csf")
+            raise ValueError("response.gm is not accepted with tissues wm_csf")
         return self
 
 
 class _OdfConfig(Section):
     kind: str
     isotropic_part: Literal["drop", "keep"] = "drop"
-    """An orientation distribution has a floor in every direction, which would be followed;
-    ``drop`` subtracts its minimum over the sphere."""
+    """Whether to keep the isotropic part of the distribution, which would let streamlines follow
+    any direction; ``drop`` subtracts the minimum over the sphere."""
 
 
 class CsaModelConfig(_OdfConfig):
@@ -182,11 +182,11 @@ class CsaModelConfig(_OdfConfig):
 
     kind: Literal["csa"] = "csa"
     shell_s_mm2: BValue | Literal["outermost"] = "outermost"
-    """b-value of the shell, or the outermost one that has enough directions."""
+    """b-value of the shell, or ``outermost``: the outermost shell with enough directions."""
     sh_order: ShOrder | Literal["auto"] = "auto"
-    """Maximal spherical-harmonic order; ``auto``: as the directions allow, at most 8."""
+    """Maximum spherical-harmonic order; ``auto``: as the directions allow, up to 8."""
     smooth: Annotated[float, Field(ge=0, le=100)] = 0.006
-    """Laplace-Beltrami regularisation."""
+    """Weight of the Laplace-Beltrami regularisation."""
 
 
 class OpdtModelConfig(_OdfConfig):
@@ -194,23 +194,23 @@ class OpdtModelConfig(_OdfConfig):
 
     kind: Literal["opdt"] = "opdt"
     shell_s_mm2: BValue | Literal["outermost"] = "outermost"
-    """b-value of the shell, or the outermost one that has enough directions."""
+    """b-value of the shell, or ``outermost``: the outermost shell with enough directions."""
     sh_order: ShOrder | Literal["auto"] = "auto"
-    """Maximal spherical-harmonic order; ``auto``: as the directions allow, at most 8."""
+    """Maximum spherical-harmonic order; ``auto``: as the directions allow, up to 8."""
     smooth: Annotated[float, Field(ge=0, le=100)] = 0.006
-    """Laplace-Beltrami regularisation."""
+    """Weight of the Laplace-Beltrami regularisation."""
 
 
 class GqiModelConfig(_OdfConfig):
-    """Generalised q-sampling imaging (Yeh 2010), all shells."""
+    """Generalised q-sampling imaging of all shells (Yeh 2010)."""
 
     kind: Literal["gqi"] = "gqi"
     sampling_length: Annotated[float, Field(ge=1e-3, le=5)] = 1.2
-    """Diffusion sampling length ratio."""
+    """Ratio of the diffusion sampling length."""
     method: Literal["gqi2", "standard"] = "gqi2"
-    """With the squared distance (``gqi2``) or as first published (``standard``)."""
+    """Weighting by the squared distance (``gqi2``), or as first published (``standard``)."""
     sh_order: ShOrder = 8
-    """Maximal spherical-harmonic order of the stored distribution."""
+    """Maximum spherical-harmonic order of the stored distribution."""
 
 
 class RumbaModelConfig(Section):
@@ -218,31 +218,31 @@ class RumbaModelConfig(Section):
 
     kind: Literal["rumba"] = "rumba"
     wm_eigenvalues_mm2_s: tuple[Diffusivity, Diffusivity, Diffusivity] | Literal["auto"] = "auto"
-    """White-matter response, largest first; ``auto``: that of the data."""
+    """White-matter response, largest eigenvalue first; ``auto``: estimated from the data."""
     gm_diffusivity_mm2_s: Diffusivity | None = 0.8e-3
-    """Diffusivity of the grey-matter compartment; null leaves it out."""
+    """Diffusivity of the grey-matter compartment; null omits the compartment."""
     csf_diffusivity_mm2_s: Diffusivity | None = 3e-3
-    """Diffusivity of the fluid compartment; null leaves it out."""
+    """Diffusivity of the CSF compartment; null omits the compartment."""
     iterations: Annotated[int, Field(ge=1, le=10_000)] = 600
-    """Richardson-Lucy iterations."""
+    """Number of Richardson-Lucy iterations."""
     coils: Annotated[int, Field(ge=1, le=1024)] = 1
-    """Receiver coils combined as a sum of squares; 1 for SENSE."""
+    """Number of receiver coils combined by the sum of squares; 1 for SENSE."""
     sh_order: ShOrder = 8
-    """Maximal spherical-harmonic order of the stored distribution."""
+    """Maximum spherical-harmonic order of the stored distribution."""
 
 
 class PrecomputedModelConfig(FileConfig):
-    """fODFs made elsewhere: spherical harmonics in a NIfTI image on the DWI grid."""
+    """fODFs created by other software: spherical harmonics in a NIfTI image on the DWI grid."""
 
     n_dimensions: ClassVar[int] = 4
 
     kind: Literal["precomputed"] = "precomputed"
     basis: ShBasis = "auto"
-    """Basis of the harmonics; ``auto``: as its sidecar says, and an error if it does not.
-    MRtrix3 writes ``tournier07``; DIPY by default ``descoteaux07_legacy``."""
+    """Spherical-harmonic basis; ``auto``: as stated in the sidecar, which must state it.
+    MRtrix3 writes ``tournier07``; DIPY writes ``descoteaux07_legacy`` by default."""
     axes: Literal["auto", "scanner", "image"] = "auto"
-    """Whether directions are along the scanner's axes (MRtrix3, ours) or the image's (DIPY);
-    ``auto``: as the sidecar says, or as the basis' program does."""
+    """Axes of the directions: those of the scanner (MRtrix3, this program) or of the image (DIPY);
+    ``auto``: as the sidecar states, otherwise as the program that uses the basis writes them."""
 
 
 ModelConfig = Annotated[

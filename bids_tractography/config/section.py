@@ -1,4 +1,4 @@
-"""What all parts of a configuration have in common."""
+"""Base class and validators shared by all sections of the configuration."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, mod
 
 
 class Section(BaseModel):
-    """A frozen part of the configuration that refuses keys it does not know."""
+    """Frozen section of the configuration; unknown keys are errors."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -21,8 +21,8 @@ class Section(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _yes_is_no_number(cls, data: Any) -> Any:
-        """Make words of yes and no where they are not meant: Python takes them for 1 and 0."""
+    def _keep_booleans_as_words(cls, data: Any) -> Any:
+        """Turn booleans given for other types into words; pydantic would coerce them to 1 and 0."""
         if not isinstance(data, dict):
             return data
         meant = {name for name, field in cls.model_fields.items() if field.annotation is bool}
@@ -34,7 +34,7 @@ class Section(BaseModel):
 
 def _not_empty(value: tuple[Any, ...]) -> tuple[Any, ...]:
     if not value:
-        raise ValueError("give at least one")
+        raise ValueError("at least one is required")
     return value
 
 
@@ -42,19 +42,19 @@ NotEmpty = AfterValidator(_not_empty)
 
 
 def _off(value: Any) -> Any:
-    """Read YAML's ``off``, which is false there, as the word that was written."""
+    """Read ``off``, which YAML parses as false, as the word that was written."""
     return "off" if value in (False, "false") else value
 
 
 OnFinding = Annotated[Literal["error", "warn", "off"], BeforeValidator(_off)]
-"""What to do with what a check finds."""
+"""Action to take if a check fails."""
 
 
 def default_kind(kind: str) -> Callable[[Any], Any]:
-    """Make a validator that completes a mapping without ``kind``, or a bare name.
+    """Create a validator that expands a bare name, or a mapping without ``kind``.
 
-    ``{step_size_mm: 0.25}`` then means the default kind with another step, and ``csd``
-    means ``{kind: csd}``.
+    ``csd`` becomes ``{kind: csd}``, and ``{step_size_mm: 0.25}`` becomes a mapping of the default
+    kind.
     """
 
     def complete(value: Any) -> Any:
@@ -68,7 +68,7 @@ def default_kind(kind: str) -> Callable[[Any], Any]:
 
 
 def sections_in(value: Any, key: str = "") -> Iterator[tuple[str, Section]]:
-    """Yield a section and all sections inside it, each with the dotted path of its key."""
+    """Yield a section and all sections nested in it, each with the dotted path of its key."""
     if isinstance(value, Section):
         yield key, value
         for name in type(value).model_fields:

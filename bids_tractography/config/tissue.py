@@ -1,4 +1,4 @@
-"""Where white matter, grey matter and cerebrospinal fluid are."""
+"""Sources of white-matter, grey-matter and CSF fractions."""
 
 from __future__ import annotations
 
@@ -14,37 +14,36 @@ Space = Literal["auto", "any"]
 
 def _check_space(file: FileConfig | None, space: Space) -> None:
     if file is not None and space != "auto":
-        raise ValueError("space is for files that are found by name; a named file is always taken")
+        raise ValueError("space applies only to files found by name, not to a file that is given")
 
 
 class AutoTissueConfig(Section):
-    """The first source there is: probseg, dseg, 5tt, t1w, dwi."""
+    """The first source available of probseg, dseg, 5tt, t1w and dwi."""
 
     kind: Literal["auto"] = "auto"
     space: Space = "auto"
-    """Spaces that are taken to be aligned with the DWI, see `probseg`. Files in other spaces are an
-    error, unless there are others of the DWI's own space."""
+    """Spaces assumed to be aligned with the DWI, see `probseg`. It is an error if files exist in
+    other spaces only."""
 
 
 class ProbsegTissueConfig(Section):
-    """Fractions of the datasets: ``label-WM``, ``label-GM``, ``label-CSF`` ``_probseg``."""
+    """Tissue probability maps of the datasets: ``label-WM``, ``-GM`` and ``-CSF`` ``_probseg``."""
 
     kind: Literal["probseg"] = "probseg"
     space: Space = "auto"
-    """Spaces that are taken to be aligned with the DWI. ``auto``: that of the DWI, and for a DWI
-    without ``space-`` native anatomy. ``any``: native anatomy (no ``space-``, ``space-T1w``, ...)
-    for every DWI. Templates are never taken."""
+    """Spaces assumed to be aligned with the DWI. ``auto``: the space of the DWI and, for a DWI
+    without ``space-``, native anatomical space. ``any``: native anatomical space (no ``space-``,
+    ``space-T1w``, ...) for every DWI. Template spaces are never used."""
 
 
 class DsegTissueConfig(Section):
-    """A segmentation of the datasets: FreeSurfer's ``desc-aseg_dseg``, or BIDS' ``_dseg``."""
+    """A segmentation of the datasets: FreeSurfer's ``desc-aseg_dseg`` or a BIDS ``_dseg``."""
 
     kind: Literal["dseg"] = "dseg"
     segmentation: FileConfig | None = None
-    """The file; found by its name when null."""
+    """The segmentation; null finds it by name."""
     space: Space = "auto"
-    """Spaces that are taken to be aligned with the DWI, see `probseg`; only for a file that
-    is found by its name."""
+    """Spaces assumed to be aligned with the DWI, see `probseg`; only for files found by name."""
 
     @model_validator(mode="after")
     def _space_of_found_files(self) -> DsegTissueConfig:
@@ -53,20 +52,19 @@ class DsegTissueConfig(Section):
 
 
 class FiveTissueFileConfig(FileConfig):
-    """A 5TT image: fractions of five tissues along its last dimension."""
+    """5TT image: fractions of five tissues along its last dimension."""
 
     n_dimensions: ClassVar[int] = 4
 
 
 class FiveTissueTypesConfig(Section):
-    """A 5TT image of the datasets, as MRtrix3 makes it."""
+    """A 5TT image of the datasets, as created by MRtrix3's ``5ttgen``."""
 
     kind: Literal["5tt"] = "5tt"
     image: FiveTissueFileConfig | None = None
-    """The file; found by its name when null."""
+    """The 5TT image; null finds it by name."""
     space: Space = "auto"
-    """Spaces that are taken to be aligned with the DWI, see `probseg`; only for a file that
-    is found by its name."""
+    """Spaces assumed to be aligned with the DWI, see `probseg`; only for files found by name."""
 
     @model_validator(mode="after")
     def _space_of_found_files(self) -> FiveTissueTypesConfig:
@@ -75,23 +73,23 @@ class FiveTissueTypesConfig(Section):
 
 
 class T1wTissueConfig(Section):
-    """A T1-weighted image of the participant: aligned with the DWI and segmented."""
+    """A T1-weighted image of the participant, registered to the DWI and segmented."""
 
     kind: Literal["t1w"] = "t1w"
     image: FileConfig | None = None
-    """The file; found by its name when null."""
+    """The T1-weighted image; null finds it by name."""
     min_overlap: Annotated[float, Field(ge=0, le=1)] = 0.8
-    """Dice overlap of the two brain masks, aligned, below which the alignment is refused."""
+    """Minimum Dice overlap of the two brain masks after registration; less is an error."""
 
 
 class DwiTissueConfig(Section):
-    """The DWI itself: volume fractions of multi-tissue deconvolution (several shells)."""
+    """Volume fractions of multi-tissue deconvolution of the DWI (several shells)."""
 
     kind: Literal["dwi"] = "dwi"
 
 
 class GivenTissueConfig(Section):
-    """Three files."""
+    """Tissue fractions in three files."""
 
     kind: Literal["files"] = "files"
     wm: FileConfig
@@ -99,7 +97,7 @@ class GivenTissueConfig(Section):
     gm: FileConfig
     """Grey-matter fraction."""
     csf: FileConfig
-    """Fraction of cerebrospinal fluid."""
+    """CSF fraction."""
 
 
 TissueConfig = Annotated[

@@ -1,4 +1,4 @@
-"""Seeds, stopping rules and trackers."""
+"""Seeding, stopping criteria, tracking and output."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ _MAX_STEPS = 1_000_000  # of a streamline
 
 
 class GridSeedsConfig(Section):
-    """A regular grid of n³ seeds in every voxel of the mask."""
+    """A regular grid of n³ seeds in each voxel of the mask."""
 
     kind: Literal["grid"] = "grid"
     per_axis: Annotated[int, Field(ge=1, le=100)] = 1
-    """Seeds along each axis of a voxel; 1 puts one seed at its centre."""
+    """Number of seeds along each axis of a voxel; 1 places one seed at its centre."""
 
 
 class RandomSeedsConfig(Section):
-    """Seeds at random positions in every voxel of the mask."""
+    """Seeds at random positions in each voxel of the mask."""
 
     kind: Literal["random"] = "random"
     per_voxel: Annotated[int, Field(ge=1, le=1_000_000)] = 1
-    """Seeds in each voxel."""
+    """Number of seeds in each voxel."""
 
 
 class TotalSeedsConfig(Section):
-    """A number of seeds, uniform over the volume of the mask."""
+    """A total number of seeds, distributed uniformly over the volume of the mask."""
 
     kind: Literal["total"] = "total"
     count: Annotated[int, Field(ge=1, le=10**12)]
-    """Number of seeds in all; with the same rng_seed a larger number begins with the same ones."""
+    """Total number of seeds; with the same ``rng_seed``, more seeds extend the same list."""
 
 
 class GivenSeedsConfig(FileConfig):
-    """Seeds listed in a file; there is no seed mask then.
+    """Seeds listed in a file, used without a seed mask.
 
-    Three columns of text (x y z, RAS+ mm), or a NumPy ``.npy`` array (N, 3).
+    The file has three columns of text (x y z, RAS+ mm) or is a NumPy ``.npy`` array (N, 3).
     """
 
     extensions: ClassVar[tuple[str, ...]] = (".txt", ".npy")
@@ -62,11 +62,11 @@ class SeedingConfig(Section):
     """Where streamlines start."""
 
     mask: MaskConfig | None = None
-    """Voxels that are seeded: FA > 0.2 unless something else is said; null for given seeds."""
+    """Seed mask; FA > 0.2 by default, null for given seeds."""
     seeds: SeedsConfig = RandomSeedsConfig()
     """Number and position of the seeds."""
     rng_seed: Annotated[int, Field(ge=0, lt=2**53)] | None = None
-    """Seed of all random numbers; drawn and recorded when null."""
+    """Seed of the random number generator; if null, one is drawn and recorded."""
 
     @model_validator(mode="before")
     @classmethod
@@ -80,18 +80,18 @@ class SeedingConfig(Section):
     @model_validator(mode="after")
     def _mask_goes_with_seeds(self) -> SeedingConfig:
         if isinstance(self.seeds, GivenSeedsConfig) and self.mask is not None:
-            raise ValueError("seeds that are given have no mask; leave one of the two out")
+            raise ValueError("given seeds do not accept a mask; remove one of the two")
         if self.mask is None and not isinstance(self.seeds, GivenSeedsConfig):
-            raise ValueError("mask may be null for given seeds only")
+            raise ValueError("mask can only be null for given seeds")
         return self
 
 
 class ThresholdStopConfig(Section):
-    """Stop where a map, interpolated linearly, is not above a value."""
+    """Stop where a map, interpolated linearly, is not above a threshold."""
 
     kind: Literal["threshold"] = "threshold"
     map: ScalarMap | FileConfig = "fa"
-    """A map of the fit, or a file; on another grid it is interpolated linearly."""
+    """A map of the fit, or a file, interpolated linearly if it is on another grid."""
     threshold: Threshold = 0.2
     """Streamlines stop where ``map <= threshold``; required unless the map is FA."""
     percentile: bool = False
@@ -102,32 +102,33 @@ class ThresholdStopConfig(Section):
         if (self.map != "fa" or self.percentile) and "threshold" not in self.model_fields_set:
             raise ValueError("threshold is required: its default is for FA only")
         if self.percentile and not 0 <= self.threshold <= 100:
-            raise ValueError("a percentile is from 0 to 100")
+            raise ValueError("percentiles must be between 0 and 100")
         return self
 
 
 class BinaryStopConfig(Section):
-    """Stop outside a mask (the voxel nearest to the point decides)."""
+    """Stop outside a mask, sampled by nearest neighbour."""
 
     kind: Literal["binary"] = "binary"
     mask: MaskConfig
-    """Tracking goes on inside this mask."""
+    """Mask in which streamlines propagate."""
 
 
 class ActStopConfig(Section):
-    """Anatomically constrained (Smith 2012): end well in grey matter, badly in fluid.
+    """Anatomically constrained tractography (ACT; Smith 2012).
 
-    Where the interpolated fraction is above one half; outside all tissue is a good end too.
+    A streamline ends validly where the interpolated fraction of grey matter, or of no tissue at
+    all, is above one half, and invalidly where that of CSF is.
     """
 
     kind: Literal["act"] = "act"
 
 
 class CmcStopConfig(Section):
-    """Continuous map criterion (Girard 2014).
+    """Continuous map criterion (CMC; Girard 2014).
 
-    At each step a streamline goes on with a probability that falls with the fractions of grey
-    matter and fluid.
+    At each step, a streamline continues with a probability that decreases with the fractions of
+    grey matter and CSF.
     """
 
     kind: Literal["cmc"] = "cmc"
@@ -143,95 +144,95 @@ StoppingConfig = Annotated[
 
 
 class TrackingConfig(Section):
-    """How streamlines are propagated, and which of them are kept."""
+    """How streamlines are propagated and selected."""
 
     algorithm: AlgorithmConfig = ProbabilisticConfig()
-    """The tracker and its parameters."""
+    """Tracking algorithm and its parameters."""
     engine: Literal["auto", "cpu", "dipy", "cuda"] = "auto"
-    """What runs the tracker; ``auto``: the first that can, ``cpu`` before others."""
+    """Implementation of the tracker; ``auto``: the first that supports it, ``cpu`` first."""
     ngpus: Annotated[int, Field(ge=1, le=64)] | None = None
-    """GPUs that the engine cuda uses, all of them when null; it changes nothing but the time."""
+    """Number of GPUs for engine ``cuda``, all if null; affects speed only."""
     include: tuple[MaskConfig, ...] = ()
-    """Streamlines are kept if they have a point in every one of these masks."""
+    """Streamlines must have a point in every one of these masks."""
     exclude: tuple[MaskConfig, ...] = ()
-    """Streamlines are rejected if they have a point in any of these masks."""
+    """Streamlines with a point in any of these masks are rejected."""
     max_directions: Annotated[int, Field(ge=1, le=10)] = 1
-    """Streamlines started from a seed: one along each of the largest peaks, at most this many."""
+    """Maximum number of streamlines per seed, which start along the largest peaks of the fODF."""
     min_length_mm: Annotated[float, Field(ge=0, le=10_000)] = 20
-    """Shorter streamlines are rejected; a length is (points - 1) x step, bounds are inclusive."""
+    """Minimum length, inclusive; the length of a streamline is (points - 1) x step size."""
     max_length_mm: Annotated[float, Field(gt=0, le=10_000)] = 250
-    """Longer streamlines are rejected."""
+    """Maximum length, inclusive."""
     dead_ends: Literal["drop", "keep"] = "drop"
-    """Streamlines with an end that anatomy does not explain: where no direction was left, away
-    from where the stopping rule would have ended them, or (act, cmc) in fluid."""
+    """What to do with streamlines with an end that the anatomy does not explain: where no direction
+    was left although the stopping criterion allowed the point, or (act, cmc) in CSF."""
     batch_size: Annotated[int, Field(ge=1, le=10_000_000)] | Literal["auto"] = "auto"
-    """Seeds in memory at a time; it changes nothing else."""
+    """Number of seeds in memory at a time; affects memory and speed only."""
 
     @model_validator(mode="after")
     def _bounds(self) -> TrackingConfig:
         if self.max_length_mm < self.min_length_mm:
-            raise ValueError("max_length_mm is smaller than min_length_mm")
+            raise ValueError("max_length_mm is less than min_length_mm")
         if self.max_length_mm < self.algorithm.step_size_mm:
-            raise ValueError("max_length_mm is smaller than one step")
+            raise ValueError("max_length_mm is less than one step")
         if self.max_length_mm / self.algorithm.step_size_mm > _MAX_STEPS:
             raise ValueError(f"max_length_mm is more than {_MAX_STEPS} steps of step_size_mm")
         if self.ngpus is not None and self.engine != "cuda":
-            raise ValueError("ngpus is for engine cuda: name that engine, or leave ngpus out")
+            raise ValueError("ngpus requires engine cuda; set tracking.engine or remove ngpus")
         return self
 
 
 class LineariseConfig(Section):
-    """Drop points that lie on a straight line between their neighbours."""
+    """Remove points that lie on a straight line between their neighbours."""
 
     max_error_mm: Annotated[float, Field(gt=0, le=5)] = 0.1
-    """No point of a streamline is further than this from what is written (float16 not counted)."""
+    """Maximum distance of the original points from the written streamline, before rounding."""
 
 
 class OutputConfig(Section):
-    """What the tractogram is written as."""
+    """Formats of the tractogram."""
 
     formats: tuple[Literal["trx", "tck", "trk"], ...] = ("trx",)
-    """Files to write, at least one."""
+    """File formats, at least one."""
     dtype: Literal["float32", "float16"] = "float32"
-    """Type of the positions in TRX files; float16 errs by up to 0.06 mm beyond 128 mm from the
-    origin."""
+    """Data type of the positions in TRX files; the error of float16 reaches 0.06 mm beyond 128 mm
+    from the origin."""
     linearise: LineariseConfig | None = None
-    """Fewer points; all of them when null."""
+    """Write fewer points; null writes all points."""
     per_streamline: tuple[Literal["seed", "ends"], ...] = ()
-    """What TRX files say of each streamline: the index of its seed; why its ends are where they
-    are."""
+    """Values stored for each streamline in TRX files: the index of its seed, and the reasons why
+    its two ends stopped."""
 
     @field_validator("formats")
     @classmethod
     def _at_least_one(cls, formats: tuple[str, ...]) -> tuple[str, ...]:
         if not formats or len(set(formats)) < len(formats):
-            raise ValueError("name at least one format, and each once")
+            raise ValueError("at least one format is required, each only once")
         return formats
 
     @field_validator("per_streamline")
     @classmethod
     def _each_once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         if len(set(names)) < len(names):
-            raise ValueError("name each once")
+            raise ValueError("each value may be given only once")
         return names
 
     @model_validator(mode="after")
     def _values_of_trx(self) -> OutputConfig:
         if self.per_streamline and "trx" not in self.formats:
-            raise ValueError("per_streamline is for trx; tck and trk have no place for it")
+            raise ValueError("per_streamline requires trx, because tck and trk do not store it")
         return self
 
     @model_validator(mode="after")
     def _half_precision_of_trx(self) -> OutputConfig:
         if self.dtype == "float16" and set(self.formats) != {"trx"}:
-            raise ValueError("dtype float16 is for trx alone; tck and trk have float32")
+            raise ValueError("dtype float16 requires trx only, because tck and trk store float32")
         return self
 
 
 class ImportTractConfig(FileConfig):
-    """A tractogram made elsewhere, taken instead of tracking."""
+    """A tractogram created by other software, imported instead of tracking."""
 
     extensions: ClassVar[tuple[str, ...]] = (".trx", ".tck", ".trk", ".tck.gz", ".trk.gz")
 
     mode: Literal["copy", "link"] = "copy"
-    """Copy it into the derivatives, or link to it."""
+    """Whether to copy the file into the derivatives or to link to it."""

@@ -1,7 +1,7 @@
-"""Measurements held against what is usual and what is possible, and the warnings of a run.
+"""Plausibility checks of measurements, and the warnings of a run.
 
-Every figure is recorded. One outside its usual range is a warning; one that the subject cannot
-have is an error, unless the configuration says otherwise.
+Every measurement is recorded. A value outside its usual range is a warning; a value that is
+impossible for the subject is an error unless the configuration permits it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def choose_subject(
     participant: Mapping[str, str],
     names: Iterable[str],
 ) -> SubjectKind:
-    """Decide whose ranges hold, from what the dataset says of the subject.
+    """Choose the kind of subject, which determines the ranges, from what the dataset states.
 
     Parameters
     ----------
@@ -41,8 +41,12 @@ def choose_subject(
     participant : mapping of str to str
         Row of ``participants.tsv``.
     names : iterable of str
-        Names that may say that it is a phantom: of the dataset, of the participant, of the part of
-        the body.
+        Names that may identify a phantom: those of the dataset, the participant and the body part.
+
+    Returns
+    -------
+    str
+        Kind of subject, never ``auto``.
     """
     if wanted != "auto":
         return wanted
@@ -61,12 +65,12 @@ def choose_subject(
 
 @dataclass(frozen=True)
 class Range:
-    """Where a figure lies.
+    """Bounds of a measurement.
 
     Parameters
     ----------
     usual : tuple of float
-        Lowest and highest value that needs no comment.
+        Lowest and highest value that does not cause a warning.
     possible : tuple of float
         Lowest and highest value that is accepted.
     """
@@ -77,19 +81,19 @@ class Range:
 
 @dataclass(frozen=True)
 class Quantity:
-    """Something that is measured in every run.
+    """A quantity measured in every run.
 
     Parameters
     ----------
     description : str
-        Begins a sentence: "The axial diffusivity of the response".
+        Subject of a sentence, e.g. "The axial diffusivity of the response".
     unit : str
-        Empty for ratios.
+        Unit of the value; empty for ratios.
     cause : str
-        What an impossible figure most often comes from.
+        Most common cause of an impossible value.
     ranges : mapping of str to Range
-        By kind of subject; the ranges of ``adult`` hold for kinds that are not named, and there
-        are no bounds for ``any`` unless it is named.
+        Bounds for each kind of subject. Kinds that are not listed use those of ``adult``, except
+        ``any``, which has no bounds unless it is listed.
     """
 
     description: str
@@ -98,18 +102,18 @@ class Quantity:
     ranges: Mapping[str, Range]
 
     def range_of(self, subject: SubjectKind) -> Range:
-        """Return the range for a kind of subject."""
+        """Return the bounds for a kind of subject."""
         if subject == "any" and "any" not in self.ranges:
             return Range((-_INF, _INF), (-_INF, _INF))
         return self.ranges.get(subject, self.ranges["adult"])
 
 
 _SCALE = "The intensities, the b-values or the gradient directions may be wrong."
-_MASK = "The brain mask may not show the brain."
+_MASK = "The brain mask may not cover the brain."
 
-# In vivo: Pierpaoli 1996, Le Bihan 2001; free water at 37 °C has 3.0e-3 mm²/s (Holz 2000), and
-# nothing in a head diffuses faster. A high b-value lowers the apparent diffusivity, and fixation
-# lowers all of them to a half or a third (D'Arceuil 2007). Brain volumes: Bethlehem 2022.
+# In vivo: Pierpaoli 1996, Le Bihan 2001. Free water at 37 °C has 3.0e-3 mm²/s (Holz 2000), an upper
+# bound for the whole head. A high b-value lowers the apparent diffusivity, and fixation lowers all
+# diffusivities to a half or a third (D'Arceuil 2007). Brain volumes: Bethlehem 2022.
 QUANTITIES: Mapping[str, Quantity] = {
     "smallest_voxel_edge_mm": Quantity(
         "The smallest voxel edge",
@@ -125,7 +129,7 @@ QUANTITIES: Mapping[str, Quantity] = {
     "largest_b_s_mm2": Quantity(
         "The largest b-value",
         "s/mm²",
-        "The b-values may be in another unit.",
+        "The b-values may be in a different unit.",
         {
             "adult": Range((500, 12_000), (100, 50_000)),
             "ex_vivo": Range((1000, 50_000), (100, 100_000)),
@@ -153,13 +157,13 @@ QUANTITIES: Mapping[str, Quantity] = {
     "limit_share": Quantity(
         "The share of b=0 values at the largest integer of their type",
         "",
-        "Intensities above it were cut off or wrapped around when the file was written.",
+        "Intensities above it were clipped or wrapped around when the file was written.",
         {"adult": Range((0, 2e-4), (0, 1)), "any": Range((0, 2e-4), (0, 1))},
     ),
     "volume_ratio": Quantity(
-        "The ratio between the median of one volume in the brain and those of about its b-value",
+        "The ratio of a volume's median in the brain to that of volumes with a similar b-value",
         "",
-        "A volume may be damaged, scaled otherwise or in another place than its b-value.",
+        "A volume may be damaged, scaled differently or paired with the wrong b-value.",
         {"adult": Range((1, 1.6), (1, 20)), "any": Range((1, 1.6), (1, 1000))},
     ),
     "negative_share": Quantity(
@@ -171,14 +175,14 @@ QUANTITIES: Mapping[str, Quantity] = {
     "growing_share": Quantity(
         "The share of the brain with more signal at high than at low diffusion weighting",
         "",
-        "The intensities may have wrapped around, or the b-values may be in another order than "
+        "The intensities may have wrapped around, or the b-values may be in a different order than "
         "the volumes.",
         {"adult": Range((0, 0.02), (0, 0.2)), "any": Range((0, 0.02), (0, 0.2))},
     ),
     "zero_share": Quantity(
         "The share of zeros in the brain",
         "",
-        "The brain mask may be larger than what was scanned, or volumes may be missing.",
+        "The brain mask may extend beyond the field of view, or volumes may be missing.",
         {"adult": Range((0, 0.02), (0, 0.3))},
     ),
     "mean_diffusivity_mm2_s": Quantity(
@@ -207,7 +211,7 @@ QUANTITIES: Mapping[str, Quantity] = {
     "response_ratio": Quantity(
         "The ratio of axial to radial diffusivity of the response",
         "",
-        "The voxels of highest anisotropy may not be white matter: look at the FA map and the "
+        "The voxels of highest anisotropy may not be white matter: check the FA map and the "
         "brain mask.",
         {
             "adult": Range((2.0, 60), (1.15, _INF)),
@@ -215,7 +219,7 @@ QUANTITIES: Mapping[str, Quantity] = {
         },
     ),
     "response_csf_mm2_s": Quantity(
-        "The diffusivity of the response of cerebrospinal fluid at the innermost shell",
+        "The diffusivity of the CSF response at the innermost shell",
         "mm²/s",
         _SCALE,
         {
@@ -227,47 +231,47 @@ QUANTITIES: Mapping[str, Quantity] = {
     "tissue_shift_mm": Quantity(
         "The displacement at which white matter fits the anisotropy best",
         "mm",
-        "The tissue may be in another space than the DWI, or the distortion of the DWI large.",
+        "The tissue may be in a different space than the DWI, or the DWI strongly distorted.",
         {"adult": Range((0, 4), (0, 15))},
     ),
     "tissue_in_brain": Quantity(
         "The share of white and grey matter that lies in the brain mask",
         "",
-        "The tissue may be in another space than the DWI.",
+        "The tissue may be in a different space than the DWI.",
         {"adult": Range((0.85, 1), (0.5, 1))},
     ),
     "brain_with_tissue": Quantity(
         "The share of the brain mask that the tissue fills",
         "",
-        "The tissue may be in another space than the DWI.",
+        "The tissue may be in a different space than the DWI.",
         {"adult": Range((0.8, 1), (0.5, 1))},
     ),
     "seeds_without_direction": Quantity(
         "The share of seeds without a direction",
         "",
-        "The fODF is flat or zero where streamlines start: look at the fODF and the seed mask.",
+        "The fODF is flat or zero where streamlines start: check the fODF and the seed mask.",
         {"adult": Range((0, 0.35), (0, 0.9))},
     ),
     "streamlines_kept": Quantity(
         "The share of streamlines kept",
         "",
-        "Streamlines end at once: look at the stop mask, the tissue and the fODF.",
+        "Streamlines end immediately: check the stop mask, the tissue and the fODF.",
         {"adult": Range((0.1, 1), (0.01, 1))},
     ),
 }
-# Shares of fewer than this are chance.
+# Shares of a smaller number of seeds or streamlines are due to chance.
 MIN_COUNT = 200
 
 
 @dataclass
 class Found:
-    """Warnings and figures of one stage of a run.
+    """Warnings and measurements of one stage of a run.
 
     Parameters
     ----------
     warnings : list of str
     figures : dict
-        By name of the quantity, JSON values.
+        Measurements by the name of their quantity, JSON values.
     """
 
     warnings: list[str] = field(default_factory=list)
@@ -275,20 +279,20 @@ class Found:
 
     @property
     def record(self) -> dict[str, Any]:
-        """What the sidecars say, JSON values."""
+        """Warnings and measurements as the sidecars record them, JSON values."""
         return {"warnings": list(self.warnings), "checks": dict(self.figures)}
 
 
 class Findings:
-    """All that the checks of one run find.
+    """Warnings and measurements of all checks of one run.
 
     Parameters
     ----------
     run : str
-        Name of the run; begins every line of the log.
+        Name of the run, e.g. "sub-01_dir-AP"; begins every line of the log.
     config : ChecksConfig
     subject : str
-        Kind of subject, resolved.
+        Kind of subject, never ``auto``.
     """
 
     def __init__(self, run: str, config: ChecksConfig, subject: SubjectKind = "adult") -> None:
@@ -300,12 +304,12 @@ class Findings:
 
     @property
     def all(self) -> Found:
-        """Everything that was found so far."""
+        """All warnings and measurements so far."""
         return self._all
 
     @contextmanager
     def stage(self) -> Iterator[Found]:
-        """Collect what is found inside the block."""
+        """Collect the warnings and measurements that arise inside the block."""
         found = Found()
         self._stages.append(found)
         try:
@@ -314,7 +318,7 @@ class Findings:
             self._stages.remove(found)
 
     def warn(self, text: str) -> None:
-        """Log a warning with the name of the run, and keep it, once."""
+        """Log a warning with the name of the run and record it, unless it has occurred before."""
         for found in self._stages:
             if text not in found.warnings:
                 found.warnings.append(text)
@@ -323,31 +327,32 @@ class Findings:
             logger.warning("%s: %s", self._run, text)
 
     def record(self, name: str, figures: Mapping[str, Any]) -> None:
-        """Keep the figures of a check that judges for itself."""
+        """Record the measurements of a check that has its own criteria."""
         for found in (self._all, *self._stages):
             found.figures[name] = dict(figures)
 
     def measure(self, name: str, value: float, *, at_least: bool = True, detail: str = "") -> None:
-        """Hold a figure against its range.
+        """Check a value against its range.
 
         Parameters
         ----------
         name : str
-            Of a quantity, see `QUANTITIES`.
+            Name of a quantity, see `QUANTITIES`.
         value : float
+            Value in the unit of the quantity.
         at_least : bool
-            Whether the lower bounds hold.
+            Whether the lower bounds apply.
         detail : str
-            What else helps to find the cause.
+            Additional hint at the cause.
 
         Raises
         ------
         ImplausibleError
-            If the subject cannot have it and the configuration does not let it pass.
+            If the value is impossible for the subject and ``checks.plausibility`` is ``error``.
         """
         quantity = QUANTITIES[name]
         bounds = quantity.range_of(self._subject)
-        value = float(f"{value:.4g}")  # as it is recorded, so that it is judged alike when reused
+        value = float(f"{value:.4g}")  # as recorded, so that a reused file gets the same verdict
         verdict = "usual"
         if not _inside(value, bounds.usual, at_least=at_least):
             verdict = "unusual"
@@ -375,22 +380,22 @@ class Findings:
             raise ImplausibleError(
                 text,
                 "If the data are right, set checks.subject to what was scanned, or "
-                "checks.plausibility=warn to go on all the same.",
+                "checks.plausibility=warn to continue regardless.",
             )
         self.warn(text)
 
     def measure_all(self, figures: Mapping[str, float]) -> None:
-        """Hold several figures against their ranges, see `measure`."""
+        """Check several values against their ranges, see `measure`."""
         for name, value in figures.items():
             self.measure(name, value)
 
     def repeat(self, record: Mapping[str, Any]) -> None:
-        """Report again what was found when a file that is reused was made.
+        """Report again the warnings and measurements that arose when a reused file was computed.
 
         Parameters
         ----------
         record : mapping
-            ``details`` of the record of the file.
+            ``details`` of the file's record.
         """
         for text in record.get("warnings", ()):
             self.warn(text)

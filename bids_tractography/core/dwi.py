@@ -1,4 +1,4 @@
-"""A diffusion-weighted image with its gradients: what every model is fitted to."""
+"""Diffusion-weighted images with their gradients."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from bids_tractography.core.gradients import FSL, Frame, GradientFiles, Gradient
 from bids_tractography.core.images import Grid, read_image
 from bids_tractography.errors import DataError
 
-# Beyond these, squares overflow or vanish in single precision.
+# Squares of values outside this range overflow or vanish in single precision.
 _MAGNITUDE_RANGE = (1e-15, 1e15)
 _INTEGER_LIMITS, _NEAR = (255, 32_767, 65_535), 0.02
 _BRIGHT_PERCENTILE, _STRONG_SHARE = 99, 0.25
-# Signals below this share of the typical signal without diffusion weighting count as none.
+# Signals below this fraction of the median b=0 signal are treated as zero.
 _NO_SIGNAL_SHARE = 1e-7
 
 
@@ -29,11 +29,11 @@ class Dwi:
     Parameters
     ----------
     data : ndarray, shape (X, Y, Z, V)
-        Signal, in RAS+ order; zero where the file has no finite value.
+        Signal in RAS+ order; zero where the value in the file is not finite.
     grid : Grid
     gradients : Gradients
     missing : ndarray of bool, shape (X, Y, Z), or None
-        Voxels with a value that is NaN or infinite; None if there are none.
+        Voxels with a NaN or infinite value; None if there are none.
     """
 
     data: NDArray[np.float32]
@@ -43,7 +43,7 @@ class Dwi:
 
     @property
     def figures(self) -> dict[str, float]:
-        """Measurements to be held against what is plausible, see `checks.QUANTITIES`."""
+        """Measurements to check for plausibility, see `checks.QUANTITIES`."""
         return {
             **header_figures(self.grid, self.gradients),
             "wrapped_share": self._wrapped_share(),
@@ -51,7 +51,7 @@ class Dwi:
         }
 
     def _limit_share(self) -> float:
-        """Return the share of b=0 values just below the largest integer that a file can hold."""
+        """Return the share of b=0 values just below the largest integer of a file's data type."""
         values = self.data[..., self.gradients.b0_volumes]
         values = values[values != 0]
         largest = float(values.max()) if values.size else 0.0
@@ -61,9 +61,10 @@ class Dwi:
         return 0.0
 
     def _wrapped_share(self) -> float:
-        """Return the share of b=0 values that are as strongly negative as others are positive.
+        """Return the share of b=0 values that are strongly negative.
 
-        Noise and interpolation leave negative values near zero only.
+        Noise and interpolation cause negative values near zero only; integers that overflowed are
+        as strongly negative as others are positive.
         """
         values = self.data[..., self.gradients.b0_volumes]
         values = values[values != 0]
@@ -73,8 +74,8 @@ class Dwi:
         return float(np.mean(values < -_STRONG_SHARE * bright))
 
     @cached_property
-    def least_signal(self) -> float:
-        """Signal that counts as none, for logarithms: it scales with the data."""
+    def min_signal(self) -> float:
+        """Lower bound of the signal before logarithms are taken; it scales with the data."""
         positive = self.mean_b0[self.mean_b0 > 0]
         return _NO_SIGNAL_SHARE * float(np.median(positive)) if positive.size else 1e-30
 
@@ -93,7 +94,7 @@ class Dwi:
 
 
 def header_figures(grid: Grid, gradients: Gradients) -> dict[str, float]:
-    """Return those of the measurements that take no look at the signal."""
+    """Return the measurements that do not require the signal."""
     return {
         "smallest_voxel_edge_mm": float(grid.voxel_size_mm.min()),
         "largest_b_s_mm2": float(gradients.bvals.max()),
@@ -106,15 +107,18 @@ def read_dwi(image: Path, files: GradientFiles, config: GradientsConfig, frame: 
     Parameters
     ----------
     image : Path
+        NIfTI image with four dimensions.
     files : GradientFiles
+        Its b-values and b-vectors.
     config : GradientsConfig
+        How to read them.
     frame : Frame
         Axes of the b-vectors, see `choose_frame`.
 
     Raises
     ------
     TractographyError
-        If image or gradients are unusable; see `read_image` and `read_gradients`.
+        If the image or its gradients are unusable; see `read_image` and `read_gradients`.
     """
     stored = read_image(image, ndim=4)
     largest = float(np.abs(stored.data).max())
@@ -123,8 +127,8 @@ def read_dwi(image: Path, files: GradientFiles, config: GradientsConfig, frame: 
     low, high = _MAGNITUDE_RANGE
     if not low < largest < high:
         raise DataError(
-            f"{image}: its largest value is {largest:.2g}; {low:g} to {high:g} can be computed "
-            "with.",
+            f"{image}: its largest value is {largest:.2g}, outside the supported range {low:g} to "
+            f"{high:g}.",
             "Check the scale (scl_slope) of the image.",
         )
     gradients = read_gradients(files, stored.grid, stored.data.shape[3], config, frame)

@@ -1,7 +1,7 @@
-"""Orientation distributions as spherical harmonics, in one basis and one frame.
+"""Fibre orientation distributions (fODFs) as spherical harmonics.
 
-MRtrix3's real, even basis (``tournier07``, not legacy) with directions in RAS+ scanner axes:
-what MRtrix3 reads and writes, so that files need no conversion either way.
+Coefficients are in MRtrix3's real, even basis (``tournier07``, not legacy) and directions in RAS+
+scanner axes, as in MRtrix3's files, which therefore need no conversion.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Fodf:
-    """Orientation distributions on a grid.
+    """Fibre orientation distributions on a grid.
 
     Parameters
     ----------
     coefficients : ndarray of float32, shape (X, Y, Z, C)
-        Spherical-harmonic coefficients, MRtrix3's basis, RAS+ scanner axes.
+        Spherical-harmonic coefficients in MRtrix3's basis and RAS+ scanner axes.
     grid : Grid
     """
 
@@ -37,14 +37,23 @@ class Fodf:
 
     @property
     def sh_order(self) -> int:
-        """Maximal order of the spherical harmonics."""
+        """Maximum order of the spherical harmonics."""
         return sh_order_of(self.coefficients.shape[3])
 
 
 def gfa(coefficients: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the generalised fractional anisotropy (Tuch 2004) of (..., C) as (...).
+    """Return the generalised fractional anisotropy (Tuch 2004).
 
-    The share of the function's root mean square that is not its mean; 0 where it is zero.
+    It is the share of the root mean square that does not come from the mean; 0 where the
+    distribution is zero.
+
+    Parameters
+    ----------
+    coefficients : ndarray, shape (..., C)
+
+    Returns
+    -------
+    ndarray, shape (...)
     """
     power = np.einsum("...c,...c->...", coefficients, coefficients, dtype=np.float64)
     mean = coefficients[..., 0].astype(np.float64) ** 2
@@ -53,7 +62,7 @@ def gfa(coefficients: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def n_coefficients(sh_order: int) -> int:
-    """Count the even spherical harmonics up to an order."""
+    """Return the number of even spherical harmonics up to an order."""
     return (sh_order + 1) * (sh_order + 2) // 2
 
 
@@ -64,21 +73,21 @@ def orders_of(sh_order: int) -> NDArray[np.intp]:
 
 
 def sh_order_of(count: int) -> int:
-    """Return the order that has so many even spherical harmonics.
+    """Return the maximum order of a number of even spherical harmonics.
 
     Raises
     ------
     ValueError
-        If no order has that many.
+        If no order has this number of harmonics.
     """
     order = round((math.sqrt(8 * count + 1) - 3) / 2)
     if order % 2 or n_coefficients(order) != count:
-        raise ValueError(f"{count} is no number of even spherical-harmonic coefficients")
+        raise ValueError(f"{count} is not a number of even spherical-harmonic coefficients")
     return order
 
 
 def sh_basis(sh_order: int, directions: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Return the values of the basis.
+    """Evaluate the basis.
 
     Parameters
     ----------
@@ -95,26 +104,26 @@ def sh_basis(sh_order: int, directions: NDArray[np.floating]) -> NDArray[np.floa
     return np.asarray(basis)
 
 
-# 362 axes: sampled there, an even distribution is sampled on the full sphere.
+# 362 axes; an even function sampled on them is sampled on the full sphere.
 AXES: NDArray[np.float64] = default_sphere.vertices
 
 
 @cache
 def axes_basis(sh_order: int) -> NDArray[np.float64]:
-    """Return the basis on the sphere's axes, shape (N, C)."""
+    """Return the basis evaluated on `AXES`, shape (N, C)."""
     return sh_basis(sh_order, AXES)
 
 
 @cache
 def from_axes(sh_order: int) -> NDArray[np.float64]:
-    """Return the least-squares fit of coefficients to values on the axes, shape (N, C)."""
+    """Return the matrix that fits coefficients to values on `AXES`, shape (N, C)."""
     return np.asarray(np.linalg.pinv(axes_basis(sh_order)).T)
 
 
 def without_floor(coefficients: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Subtract from distributions (n, C) their minimum over the sphere where it is positive.
+    """Subtract the minimum over the sphere from distributions (n, C), where it is positive.
 
-    A minimum below zero is no floor: taking it away would make one.
+    Subtracting a negative minimum would add an isotropic part instead of removing one.
     """
     basis = axes_basis(sh_order_of(coefficients.shape[1]))
     floor = np.maximum((coefficients @ basis.T).min(axis=1), 0)

@@ -1,15 +1,15 @@
-"""b-values and b-vectors: read, checked, and rotated into RAS+ scanner axes.
+"""b-values and b-vectors: reading, validation and rotation into RAS+ scanner axes.
 
-Three conventions for the axes of b-vectors are in use, and no file states its own:
+Three conventions for the axes of b-vectors are in use, and no file states which one it follows:
 
 ``fsl``
-    Along the axes of the image as stored, with x negated where the determinant of the affine is
-    positive. BIDS adopts it.
+    Along the axes of the image as stored, with x negated if the determinant of the affine is
+    positive. BIDS adopts this convention.
 ``image``
-    Along the axes of the image as stored, without that sign. QSIPrep writes it
+    Along the axes of the image as stored, without that negation. QSIPrep writes this convention
     (PennLINC/qsiprep#530, #592).
 ``scanner``
-    RAS+ scanner axes. MRtrix3's gradient tables (``.b``) use it.
+    RAS+ scanner axes. MRtrix3's gradient tables (``.b``) use this convention.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from bids_tractography.core.images import Grid, nearest_rotation
 from bids_tractography.core.tables import read_table
 from bids_tractography.errors import ConfigError, GradientError, NoInputError
 
-# b-vectors are stored with 3 to 6 decimals; further from 1 is not rounding.
+# b-vectors are stored with 3 to 6 decimals, so a larger deviation from 1 is not due to rounding.
 _UNIT_TOLERANCE = 0.02
-# About 2.5 degrees: motion correction turns repeated directions by less.
+# About 2.5 degrees: motion correction rotates repeated directions by less.
 _SAME_AXIS_COSINE = 0.999
-# No scheme in s/mm² has a largest b-value outside this range; ms/µm² and s/m² do.
+# The largest b-value of any scheme in s/mm² is in this range; in ms/µm² or s/m² it is not.
 _LARGEST_B_RANGE_S_MM2 = (100, 1e5)
 _UNIT_REMEDY = "BIDS requires b-values in s/mm²: 1000, not 1 (ms/µm²) or 1e9 (s/m²)."
 # Two files with the same directions differ by rounding, or by the small rotation of an axis that
@@ -45,16 +45,16 @@ _SAME_B_SHARE, _SAME_B_S_MM2 = 0.02, 20.0
 
 @dataclass(frozen=True, eq=False)
 class Shell:
-    """Volumes of one b-value.
+    """Volumes that share a b-value.
 
     Parameters
     ----------
     b_s_mm2 : float
         Mean b-value.
     volumes : ndarray of int, shape (n,)
-        Their indices in the image.
+        Indices of the volumes in the image.
     n_directions : int
-        Distinct axes among them: repeated volumes add signal, no direction.
+        Number of distinct axes; repeated volumes do not add any.
     """
 
     b_s_mm2: float
@@ -69,17 +69,17 @@ class Gradients:
     Parameters
     ----------
     bvals : ndarray, shape (V,)
-        In s/mm².
+        b-values in s/mm².
     directions : ndarray, shape (V, 3)
         Unit vectors in RAS+ scanner axes; zero for b=0.
     b0_threshold_s_mm2 : float
-        Volumes at or below it count as b=0.
+        Volumes with this b-value or less count as b=0.
     shell_gap_s_mm2 : float or "auto"
-        Sorted b-values further apart belong to different shells.
+        Minimum gap between sorted b-values of different shells.
     axes : ndarray, shape (3, 3)
-        Rotates (or reflects) vectors as their file stores them into scanner axes.
+        Orthogonal matrix from vectors as stored in their file to scanner axes.
     record : dict
-        Where the directions come from and in which frame they were read, JSON values.
+        Source and frame of the directions, JSON values.
     """
 
     bvals: NDArray[np.float64]
@@ -101,7 +101,7 @@ class Gradients:
         order = weighted[np.argsort(self.bvals[weighted], kind="stable")]
         values = self.bvals[order]
         gap = self.shell_gap_s_mm2
-        # Ragged shells are proportionally ragged.
+        # The spread of b-values within a shell grows with the b-value.
         jumps = np.diff(values) > (np.maximum(100, 0.1 * values[:-1]) if gap == "auto" else gap)
         groups = np.split(order, np.flatnonzero(jumps) + 1)
         return tuple(
@@ -115,13 +115,13 @@ class Gradients:
         )
 
     def table(self, volumes: NDArray[np.intp]) -> GradientTable:
-        """Return DIPY's table of some volumes, directions in scanner axes."""
+        """Return DIPY's gradient table of the given volumes, with directions in scanner axes."""
         bvals = np.where(self.bvals[volumes] <= self.b0_threshold_s_mm2, 0, self.bvals[volumes])
         return gradient_table(bvals, bvecs=self.directions[volumes], b0_threshold=0)
 
 
 def count_axes(directions: NDArray[np.float64]) -> int:
-    """Count the distinct axes among unit vectors (n, 3), antipodes being one."""
+    """Count the distinct axes among unit vectors (n, 3); antipodes share an axis."""
     same = np.abs(directions @ directions.T) > _SAME_AXIS_COSINE
     distinct = 0
     left = np.ones(len(directions), bool)
@@ -133,14 +133,14 @@ def count_axes(directions: NDArray[np.float64]) -> int:
 
 @dataclass(frozen=True)
 class GradientFiles:
-    """The files that describe the diffusion weighting of an image.
+    """Files with the diffusion weighting of an image.
 
     Parameters
     ----------
     bval, bvec : Path or None
         FSL's text files.
     table : Path or None
-        MRtrix3's gradient table (``.b``): a row ``x y z b`` for each volume.
+        MRtrix3's gradient table (``.b``) with a row ``x y z b`` for each volume.
     """
 
     bval: Path | None = None
@@ -150,13 +150,13 @@ class GradientFiles:
 
 @dataclass(frozen=True)
 class Frame:
-    """The axes along which the b-vectors of a file lie.
+    """Axes that the b-vectors of a file refer to.
 
     Parameters
     ----------
     kind : {"fsl", "image", "scanner"}
     reason : str
-        Why, for the log and the sidecar.
+        Reason for the choice, for the log and the sidecar.
     """
 
     kind: FrameName
@@ -179,7 +179,7 @@ FSL = Frame("fsl", "BIDS adopts FSL's convention")
 def choose_frame(
     wanted: FrameName | Literal["auto"], files: GradientFiles, generated_by: Sequence[str]
 ) -> Frame:
-    """Decide along which axes the b-vectors lie, without opening a file.
+    """Choose the frame of the b-vectors without opening a file.
 
     Parameters
     ----------
@@ -189,12 +189,13 @@ def choose_frame(
     generated_by : sequence of str
         Names of the pipelines that generated the dataset.
 
+
     Raises
     ------
     NoInputError
         If the files are incomplete.
     ConfigError
-        If the frame does not suit the only file.
+        If the configured frame contradicts the only file.
     """
     complete = files.bval is not None and files.bvec is not None
     if files.table is None and not complete:
@@ -222,10 +223,10 @@ def read_gradients(
     config: GradientsConfig,
     frame: Frame = FSL,
 ) -> Gradients:
-    """Read the diffusion weighting of an image and express it in RAS+ scanner axes.
+    """Read the diffusion weighting of an image and rotate it into RAS+ scanner axes.
 
-    A gradient table (``.b``) decides where there is one and the configuration does not say
-    otherwise. Next to it, ``.bval`` and ``.bvec`` have to say the same in one of the three frames.
+    A gradient table (``.b``) takes precedence unless the configuration sets a frame. The ``.bval``
+    and ``.bvec`` next to it must then agree with it in one of the three frames.
 
     Parameters
     ----------
@@ -235,16 +236,17 @@ def read_gradients(
     n_volumes : int
         Number of volumes of the image.
     config : GradientsConfig
+        b=0 threshold, gap between shells and permutation.
     frame : Frame
-        Axes of the vectors, see `choose_frame`.
+        Axes of the b-vectors, see `choose_frame`.
 
     Raises
     ------
     NoInputError
         If a file cannot be read.
     GradientError
-        If the files are malformed, do not belong to the image or to each other, or hold what
-        cannot be a gradient scheme.
+        If the files are malformed, contradict the image or each other, or are not a valid gradient
+        scheme.
     """
     complete = files.bval is not None and files.bvec is not None
     of_table = files.table is not None and (config.frame == "auto" or not complete)
@@ -275,10 +277,10 @@ _Scheme = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
 def _read_fsl(bval: Path, bvec: Path, n_volumes: int, b0_threshold_s_mm2: float) -> _Scheme:
-    """Read b-values (V,) and vectors (V, 3) as FSL writes them, and check them."""
+    """Read and validate b-values (V,) and vectors (V, 3) in FSL's format."""
     bvals = read_table(bval, GradientError)
     if min(bvals.shape) > 1:
-        raise GradientError(f"{bval} has {bvals.shape[0]} rows; it should have one.")
+        raise GradientError(f"{bval} has {bvals.shape[0]} rows; expected one.")
     bvals = bvals.ravel()
     bvecs = read_table(bvec, GradientError)
     _check_counts(bval, bvals, bvec, bvecs, n_volumes)
@@ -286,7 +288,7 @@ def _read_fsl(bval: Path, bvec: Path, n_volumes: int, b0_threshold_s_mm2: float)
 
 
 def _read_table(path: Path, n_volumes: int, b0_threshold_s_mm2: float) -> _Scheme:
-    """Read b-values (V,) and vectors (V, 3) from MRtrix3's gradient table, and check them."""
+    """Read and validate b-values (V,) and vectors (V, 3) of MRtrix3's gradient table."""
     rows = read_table(path, GradientError)
     if rows.shape[1] != 4:
         raise GradientError(
@@ -304,12 +306,12 @@ def _agreeing(
     others: _Scheme,
     b0_threshold_s_mm2: float,
 ) -> list[str]:
-    """Return the frames in which ``.bvec`` says what the gradient table says.
+    """Return the frames in which the ``.bvec`` agrees with the gradient table.
 
     Raises
     ------
     GradientError
-        If b-values differ, or directions differ in every frame.
+        If the b-values differ, or the directions differ in every frame.
     """
     bvals, directions = table
     other_bvals, vectors = others
@@ -317,7 +319,7 @@ def _agreeing(
     if (np.abs(bvals - other_bvals) > np.maximum(_SAME_B_SHARE * bvals, _SAME_B_S_MM2)).any():
         raise GradientError(
             f"{both} have different b-values.",
-            "Remove the one that does not belong to the image, or set gradients.frame to take "
+            "Remove the file that does not belong to the image, or set gradients.frame to use "
             "the .bval and .bvec.",
         )
     weighted = bvals > b0_threshold_s_mm2
@@ -334,8 +336,8 @@ def _agreeing(
             f"{files.table} and {files.bvec} contradict each other: the directions differ "
             "whether the .bvec is read along image axes, by FSL's convention or along scanner "
             "axes.",
-            "Remove the one that is wrong, or set gradients.frame to image, fsl or scanner to take "
-            "the .bvec as it is.",
+            "Remove the wrong file, or set gradients.frame to image, fsl or scanner to use "
+            "the .bvec.",
         )
     return agreeing
 
@@ -347,7 +349,7 @@ def _checked(
     vectors: NDArray[np.float64],
     b0_threshold_s_mm2: float,
 ) -> _Scheme:
-    # b=0 may carry any vector, even NaN
+    # b=0 volumes may have any vector, even NaN.
     vectors = np.where((bvals > b0_threshold_s_mm2)[:, None], vectors, 0.0)
     _check_values(bval_path, bvals, bvec_path, vectors, b0_threshold_s_mm2)
     return bvals, vectors
@@ -370,7 +372,7 @@ def _check_counts(
             "BIDS requires 3 rows (x, y, z) with one column for each volume.",
         )
     if bvecs.shape[0] != 3:
-        raise GradientError(f"{bvec_path} has {bvecs.shape[0]} rows; 3 are needed (x, y, z).")
+        raise GradientError(f"{bvec_path} has {bvecs.shape[0]} rows; expected 3 (x, y, z).")
     if bvecs.shape[1] != n_volumes:
         raise GradientError(
             f"{bvec_path} has {bvecs.shape[1]} b-vectors, but the image has {n_volumes} volumes."
@@ -396,25 +398,25 @@ def _check_values(
         )
     if not low <= bvals.max() <= high:
         raise GradientError(
-            f"{bval_path}: the largest b-value is {bvals.max():g}; {low:g} to {high:g} s/mm² are "
-            "possible.",
+            f"{bval_path}: the largest b-value is {bvals.max():g}, outside the possible range "
+            f"{low:g} to {high:g} s/mm².",
             _UNIT_REMEDY,
         )
     if weighted.all():
         raise GradientError(
-            f"{bval_path}: no volume has b <= {b0_threshold_s_mm2:g} s/mm², the smallest is "
-            f"{bvals.min():g}.",
-            "Raise gradients.b0_threshold_s_mm2 if that volume is meant as b=0.",
+            f"{bval_path}: no volume has b <= {b0_threshold_s_mm2:g} s/mm²; the smallest b-value "
+            f"is {bvals.min():g}.",
+            "Raise gradients.b0_threshold_s_mm2 if that volume counts as b=0.",
         )
     norms = np.linalg.norm(bvecs, axis=1)
     wrong = np.flatnonzero(weighted & ~(np.abs(norms - 1) < _UNIT_TOLERANCE))
     if wrong.size:
         volume = int(wrong[0])
         raise GradientError(
-            f"{bvec_path}: {wrong.size} diffusion-weighted volume(s) have no unit vector; volume "
-            f"{volume} has b = {bvals[volume]:g} and |g| = {norms[volume]:.3g}.",
-            "Zero vectors mark trace images, which have to be removed; others are a scale gone "
-            "wrong.",
+            f"{bvec_path}: {wrong.size} diffusion-weighted volume(s) do not have a unit vector: "
+            f"volume {volume} has b = {bvals[volume]:g} and |g| = {norms[volume]:.3g}.",
+            "Zero vectors mark trace images, which must be removed; other lengths indicate wrong "
+            "scaling.",
         )
 
 
@@ -424,13 +426,13 @@ def permutation_matrix(names: tuple[str, str, str]) -> NDArray[np.float64]:
     Parameters
     ----------
     names : tuple of str
-        For each component of the result, the component it is taken from: ``("-x", "z", "y")``
+        Component that each component of the result is taken from: ``("-x", "z", "y")``
         negates x and swaps y and z.
 
     Returns
     -------
     ndarray, shape (3, 3)
-        Multiplied by a column vector as it is in the file, it gives the permuted vector.
+        Multiply it by a column vector of the file to obtain the permuted vector.
 
     Raises
     ------
@@ -462,9 +464,9 @@ def permutation_names(matrix: NDArray[np.floating]) -> tuple[str, str, str]:
 
 
 def canonical_permutation(names: tuple[str, str, str]) -> tuple[str, str, str]:
-    """Return the equivalent permutation with the fewest minus signs, which are at most one.
+    """Return the equivalent permutation with the fewest minus signs, at most one.
 
-    Diffusion weighting along g and along -g is the same, so that negating a whole table changes
+    Diffusion weighting along g and along -g is the same, so negating a whole table changes
     nothing, and each of the 48 signed permutations is equivalent to one other.
     """
     matrix = permutation_matrix(names)

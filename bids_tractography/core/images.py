@@ -1,8 +1,7 @@
 """NIfTI images and their grids.
 
-Every image is held in the order nearest to RAS+ whatever the order of its file, and written
-back in the order of the file it belongs to. So one head gives one array, however it is stored,
-and no later step has to ask.
+Every image is held in the order nearest to RAS+, regardless of its order in the file, and written
+back in the order of the file. The same head thus yields the same array however it is stored.
 """
 
 from __future__ import annotations
@@ -34,20 +33,20 @@ from bids_tractography.machine.files import max_plain_bytes, open_plain, read_to
 
 # Scanner software rounds direction cosines to about 1e-4; real shears are far larger.
 _SHEAR_TOLERANCE = 0.01
-# NIfTI's codes of spatial units: unknown counts as mm, as everywhere.
+# Millimetres per NIfTI spatial unit; an unknown unit is taken as mm, as in other software.
 _MM_PER_UNIT = {0: 1.0, 1: 1e3, 2: 1.0, 3: 1e-3}
 _UNIT_WORDS = {1: "metres", 3: "micrometres"}
 _CODES = ("sform_code", "qform_code")
 _VOXEL_RANGE_MM = (1e-3, 100.0)
 _GRID_TOLERANCE_MM = 1e-2
-_HEADER_BYTES = 540  # of NIfTI-2; NIfTI-1 has 348
-# Images that compress better than this are measured before memory is allocated for them.
+_HEADER_BYTES = 540  # size of a NIfTI-2 header; that of NIfTI-1 has 348
+# The size of images with a greater compression ratio is measured before memory is allocated.
 _USUAL_EXPANSION, _SMALL_BYTES = 32, 1 << 26
 
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """A voxel grid, as its file stores it, seen in the order nearest to RAS+.
+    """A voxel grid as stored in its file, with properties in the order nearest to RAS+.
 
     Parameters
     ----------
@@ -97,7 +96,7 @@ class Grid:
         return _apply_affine(to_voxels, np.asarray(points_mm, np.float64))
 
     def matches(self, other: Grid) -> bool:
-        """Tell whether two grids have the same voxels in mm, however they are stored."""
+        """Return whether two grids have the same voxels in mm, however they are stored."""
         if self.shape != other.shape:
             return False
         corners = np.vstack([np.zeros(3), np.diag(self.shape)])
@@ -105,11 +104,11 @@ class Grid:
         return bool(apart < _GRID_TOLERANCE_MM)
 
     def from_stored(self, data: NDArray[np.generic]) -> NDArray[np.generic]:
-        """Bring an array from the order of the file to RAS+ order (a view)."""
+        """Reorder an array from the order of the file to RAS+ order (a view)."""
         return np.asarray(apply_orientation(data, self._orientation))
 
     def to_stored(self, data: NDArray[np.generic]) -> NDArray[np.generic]:
-        """Bring an array from RAS+ order to the order of the file (a view)."""
+        """Reorder an array from RAS+ order to the order of the file (a view)."""
         back = ornt_transform(np.array([[0, 1], [1, 1], [2, 1]]), self._orientation)
         return np.asarray(apply_orientation(data, back))
 
@@ -123,7 +122,7 @@ class Grid:
 
 def _apply_affine(affine: NDArray[np.float64], points: NDArray[np.float64]) -> NDArray[np.float64]:
     # Sums of columns rather than a matrix product: BLAS may round a row differently with the
-    # number of rows, and a point must not depend on what is computed beside it.
+    # number of rows, and a point must not depend on the points it is batched with.
     moved: NDArray[np.float64] = (
         points[:, 0:1] * affine[:3, 0]
         + points[:, 1:2] * affine[:3, 1]
@@ -146,10 +145,10 @@ class Image:
     Parameters
     ----------
     data : ndarray, shape (X, Y, Z) or (X, Y, Z, V)
-        Zero where the file has no finite value.
+        Values; zero where the value in the file is not finite.
     grid : Grid
     missing : ndarray of bool, shape (X, Y, Z), or None
-        Voxels with a value that is NaN or infinite; None if there are none.
+        Voxels with a NaN or infinite value; None if there are none.
     """
 
     data: NDArray[np.float32]
@@ -157,17 +156,19 @@ class Image:
     missing: NDArray[np.bool_] | None = None
 
     def require_finite(self, where: NDArray[np.bool_], path: Path) -> None:
-        """Check that all values in some voxels are finite; NaN elsewhere does not matter.
+        """Check that all values in the given voxels are finite.
 
         Parameters
         ----------
         where : ndarray of bool, shape (X, Y, Z)
+            Voxels to check; NaN elsewhere does not matter.
         path : Path
-            File of the image, for the message.
+            File of the image, for the error message.
 
         Raises
         ------
         DataError
+            If a value is NaN or infinite.
         """
         n_bad = 0 if self.missing is None else int(np.count_nonzero(self.missing & where))
         if n_bad:
@@ -181,33 +182,32 @@ class Image:
 def read_image(path: Path, *, ndim: int) -> Image:
     """Read a NIfTI image as float32.
 
-    Values that are not finite become zero and are marked as missing: most programs write NaN
-    outside the brain.
+    Values that are not finite are set to zero and marked as missing, because most programs write
+    NaN outside the brain.
 
     Parameters
     ----------
     path : Path
         ``.nii`` or ``.nii.gz``.
     ndim : int
-        Dimensions it must have; trailing dimensions of length 1 do not count.
+        Required number of dimensions; trailing dimensions of length 1 are ignored.
 
     Raises
     ------
     NoInputError
-        If the file is not there (as with a dangling DataLad link), or is not a regular file.
+        If the file does not exist (e.g. a dangling DataLad link) or is not a regular file.
     DataError
-        If it cannot be read whole, has other dimensions, or has no finite value. A file that is
-        compressed is read to its end, where its checksum is.
+        If the file cannot be read to its end, has other dimensions, or has no finite value.
     GridError
-        If its affine is not a usable one.
+        If the affine is unusable.
     """
-    with _faults(path, "It may be truncated or damaged; fetch or make it again."):
+    with _faults(path, "It may be truncated or damaged; download or create it again."):
         header = _read_header(path)
         shape = _shape(header, ndim)
         if len(shape) != ndim:
-            raise DataError(f"{path} has {len(shape)} dimensions {shape}; {ndim} are needed.")
+            raise DataError(f"{path} has {len(shape)} dimensions {shape}; {ndim} are required.")
         if header.get_data_dtype().kind not in "biuf":
-            raise DataError(f"{path} holds {header.get_data_dtype()} values; numbers are needed.")
+            raise DataError(f"{path} holds {header.get_data_dtype()} values; numbers are required.")
         grid = _grid(path, header)
         data = _values(path, header).reshape(shape)
     missing = None
@@ -224,7 +224,7 @@ def read_image(path: Path, *, ndim: int) -> Image:
 
 @contextmanager
 def _faults(path: Path, remedy: str = "") -> Iterator[None]:
-    """State why a file cannot be read; values beyond the range of a type become infinite."""
+    """Convert exceptions while reading a file to DataError with the path."""
     try:
         with np.errstate(over="ignore", invalid="ignore"):
             yield
@@ -236,7 +236,7 @@ def _faults(path: Path, remedy: str = "") -> Iterator[None]:
 
 
 def _values(path: Path, header: nib.Nifti1Header) -> NDArray[np.float32]:
-    """Read the values of an image as float32, scaled, and the file to its end."""
+    """Read the scaled values as float32, and the file to its end, where gzip has its checksum."""
     dtype, begin = header.get_data_dtype(), header.get_data_offset()
     n_bytes = begin + prod(header.get_data_shape()) * dtype.itemsize
     fault = f"its header announces {n_bytes} bytes, more than the file holds"
@@ -247,7 +247,7 @@ def _values(path: Path, header: nib.Nifti1Header) -> NDArray[np.float32]:
             if read_to_end(stream) < n_bytes:
                 raise ValueError(fault)
     with open_plain(path) as stream:
-        # Not mapped into memory: a file that is truncated later would end the process.
+        # Not memory-mapped: a file that is truncated later would crash the process.
         values = np.asanyarray(ArrayProxy(stream, header, mmap=False), dtype=np.float32)
         read_to_end(stream)
     return values
@@ -284,7 +284,7 @@ def _unit_code(header: nib.Nifti1Header) -> int:
 
 
 def _affine(header: nib.Nifti1Header) -> NDArray[np.float64]:
-    """Return voxel indices to RAS+ mm: the sform, or the qform where only that one is sound."""
+    """Return voxel indices to RAS+ mm: the sform, or the qform if only that one is valid."""
     affine = np.array(header.get_best_affine(), dtype=np.float64)
     if _is_singular(affine):
         qform = _qform(header)
@@ -294,7 +294,7 @@ def _affine(header: nib.Nifti1Header) -> NDArray[np.float64]:
 
 
 def _qform(header: nib.Nifti1Header) -> NDArray[np.float64] | None:
-    """Return the affine of the qform; None where it is not set or malformed."""
+    """Return the affine of the qform; None if it is not set or malformed."""
     try:
         affine = header.get_qform(coded=True)[0]
     except (ValueError, HeaderDataError):
@@ -303,7 +303,7 @@ def _qform(header: nib.Nifti1Header) -> NDArray[np.float64] | None:
 
 
 def _is_singular(affine: NDArray[np.float64]) -> bool:
-    """Tell whether the axes do not span a volume, whatever the unit."""
+    """Return whether the axes do not span a volume."""
     sizes = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
     if not np.isfinite(affine).all() or not (sizes > 0).all():
         return True
@@ -311,12 +311,12 @@ def _is_singular(affine: NDArray[np.float64]) -> bool:
 
 
 def header_warnings(path: Path) -> list[str]:
-    """Return what is contradictory or unusual in the header of an image.
+    """Return warnings about contradictory or unusual header fields of an image.
 
     Raises
     ------
     DataError, GridError
-        If it is not a usable image.
+        If the image is unusable.
     """
     header = _header_and_grid(path)[0]
     warnings = []
@@ -327,8 +327,8 @@ def header_warnings(path: Path) -> list[str]:
         warnings.append(f"{path.name}: the header has an unknown unit of length; taken as mm.")
     if not any(int(header[name]) for name in _CODES):
         warnings.append(
-            f"{path.name}: the header has neither an sform nor a qform: which side is left is not "
-            "known."
+            f"{path.name}: the header has neither an sform nor a qform: left and right cannot be "
+            "distinguished."
         )
     sform, qform = np.asarray(header.get_best_affine(), dtype=np.float64), _qform(header)
     if qform is None or _is_singular(qform):
@@ -338,7 +338,7 @@ def header_warnings(path: Path) -> list[str]:
     elif np.linalg.det(sform[:3, :3]) * np.linalg.det(qform[:3, :3]) < 0:
         warnings.append(
             f"{path.name}: sform and qform disagree in handedness: one of them swaps left and "
-            "right. The sform is used; check on which side a known landmark lies."
+            "right. The sform is used; check the side of a known landmark."
         )
     return warnings
 
@@ -346,7 +346,16 @@ def header_warnings(path: Path) -> list[str]:
 def write_image(path: Path, data: NDArray[np.generic], grid: Grid) -> None:
     """Write an array in RAS+ order to a ``.nii.gz`` in the stored order of its grid.
 
-    The bytes depend on the array and the grid alone.
+    The bytes depend on the array and the grid only.
+
+    Parameters
+    ----------
+    path : Path
+        File to write.
+    data : ndarray, shape (X, Y, Z) or (X, Y, Z, V)
+        Values in RAS+ order.
+    grid : Grid
+        Grid of the values.
     """
     stored = np.asfortranarray(grid.to_stored(data))
     image = nib.Nifti1Image(stored, grid.stored_affine, dtype=stored.dtype)
@@ -361,30 +370,30 @@ def write_image(path: Path, data: NDArray[np.generic], grid: Grid) -> None:
 
 
 def read_grid(path: Path) -> Grid:
-    """Read the grid of an image, not its values.
+    """Read the grid of an image without its values.
 
     Raises
     ------
     DataError, GridError
-        If it is no usable image.
+        If the image is unusable.
     """
     return _header_and_grid(path)[1]
 
 
 def read_layout(path: Path, *, ndim: int) -> tuple[Grid, tuple[int, ...], np.dtype[Any]]:
-    """Read grid, shape and type of an image, not its values.
+    """Read grid, shape and data type of an image without its values.
 
     Raises
     ------
     DataError, GridError
-        If it has other dimensions or is no usable image.
+        If the image has other dimensions or is unusable.
     """
     header, grid = _header_and_grid(path)
     shape, dtype = _shape(header, ndim), np.dtype(header.get_data_dtype())
     if len(shape) != ndim:
-        raise DataError(f"{path} has {len(shape)} dimensions {shape}; {ndim} are needed.")
+        raise DataError(f"{path} has {len(shape)} dimensions {shape}; {ndim} are required.")
     if dtype.kind not in "biuf":
-        raise DataError(f"{path} holds {dtype} values; numbers are needed.")
+        raise DataError(f"{path} holds {dtype} values; numbers are required.")
     return grid, shape, dtype
 
 
@@ -394,7 +403,7 @@ def read_shape(path: Path) -> tuple[int, ...]:
     Raises
     ------
     DataError, GridError
-        If it is no usable image.
+        If the image is unusable.
     """
     return _shape(_header_and_grid(path)[0], 3)
 
@@ -406,7 +415,7 @@ def _header_and_grid(path: Path) -> tuple[nib.Nifti1Header, Grid]:
 
 
 def _read_header(path: Path) -> nib.Nifti1Header:
-    """Read a header without its extensions, whose lengths are not to be trusted."""
+    """Read a header without its extensions, whose declared lengths cannot be trusted."""
     with open_plain(path) as stream:
         content = stream.read(_HEADER_BYTES)
     for kind in (nib.Nifti1Header, nib.Nifti2Header):
@@ -421,7 +430,7 @@ def _read_header(path: Path) -> nib.Nifti1Header:
 
 
 def _shape(header: nib.Nifti1Header, ndim: int) -> tuple[int, ...]:
-    """Return the shape without trailing dimensions of length 1 beyond some."""
+    """Return the shape without trailing dimensions of length 1 beyond `ndim`."""
     shape = tuple(int(n) for n in header.get_data_shape())
     while len(shape) > ndim and shape[-1] == 1:
         shape = shape[:-1]

@@ -1,4 +1,4 @@
-"""Values of an image on another grid."""
+"""Resampling of images onto other grids."""
 
 from __future__ import annotations
 
@@ -17,16 +17,18 @@ _MOST_SAMPLES_PER_AXIS = 4
 def read_on_grid(
     path: Path, grid: Grid, brain: NDArray[np.bool_], *, nearest: bool
 ) -> NDArray[np.float32]:
-    """Read an image and take its values on another grid.
+    """Read an image and resample it onto a grid.
 
     Parameters
     ----------
     path : Path
+        NIfTI image.
     grid : Grid
+        Target grid.
     brain : ndarray of bool, shape of `grid`
-        Voxels in which every value has to be finite.
+        Voxels in which all values must be finite.
     nearest : bool
-        See `resample`.
+        Whether to take the nearest voxel, see `resample`.
 
     Raises
     ------
@@ -39,7 +41,7 @@ def read_on_grid(
 def on_grid(
     image: Image, path: Path, grid: Grid, brain: NDArray[np.bool_], *, nearest: bool
 ) -> NDArray[np.float32]:
-    """Take the values of an image that was read on another grid, see `read_on_grid`."""
+    """Resample an image that has been read onto a grid, see `read_on_grid`."""
     if image.missing is not None:
         marks = Image(image.missing.astype(np.float32), image.grid)
         missing = resample(marks, grid, nearest=True) > 0
@@ -54,26 +56,28 @@ def resample(
     nearest: bool,
     to_world: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float32]:
-    """Take the values of an image on another grid.
+    """Resample an image onto a grid.
 
-    Half a voxel beyond the outermost centres the outermost values hold; beyond that all is 0.
+    Up to half a voxel beyond the outermost voxel centres, their values are extended; further out
+    the result is 0.
 
     Parameters
     ----------
     image : Image
-        Of shape (X, Y, Z) or (X, Y, Z, V).
+        Source, shape (X, Y, Z) or (X, Y, Z, V).
     grid : Grid
+        Target.
     nearest : bool
-        Take the nearest voxel, as labels need. Otherwise values are interpolated linearly, and
-        averaged over the voxel where the voxels of `grid` are larger than those of the image:
-        a single point would see only a part of what lies in it.
+        Whether to take the nearest voxel, as labels require. Otherwise values are interpolated
+        linearly, and averaged over the voxel if voxels of `grid` are larger than those of `image`,
+        because a single point would sample only a part of the voxel.
     to_world : ndarray, shape (4, 4), optional
-        From the image's RAS+ mm to those of `grid`; the same if missing.
+        RAS+ mm of the image to RAS+ mm of `grid`; identity by default.
 
     Returns
     -------
     ndarray of float32, shape of `grid` (and V)
-        The image's own array where the two grids match.
+        The array of `image` itself if the grids match.
     """
     if to_world is None and image.grid.matches(grid):
         return image.data
@@ -98,7 +102,7 @@ def resample(
 
 
 def _offsets(to_voxels: NDArray[np.float64]) -> list[NDArray[np.float64]]:
-    """Spread points evenly inside a voxel, about as dense as the voxels of the source."""
+    """Return offsets of points spread evenly over a voxel, about as dense as the source voxels."""
     ratios = np.sqrt((to_voxels[:3, :3] ** 2).sum(axis=0))
     counts = np.clip(np.ceil(ratios - 1e-3), 1, _MOST_SAMPLES_PER_AXIS).astype(int)
     along = [(np.arange(count) + 0.5) / count - 0.5 for count in counts]
@@ -111,12 +115,12 @@ def _coordinates(
     shape: tuple[int, int, int],
     source_shape: tuple[int, int, int],
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Return source voxel coordinates (3, N) of the target voxels inside, and which they are."""
+    """Return source coordinates (3, N) of the target voxels inside the source, and their mask."""
     i, j, k = np.ogrid[tuple(slice(size) for size in shape)]
     i, j, k = i + offset[0], j + offset[1], k + offset[2]
     rows = [row[0] * i + row[1] * j + row[2] * k + row[3] for row in to_voxels[:3]]
     inside = np.ones(shape, bool)
     for row, size in zip(rows, source_shape, strict=True):
-        # rounding must not put a point on the border outside
+        # Rounding must not move a point on the border outside.
         inside &= (row >= -0.5 - 1e-6) & (row <= size - 0.5 + 1e-6)
     return np.stack([row[inside] for row in rows]), inside

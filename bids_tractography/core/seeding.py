@@ -1,8 +1,8 @@
-"""Seed positions: a list of any length of which any piece can be made on its own.
+"""Seed positions: a list of which any batch can be computed independently.
 
-The random numbers of seed ``i`` are the block ``i`` of a counter-based generator
-(Philox-4x64, Salmon 2011) under the key ``rng_seed``: they depend on nothing else, so batches,
-threads and restarts cannot change them, and a larger total begins with the smaller one.
+The random numbers of seed ``i`` are block ``i`` of a counter-based generator (Philox-4x64, Salmon
+2011) with the key ``rng_seed``. They depend on nothing else, so batches, threads and restarts do
+not change them, and a larger total extends a smaller one.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ _WORDS_PER_SEED = 4  # one Philox block: three coordinates and a voxel
 
 @dataclass(frozen=True, eq=False)
 class SeedBatch:
-    """Consecutive seeds.
+    """A batch of consecutive seeds.
 
     Parameters
     ----------
     first : int
-        Index of the first one in the whole list.
+        Index of the first seed in the whole list.
     positions_mm : ndarray, shape (n, 3)
-        RAS+ mm.
+        Positions in RAS+ mm.
     """
 
     first: int
@@ -63,12 +63,15 @@ class SeedList:
     Parameters
     ----------
     config : GridSeedsConfig, RandomSeedsConfig, TotalSeedsConfig or GivenSeedsConfig
+        Number and positions of the seeds.
     mask : ndarray of bool, shape (X, Y, Z)
-        Voxels to seed; not used for given seeds.
+        Seed mask; ignored for given seeds.
     grid : Grid
+        Grid of the mask.
     rng_seed : int
+        Key of the random number generator.
     given_mm : ndarray, shape (N, 3), optional
-        RAS+ mm, for given seeds.
+        Positions in RAS+ mm, for given seeds.
     """
 
     config: GridSeedsConfig | RandomSeedsConfig | TotalSeedsConfig | GivenSeedsConfig
@@ -79,7 +82,7 @@ class SeedList:
 
     def __post_init__(self) -> None:
         if self.given_mm is None and not self.mask.any():
-            raise EmptyMaskError("the seed mask has no voxel: there is nowhere to start.")
+            raise EmptyMaskError("the seed mask is empty.", "Check seeding.mask.")
 
     @cached_property
     def _voxels(self) -> NDArray[np.int32]:
@@ -98,11 +101,11 @@ class SeedList:
     @property
     def _given(self) -> NDArray[np.float64]:
         if self.given_mm is None:
-            raise ValueError("given seeds without coordinates")
+            raise ValueError("given seeds require coordinates")
         return self.given_mm
 
     def batch(self, first: int, stop: int) -> SeedBatch:
-        """Make the seeds ``first <= i < stop``."""
+        """Return the seeds ``first <= i < stop``."""
         stop = min(stop, len(self))
         index = np.arange(first, stop)
         match self.config:
@@ -121,12 +124,12 @@ class SeedList:
         return SeedBatch(first, self.grid.to_mm(positions))
 
     def batches(self, size: int, *, start: int = 0) -> Iterator[SeedBatch]:
-        """Make the seeds from ``start`` on, ``size`` at a time."""
+        """Yield the seeds from ``start`` on in batches of ``size``."""
         for first in range(start, len(self), size):
             yield self.batch(first, first + size)
 
     def _uniform(self, first: int, stop: int) -> NDArray[np.float64]:
-        """Uniform numbers in [0, 1) of some seeds, shape (n, 4)."""
+        """Return uniform random numbers in [0, 1) of the given seeds, shape (n, 4)."""
         generator = np.random.Philox(key=self.rng_seed, counter=first)
         words = generator.random_raw((stop - first) * _WORDS_PER_SEED)
         uniform = (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
@@ -134,7 +137,7 @@ class SeedList:
 
 
 def draw_rng_seed() -> int:
-    """Draw a seed for a run whose configuration gives none."""
+    """Draw a random seed for a run whose configuration does not set one."""
     return secrets.randbits(32)
 
 
@@ -146,36 +149,38 @@ def read_given_seeds(path: Path, grid: Grid) -> NDArray[np.float64]:
     NoInputError
         If the file cannot be read.
     DataError
-        If it is no list of points, or none of them lies in the image.
+        If the file is not a list of points, or none of them lies in the image.
     """
     if path.suffix == ".npy":
         points = _load_npy(path)
     else:
         points = read_table(path, max_bytes=_SEED_FILE_BYTES)
     if points.ndim != 2 or points.shape[1] != 3 or points.dtype.kind not in "fiu":
-        raise DataError(f"{path} has the shape {points.shape}; (N, 3) is needed: x y z in RAS+ mm.")
+        raise DataError(
+            f"{path} has the shape {points.shape}; expected (N, 3) with x, y and z in RAS+ mm."
+        )
     if len(points) == 0 or not np.isfinite(points).all():
-        raise DataError(f"{path} has no points, or some that are not finite.")
-    with np.errstate(over="ignore", invalid="ignore"):  # of coordinates far outside
+        raise DataError(f"{path} has no points, or non-finite coordinates.")
+    with np.errstate(over="ignore", invalid="ignore"):  # coordinates may be far outside
         voxels = grid.to_voxels(points)
     inside = ((voxels > -0.5) & (voxels < np.array(grid.shape) - 0.5)).all(axis=1)
     if not inside.any():
         raise DataError(
             f"none of the {len(points)} seeds of {path} lies in the image.",
-            "Coordinates should be RAS+ mm of this DWI.",
+            "Coordinates must be RAS+ mm in the space of this DWI.",
         )
     return points.astype(np.float64)
 
 
 def _load_npy(path: Path) -> NDArray[np.floating]:
-    """Read a plain array of numbers; its header is parsed before memory is allocated."""
+    """Read a plain array of numbers, checking its header before memory is allocated."""
     with open_input(path) as file:
         try:
             shape, dtype = _npy_header(file)
             n_bytes = prod(shape) * dtype.itemsize
             held = os.fstat(file.fileno()).st_size - file.tell()
             if n_bytes != held:
-                raise ValueError(f"its header announces {n_bytes} bytes of data, it holds {held}")
+                raise ValueError(f"its header announces {n_bytes} bytes, the file holds {held}")
             file.seek(0)
             return np.asarray(np.load(file, allow_pickle=False))
         except (
@@ -189,7 +194,7 @@ def _npy_header(file: io.BufferedReader) -> tuple[tuple[int, ...], np.dtype[Any]
     readers = {(1, 0): read_array_header_1_0, (2, 0): read_array_header_2_0}
     version = read_magic(file)
     if version not in readers:
-        raise ValueError(f"version {version} of the format is for arrays of records")
+        raise ValueError(f"version {version} of the format is only for structured arrays")
     shape, _, dtype = readers[version](file)
     if dtype.kind not in "fiu" or not all(0 <= size < 2**53 for size in shape):
         raise ValueError(f"it holds {dtype} values of shape {shape}")

@@ -1,4 +1,4 @@
-"""Stopping rules as values: what an engine has to ask at every point."""
+"""Stopping criteria as values, which engines evaluate at every point."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, eq=False)
 class ThresholdRule:
-    """Go on while a map, interpolated linearly, is above a threshold.
+    """Continue while a map, interpolated linearly, is above a threshold.
 
     Parameters
     ----------
     map : ndarray of float32, shape (X, Y, Z)
     threshold : float
+        In the unit of the map.
     """
 
     map: NDArray[np.float32]
@@ -24,7 +25,7 @@ class ThresholdRule:
 
 @dataclass(frozen=True, eq=False)
 class BinaryRule:
-    """Go on while the nearest voxel is in a mask.
+    """Continue while the nearest voxel is in a mask.
 
     Parameters
     ----------
@@ -36,14 +37,15 @@ class BinaryRule:
 
 @dataclass(frozen=True, eq=False)
 class ActRule:
-    """End well where one map is above one half, badly where another is; go on elsewhere.
+    """End validly where one map exceeds one half, invalidly where another one does (Smith 2012).
 
-    Both maps are interpolated linearly. Smith 2012 as DIPY has it.
+    Both maps are interpolated linearly, as in DIPY.
 
     Parameters
     ----------
     include, exclude : ndarray of float32, shape (X, Y, Z)
-        Grey matter or outside the head; and fluid. Fractions from 0 to 1.
+        Fraction of grey matter or background, where streamlines may end; fraction of CSF, where
+        they may not.
     """
 
     include: NDArray[np.float32]
@@ -52,16 +54,18 @@ class ActRule:
 
 @dataclass(frozen=True, eq=False)
 class CmcRule:
-    """Go on with a probability that falls with the fractions of tissue to end in (Girard 2014).
+    """Continue with a probability that decreases with the fractions of grey matter and CSF.
 
-    With i and e the two maps, interpolated linearly, a step goes on with the probability
-    ``((1 - i - e) / max(1, i + e)) ** (step_mm / mean voxel size in mm)`` and otherwise ends
-    well with i / (i + e), badly with e / (i + e).
+    This is the continuous map criterion (Girard 2014). With the interpolated maps i and e, a step
+    continues with the probability
+    ``((1 - i - e) / max(1, i + e)) ** (step_mm / mean voxel size in mm)``.
+    Otherwise the end is valid with the probability i / (i + e) and invalid with e / (i + e).
 
     Parameters
     ----------
     include, exclude : ndarray of float32, shape (X, Y, Z)
-        Grey matter or outside the head; and fluid. Fractions from 0 to 1.
+        Fraction of grey matter or background, where streamlines may end; fraction of CSF, where
+        they may not.
     """
 
     include: NDArray[np.float32]
@@ -72,7 +76,7 @@ StoppingRule = ThresholdRule | BinaryRule | ActRule | CmcRule
 
 
 def extent(rule: StoppingRule) -> NDArray[np.bool_]:
-    """Return the voxels whose centre is a place to go on, shape (X, Y, Z)."""
+    """Return the mask of voxels at whose centre a streamline would continue, shape (X, Y, Z)."""
     match rule:
         case BinaryRule():
             return rule.mask

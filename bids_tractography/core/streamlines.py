@@ -1,4 +1,4 @@
-"""Streamlines in memory: one batch, with what became of every seed."""
+"""Batches of streamlines, and counts of why streamlines ended or were rejected."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from numpy.typing import NDArray
 
 
 class Stop(StrEnum):
-    """Why an end of a streamline is where it is."""
+    """Reason why a streamline ended."""
 
     STOPPING_RULE = "stopping_rule"  # a threshold or a mask
-    GREY_MATTER = "grey_matter"  # act and cmc: where a streamline may end
-    FLUID = "fluid"  # act and cmc: where it may not
+    GREY_MATTER = "grey_matter"  # act and cmc: a valid end
+    CSF = "csf"  # act and cmc: an invalid end
     IMAGE_BORDER = "image_border"
-    ANGLE = "angle"  # there are directions, but none in the cone
+    ANGLE = "angle"  # no direction within the cone
     NO_DIRECTION = "no_direction"  # the fODF is zero
     MAX_LENGTH = "max_length"
 
 
-# Ends that the anatomy does not explain: of dead-end streamlines.
-DEAD = (Stop.FLUID, Stop.ANGLE, Stop.NO_DIRECTION)
+# Ends that the anatomy does not explain; they make a streamline a dead end.
+DEAD = (Stop.CSF, Stop.ANGLE, Stop.NO_DIRECTION)
 
 
 class Rejection(StrEnum):
-    """Why a streamline is not kept; the first that applies, in this order."""
+    """Reason why a streamline was rejected: the first that applies, in this order."""
 
     TOO_LONG = "too_long"
     DEAD_END = "dead_end"
@@ -37,20 +37,22 @@ class Rejection(StrEnum):
 
 @dataclass(frozen=True)
 class Counts:
-    """What became of seeds; sums of batches are counts too.
+    """Counts of seeds and streamlines; the counts of batches can be added.
 
     Parameters
     ----------
     seeds : int
-        Seeds placed.
+        Number of seeds.
     seeds_without_direction : int
-        Seeds where the fODF has no peak, or outside the image.
+        Number of seeds where the fODF has no peak, or outside the image.
     generated : int
-        Streamlines started, one for every initial direction.
+        Number of streamlines started, one for each initial direction.
     kept : int
+        Number of streamlines kept.
     rejected : dict of Rejection to int
+        Number of streamlines rejected for each reason.
     stops : dict of Stop to int
-        Of both ends of every generated streamline.
+        Number of ends for each reason; every generated streamline has two.
     """
 
     seeds: int = 0
@@ -71,7 +73,7 @@ class Counts:
         )
 
     def check(self) -> None:
-        """Raise ArithmeticError unless every seed and every end is accounted for."""
+        """Raise ArithmeticError unless all seeds and all ends are accounted for."""
         if self.generated != self.kept + sum(self.rejected.values()):
             raise ArithmeticError(f"streamlines kept and rejected do not add up: {self}")
         if 2 * self.generated != sum(self.stops.values()):
@@ -82,19 +84,20 @@ class Counts:
 
 @dataclass(frozen=True, eq=False)
 class StreamlineBatch:
-    """The streamlines kept of a batch of seeds, in the order of their seeds.
+    """Streamlines kept from a batch of seeds, in the order of their seeds.
 
     Parameters
     ----------
     points_mm : ndarray of float32, shape (N, 3)
-        RAS+ mm.
+        Points in RAS+ mm.
     offsets : ndarray of int64, shape (T + 1,)
-        Streamline ``t`` has the points ``offsets[t]`` to ``offsets[t + 1]``.
+        Streamline ``t`` consists of the points ``offsets[t]`` to ``offsets[t + 1] - 1``.
     seed_index : ndarray of int64, shape (T,)
-        Index of its seed in the whole list.
+        Index of each streamline's seed in the whole list.
     counts : Counts
+        Counts of all seeds and streamlines of the batch.
     stops : ndarray of uint8, shape (T, 2)
-        Why its first and its last point are its ends: places in ``list(Stop)``.
+        Why the first and the last end stopped, as indices into ``list(Stop)``.
     """
 
     points_mm: NDArray[np.float32]
@@ -107,7 +110,7 @@ class StreamlineBatch:
         return len(self.offsets) - 1
 
     def select(self, kept: NDArray[np.bool_]) -> StreamlineBatch:
-        """Keep some of the streamlines, a mask of shape (T,); the counts stay as they are."""
+        """Select streamlines by a mask of shape (T,), leaving the counts unchanged."""
         lengths = np.diff(self.offsets)
         offsets = np.concatenate([[0], np.cumsum(lengths[kept])]).astype(np.int64)
         return replace(

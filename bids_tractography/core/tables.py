@@ -1,4 +1,4 @@
-"""Tables of numbers in text files."""
+"""Numeric tables in text files."""
 
 from __future__ import annotations
 
@@ -14,15 +14,20 @@ from bids_tractography.machine.files import TEXT_BYTES, read_text
 def read_table(
     path: Path, fault: type[DataError] = DataError, max_bytes: int = TEXT_BYTES
 ) -> NDArray[np.float64]:
-    """Read rows of numbers, separated by white space; ``#`` begins a comment.
+    """Read a table of numbers separated by white space; ``#`` begins a comment.
 
     Parameters
     ----------
     path : Path
+        Text file.
     fault : type
-        Raised for a file that is not a table.
+        Exception to raise if the file is not a table.
     max_bytes : int
-        Size limit of the file.
+        Maximum size of the file.
+
+    Returns
+    -------
+    ndarray of float64, shape (rows, columns)
 
     Raises
     ------
@@ -34,7 +39,7 @@ def read_table(
     try:
         rows = [[float(word) for word in row] for row in words if row]
     except ValueError as error:
-        raise fault(f"{path}: {str(error)[:200]}.", "Only numbers may stand in it.") from None
+        raise fault(f"{path}: {str(error)[:200]}.", "It may contain only numbers.") from None
     if not rows or any(len(row) != len(rows[0]) for row in rows):
         raise fault(f"{path} is empty or has rows of different lengths.")
     return np.array(rows)

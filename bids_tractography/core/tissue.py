@@ -1,4 +1,4 @@
-"""The tissues, the source of their fractions, and tables that name them."""
+"""Tissue names, sources of tissue fractions, and tables of segmentation labels."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from bids_tractography.machine.files import read_text
 
 TISSUES = ("wm", "gm", "csf")
 _INDEX = re.compile(r"[0-9]{1,9}")
-# Words of tables: abbreviations whole, names in part. Tested in this order.
+# Words in label tables, tested in this order: abbreviations must match whole words, names may be
+# parts of words.
 _WORDS = {
     "wm": re.compile(r"^wm$|white.?matter", re.IGNORECASE),
     "gm": re.compile(r"^[cs]?gm$|gr[ae]y.?matter|^bg$|basal.?ganglia", re.IGNORECASE),
@@ -22,14 +23,14 @@ _WORDS = {
 
 @dataclass(frozen=True)
 class TissueSource:
-    """The chosen source of tissue fractions.
+    """The source from which tissue fractions are computed.
 
     Parameters
     ----------
     kind : str
         ``probseg``, ``dseg``, ``5tt``, ``t1w``, ``dwi`` or ``files``.
     paths : tuple of Path
-        Its files; none for ``dwi``, whose fractions come from the model of the fODF.
+        Files of the source; none for ``dwi``, whose fractions come from the diffusion model.
     """
 
     kind: str
@@ -37,7 +38,7 @@ class TissueSource:
 
 
 def label_table(path: Path) -> tuple[Path, dict[int, str]] | None:
-    """Find the table of the labels of a segmentation: the nearest that names all three tissues.
+    """Find the nearest table of a segmentation's labels that names all three tissues.
 
     Parameters
     ----------
@@ -48,12 +49,12 @@ def label_table(path: Path) -> tuple[Path, dict[int, str]] | None:
     -------
     table : Path
     tissue_of : dict of int to str
-        Tissues by label.
+        Tissue of each label.
 
     Raises
     ------
     DataError
-        If a table is not separated by tabs.
+        If a table is not tab-separated.
     """
     beside = path.with_name(path.name.split(".")[0] + ".tsv")
     for candidate in (beside, *(folder / "dseg.tsv" for folder in path.parents)):
@@ -71,7 +72,7 @@ def _read_table(path: Path) -> dict[int, str]:
     try:
         rows = list(csv.DictReader(read_text(path).split("\n"), delimiter="\t"))
     except csv.Error as error:
-        raise DataError(f"{path} is not a table separated by tabs: {error}.") from None
+        raise DataError(f"{path} is not a tab-separated table: {error}.") from None
     for row in rows:
         words = [row.get("abbreviation") or "", row.get("name") or ""]
         index = (row.get("index") or "").strip()

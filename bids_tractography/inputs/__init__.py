@@ -1,4 +1,4 @@
-"""BIDS datasets in; the only place that knows pybids."""
+"""BIDS datasets: participants, DWI runs and the files that belong to them."""
 
 from __future__ import annotations
 

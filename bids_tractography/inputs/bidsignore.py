@@ -1,4 +1,4 @@
-"""``.bidsignore``: files that a dataset declares not to be part of it."""
+"""``.bidsignore``: files that are declared not to be part of a dataset."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _RAW = {
     **dict.fromkeys(("T1w", "T2w", "T2star", "FLAIR", "PDw", "UNIT1", "sbref"), (*_IMAGE, ".json")),
     "dwi": (*_IMAGE, ".json", ".bval", ".bvec"),
 }
-# Validators accept no gradient files in derivatives, which therefore list them.
+# BIDS validators reject gradient files in derivatives, so derivatives list them in .bidsignore.
 _DERIVED = {
     **dict.fromkeys(("dwi", "mask", "dseg", "probseg"), (*_IMAGE, ".json")),
     **{suffix: extensions for suffix, extensions in _RAW.items() if suffix != "dwi"},
@@ -38,25 +38,26 @@ class BidsIgnore:
     ----------
     patterns : GitIgnoreSpec
     warning : str
-        Why the file could not be read; empty if it could, or is not there.
+        Why the file could not be read; empty if it could, or if there is none.
     """
 
     patterns: GitIgnoreSpec
     warning: str = ""
 
     def hides(self, relative: str, name: Name, *, derivative: bool) -> bool:
-        """Tell whether a file is excluded from the dataset.
+        """Return whether a file is excluded from the dataset.
 
-        Names that no validator accepts (``_tractogram``, ``_dwimap``, ``_xfm``, masks in raw
-        datasets, ...) are listed for that reason alone and stay visible.
+        File names that no validator accepts (``_tractogram``, ``_dwimap``, ``_xfm``, masks in raw
+        datasets, ...) are only listed to silence the validator. They stay visible.
 
         Parameters
         ----------
         relative : str
-            Path of the file from the root of the dataset.
+            Path of the file relative to the root of the dataset.
         name : Name
+            Parsed file name.
         derivative : bool
-            Whether the dataset is a derivative one.
+            Whether the dataset is a derivative.
         """
         image = name.suffix == "dwi" and name.extension in _IMAGE
         standard = (_DERIVED if derivative else _RAW).get(name.suffix, ())
@@ -65,7 +66,7 @@ class BidsIgnore:
 
 
 def read_bidsignore(root: Path) -> BidsIgnore:
-    """Read the ``.bidsignore`` of a dataset; lines that are no patterns are passed over."""
+    """Read the ``.bidsignore`` of a dataset; lines that are not patterns are ignored."""
     path = root / FILE
     if not path.exists() and not path.is_symlink():
         return BidsIgnore(GitIgnoreSpec([]))
@@ -74,7 +75,7 @@ def read_bidsignore(root: Path) -> BidsIgnore:
             content = file.read(TEXT_BYTES)
         text = content.decode("utf-8-sig", "surrogateescape")
     except NoInputError as error:
-        return BidsIgnore(GitIgnoreSpec([]), f"{error.message} No run is excluded by it.")
+        return BidsIgnore(GitIgnoreSpec([]), f"{error.message} It does not exclude any run.")
     patterns = []
     for line in text.replace("\r\n", "\n").split("\n"):
         try:

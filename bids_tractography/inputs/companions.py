@@ -1,4 +1,4 @@
-"""Which gradient files, sidecars and masks belong to a DWI, and why others do not."""
+"""Matching of gradient files, sidecars and masks with a DWI, and reasons for mismatches."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ _MASK_DESCRIBING = GRID_ENTITIES | {"desc", "label"}
 _MISSPELLED = {".bvals": ".bval", ".bvecs": ".bvec"}
 
 SameGrid = Callable[[Path], str | None]
-"""States why an image is not on the grid of the DWI; None if it is."""
+"""Return why an image is not on the grid of the DWI, or None if it is."""
 
 
 @dataclass(frozen=True)
 class Match:
-    """The file that was taken, and those that were not.
+    """The matching file, and the candidates that did not match.
 
     Parameters
     ----------
     file : BidsFile or None
     passed_over : tuple of (BidsFile, str)
-        Files of the same kind, each with the reason.
+        Candidates that did not match, each with the reason.
     """
 
     file: BidsFile | None
@@ -36,33 +36,35 @@ class Match:
 
     @property
     def path(self) -> Path | None:
-        """Path of the file that was taken."""
+        """Path of the matching file."""
         return self.file.path if self.file else None
 
     def reasons(self) -> str:
-        """List the files that were not taken, with the reasons."""
+        """List the candidates that did not match, with the reasons."""
         return "; ".join(f"{file.path.name} ({reason})" for file, reason in self.passed_over)
 
 
 def inherited(dwi: BidsFile, files: Iterable[BidsFile], extension: str) -> Match:
-    """Find the file that belongs to a DWI by the inheritance principle.
+    """Find the file that belongs to a DWI according to the inheritance principle.
 
-    It lies in the folder of the image or in one above it, and none of its entities is missing
-    from or different in the image's name; ``space-orig`` is the space of an image whose name has
-    none. The nearest folder goes first, then the file with the
-    most entities. (pybids' own search accepts files of another run that have one entity more.)
+    It is in the folder of the image or a folder above it, and all its entities are in the image's
+    name with the same values; ``space-orig`` equals a missing space. The nearest folder takes
+    precedence, then the file with the most entities. (pybids' own search also accepts files of
+    another run that have one more entity.)
 
     Parameters
     ----------
     dwi : BidsFile
+        The image.
     files : iterable of BidsFile
         Files of its dataset.
     extension : str
+        Extension of the file, e.g. ``.bvec``.
 
     Raises
     ------
     NoMatchError
-        If several fit equally well.
+        If several files match equally well.
     """
     folders = list(dwi.path.parents)
     belonging: list[tuple[tuple[int, int], BidsFile]] = []
@@ -73,10 +75,10 @@ def inherited(dwi: BidsFile, files: Iterable[BidsFile], extension: str) -> Match
             continue
         entities = dict(file.name.entities)
         if dwi.name.space is None and entities.get("space") == "orig":
-            del entities["space"]  # the space of an image that was not transformed
+            del entities["space"]  # an image in its native space
         reason = ignored_reason(file) or why_not_of_run(dwi.entities, entities)
         if spelled != file.name.extension:
-            reason = f"BIDS names such a file {extension}"
+            reason = f"in BIDS, the extension is {extension}"
         if reason is None:
             distance = folders.index(file.path.parent)
             belonging.append(((distance, -len(file.name.entities)), file))
@@ -84,7 +86,7 @@ def inherited(dwi: BidsFile, files: Iterable[BidsFile], extension: str) -> Match
             passed_over.append((file, reason))
     best = _best(belonging)
     what = f"{extension} files for {dwi.path.name}"
-    taken = only(best, what, "Keep the one that is right.") if best else None
+    taken = only(best, what, "Keep only the correct one.") if best else None
     return Match(taken, tuple(passed_over))
 
 
@@ -93,27 +95,29 @@ def brain_mask(
 ) -> Match:
     """Find the brain mask of a DWI.
 
-    A mask in the space of the DWI, by name, goes before one without ``space-`` (or with
-    ``space-orig``) on the very same grid; no other is taken. Masks of the DWI's own dataset go
-    first, then the nearest, then those with the most entities in common.
+    A mask in the space of the DWI according to its name takes precedence over a mask without
+    ``space-`` (or with ``space-orig``) on the same grid; no other mask matches. Masks of the DWI's
+    own dataset take precedence, then the nearest masks, then those with the most entities in
+    common.
 
     Parameters
     ----------
     dwi : BidsFile
+        The image.
     masks : iterable of BidsFile
         Mask images of the participant.
     same_grid : callable
-        Opens headers; called only where the names leave it open.
+        Compares headers; only called if the names do not decide.
     any_kind : bool
-        Whether the user chose among masks by ``desc`` or ``label``; otherwise only ``desc-brain``
-        and ``label-brain`` are brain masks.
+        Whether the user selected masks by ``desc`` or ``label``; otherwise only ``desc-brain`` and
+        ``label-brain`` identify a brain mask.
 
     Raises
     ------
     NoMatchError
-        If several fit equally well.
+        If several masks match equally well.
     NoInputError
-        If a mask that would have to be compared cannot be read.
+        If a mask whose header is needed cannot be read.
     """
     exact, unlabelled, passed_over = [], [], []
     for mask in masks:
@@ -148,9 +152,9 @@ def brain_mask(
 
 
 def why_not_in_space(dwi: BidsFile, image: BidsFile) -> str | None:
-    """State by the names why an image is not in the DWI's space and resolution.
+    """Return why the names put an image in another space or resolution than the DWI.
 
-    A missing label, or ``space-orig``, leaves it open and gives None.
+    The result is None if the names do not decide, because a label is missing or ``space-orig``.
     """
     own, space = dwi.name.space, image.name.space
     if own is not None and space is not None and own != space:
@@ -167,7 +171,7 @@ def why_not_in_space(dwi: BidsFile, image: BidsFile) -> str | None:
 def grid_comparison(dwi: Path) -> SameGrid:
     """Return a function that compares the grids of images with that of the DWI.
 
-    The function raises NoInputError for an image that cannot be read at all.
+    The returned function raises NoInputError for an image that cannot be read.
     """
 
     @cache
@@ -180,19 +184,28 @@ def grid_comparison(dwi: Path) -> SameGrid:
         try:
             same = read_grid(path).matches(own())
         except DataError:
-            return "its grid cannot be compared with the DWI's: the header cannot be read"
-        return None if same else "on another grid than the DWI"
+            return "its grid cannot be compared with the DWI's, because its header cannot be read"
+        return None if same else "on a different grid than the DWI"
 
     return why_not
 
 
 def only(files: Sequence[BidsFile], what: str, remedy: str) -> BidsFile:
-    """Return the only one of the best files, of which there is at least one.
+    """Return the only file of a non-empty sequence.
+
+    Parameters
+    ----------
+    files : sequence of BidsFile
+        Files that match equally well.
+    what : str
+        Description of the files in the plural, for the error message.
+    remedy : str
+        Remedy of the error.
 
     Raises
     ------
     NoMatchError
-        If there are several; it lists them.
+        If there are several; the message lists them.
     """
     if len(files) > 1:
         listed = "\n  ".join(sorted(str(file.path) for file in files))
@@ -201,7 +214,7 @@ def only(files: Sequence[BidsFile], what: str, remedy: str) -> BidsFile:
 
 
 def _best(ranked: Iterable[tuple[tuple[int, ...], BidsFile]]) -> list[BidsFile]:
-    """Return all files of the lowest rank."""
+    """Return all files with the lowest rank."""
     ranked = list(ranked)
     lowest = min((rank for rank, _ in ranked), default=())
     return [file for rank, file in ranked if rank == lowest]
@@ -214,7 +227,7 @@ def _why_no_brain_mask(mask: BidsFile) -> str | None:
     if shown is not None and shown.lower() != "brain":
         return f"{label('label', shown)}: not a mask of the brain"
     if desc != "brain" and shown is None:
-        return "it is named neither desc-brain nor label-brain"
+        return "its name has neither desc-brain nor label-brain"
     return None
 
 

@@ -1,4 +1,4 @@
-"""BIDS datasets, and who is in them."""
+"""BIDS datasets and their participants."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class Dataset:
     Parameters
     ----------
     name : str
-        Under which BIDS URIs point to it.
+        Name of the dataset in BIDS URIs.
     root : Path
-        Absolute, links resolved.
+        Absolute path without symbolic links.
     description : mapping
-        Content of its ``dataset_description.json``.
+        Content of ``dataset_description.json``.
 
     Raises
     ------
@@ -41,13 +41,13 @@ class Dataset:
 
     @property
     def generated_by(self) -> tuple[str, ...]:
-        """Names of the pipelines that generated the dataset, none if it does not state any."""
-        keys = ("GeneratedBy", "PipelineDescription")  # the latter of older versions of BIDS
+        """Names of the pipelines that generated the dataset; empty if it does not state any."""
+        keys = ("GeneratedBy", "PipelineDescription")  # the latter in older versions of BIDS
         return tuple(name for key in keys for name in _names(self.description.get(key)))
 
     @property
     def is_derivative(self) -> bool:
-        """Whether the dataset holds derivatives, by its type or else by having a generator."""
+        """Whether the dataset is a derivative, by its type or, if unstated, by its generator."""
         declared = self.description.get("DatasetType")
         if isinstance(declared, str) and declared.strip():
             return declared.strip().lower() == "derivative"
@@ -64,7 +64,7 @@ class Dataset:
         Returns
         -------
         dict of str to str, or None
-            None if there is no readable table or no such row.
+            None if there is no readable table or no row for the participant.
         """
         try:
             lines = read_text(self.root / "participants.tsv").split("\n")
@@ -81,12 +81,19 @@ class Dataset:
 def read_dataset(name: str, root: Path) -> Dataset:
     """Open a dataset.
 
+    Parameters
+    ----------
+    name : str
+        Name of the dataset in BIDS URIs.
+    root : Path
+        Root folder.
+
     Raises
     ------
     NoInputError
-        If the folder is not there.
+        If the folder does not exist.
     InvalidBidsError
-        If it has no usable ``dataset_description.json``.
+        If it has no valid ``dataset_description.json``.
     """
     if not is_folder(root):
         raise NoInputError(f"{printable(root)} is not a directory.")
@@ -110,14 +117,21 @@ def read_dataset(name: str, root: Path) -> Dataset:
 
 
 def find_participants(root: Path, labels: Iterable[str]) -> list[str]:
-    """List participants by their folders: all, or those with the given labels.
+    """List the participants of a dataset: all, or those with the given labels.
 
-    Folders whose names only begin like a participant's (``sub-01_old``) are none.
+    Folders whose names only begin like a participant's (``sub-01_old``) are ignored.
+
+    Parameters
+    ----------
+    root : Path
+        Root of the dataset.
+    labels : iterable of str
+        Labels without ``sub-``; empty for all participants.
 
     Raises
     ------
     NoMatchError
-        If a label has no folder, or there is no participant at all.
+        If a label has no folder, or the dataset has no participants.
     NoInputError
         If the root cannot be listed.
     """
@@ -133,17 +147,18 @@ def find_participants(root: Path, labels: Iterable[str]) -> list[str]:
     absent = [label for label in wanted if label not in there]
     if absent:
         raise NoMatchError(
-            f"no participant {', '.join(absent)} in {root}.", f"There are: {some(there)}."
+            f"no participant {', '.join(absent)} in {root}.", f"Available: {join_names(there)}."
         )
     if not there:
-        raise NoMatchError(f"{root} has no participant folder (sub-*).")
+        raise NoMatchError(f"{root} has no participant folders (sub-*).")
     return sorted(set(wanted)) if wanted else there
 
 
-def some(names: list[str], most: int = 20) -> str:
-    """List names for a message, not too many."""
-    shown = ", ".join(names[:most])
-    return f"{shown} and {len(names) - most} more" if len(names) > most else shown or "none"
+def join_names(names: list[str], max_names: int = 20) -> str:
+    """Join names for a message, omitting those beyond a maximum number."""
+    shown = ", ".join(names[:max_names])
+    omitted = len(names) - max_names
+    return f"{shown} and {omitted} more" if omitted > 0 else shown or "none"
 
 
 def _names(declared: Any) -> tuple[str, ...]:
@@ -163,8 +178,8 @@ def _check_name(root: Path) -> None:
 
 
 def is_folder(path: Path) -> bool:
-    """Tell whether a path is a folder; False where that cannot be found out."""
+    """Return whether a path is a folder; False if that cannot be determined."""
     try:
         return path.is_dir()
-    except OSError:  # below a folder that cannot be searched
+    except OSError:  # in a folder without search permission
         return False

@@ -1,4 +1,4 @@
-"""BIDS file names: their entities, and whether two names can belong to the same run."""
+"""BIDS file names, their entities, and matching of names with a DWI run."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-# The same run may be written run-1 or run-01.
+# run-1 and run-01 denote the same run.
 _INDEX = frozenset({"run", "echo", "flip", "inv", "split", "chunk"})
 _TEMPLATE = re.compile(
     r"MNI|ICBM|IXI|NIHPD|OASIS|UNC|Talairach|Colin|fsaverage|fsLR|onavg|dhcp|CIVET|WHS|PNC|NKI",
@@ -18,28 +18,28 @@ _NATIVE = frozenset({
 })  # fmt: skip
 
 GRID_ENTITIES = frozenset({"space", "cohort", "res", "den"})
-"""Entities that name a coordinate system and the grid in it."""
+"""Entities of the coordinate system and its grid."""
 
 PRODUCT_ENTITIES = GRID_ENTITIES | {
     "desc", "label", "seg", "atlas", "scale", "hemi", "model", "param", "stat", "tract", "track",
     "bundle", "bundles", "method", "subset", "from", "to", "mode", "fmap",
 }  # fmt: skip
-"""Entities that state what a derived file shows, not which run it was made from."""
+"""Entities that describe a derived file, not the run that it was computed from."""
 
 
 @dataclass(frozen=True)
 class Name:
-    """A BIDS file name, taken apart.
+    """A parsed BIDS file name.
 
     Parameters
     ----------
     entities : mapping of str to str
-        Values by key as they stand in the name (``sub``, ``ses``, ``dir``, ...), in its order.
-        Indices are without leading zeros.
+        Values by key (``sub``, ``ses``, ``dir``, ...) in the order of the name. Indices have no
+        leading zeros.
     suffix : str
         Last part of the stem, e.g. ``dwi``.
     extension : str
-        All from the first dot on, e.g. ``.nii.gz``.
+        Everything from the first dot on, e.g. ``.nii.gz``.
     """
 
     entities: Mapping[str, str]
@@ -50,16 +50,16 @@ class Name:
     def space(self) -> str | None:
         """Label of the coordinate system.
 
-        None for the space of acquisition: ``space-orig`` states just that.
+        None for the native space, which ``space-orig`` denotes as well.
         """
         label = self.entities.get("space")
         return None if label is None or label.lower() == "orig" else label
 
 
 def parse_name(file_name: str) -> Name:
-    """Take a file name apart, whether or not its entities are known to BIDS.
+    """Parse a file name, whether or not BIDS defines its entities.
 
-    Parts without a hyphen that are not the suffix count as entities without a value.
+    Parts without a hyphen, except the suffix, count as entities without a value.
     """
     stem, dot, extension = file_name.partition(".")
     parts = stem.split("_")
@@ -76,10 +76,10 @@ def parse_name(file_name: str) -> Name:
 def why_not_of_run(
     dwi: Mapping[str, str], other: Mapping[str, str], describing: Collection[str] = ()
 ) -> str | None:
-    """State why a file does not belong to a DWI by its name, or return None if it may.
+    """Return why a file does not belong to a DWI according to its name, or None if it may.
 
-    A file belongs to a DWI if none of its entities contradicts the DWI's, and if it has no
-    entity that the DWI lacks.
+    A file may belong to a DWI if none of its entities contradicts those of the DWI, and if it does
+    not have an entity that the DWI lacks.
 
     Parameters
     ----------
@@ -99,18 +99,18 @@ def why_not_of_run(
 
 
 def label(key: str, value: str) -> str:
-    """Write an entity as in a file name."""
+    """Format an entity as in a file name."""
     return f"{key}-{value}" if value else key
 
 
 def is_template(space: object) -> bool:
-    """Tell whether a space is that of a template, not of the participant."""
+    """Return whether a space is that of a template rather than the participant."""
     return _TEMPLATE.match(str(space)) is not None
 
 
 def is_native(space: str | None) -> bool:
-    """Tell whether a label is known to name a space of the participant's own anatomy.
+    """Return whether a label denotes a space of the participant's own anatomy.
 
-    A missing label counts as one.
+    A missing label does.
     """
     return space is None or space.lower() in _NATIVE

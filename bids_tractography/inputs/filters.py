@@ -1,4 +1,4 @@
-"""BIDS filters of users, in pybids' terms."""
+"""BIDS filter files and their translation to pybids queries."""
 
 from __future__ import annotations
 
@@ -16,48 +16,48 @@ _QUERIES = ("dwi", "brain_mask")
 
 
 def read_filters(path: Path) -> dict[str, dict[str, Any]]:
-    """Read a BIDS filter file in fMRIPrep's dialect.
+    """Read a BIDS filter file in fMRIPrep's format.
 
-    ``null`` means that the entity is absent, ``"*"`` that it has any value.
+    ``null`` requires the entity to be absent, ``"*"`` accepts any value.
 
     Raises
     ------
     NoInputError
-        If it cannot be read.
+        If the file cannot be read.
     UsageError
-        If it is not such a file.
+        If the file is not a valid filter file.
     """
     content = read_json_file(path, UsageError, strict=True)
     if not isinstance(content, dict) or not all(isinstance(v, dict) for v in content.values()):
-        raise UsageError(f'{path} should hold queries with their filters: {{"dwi": {{...}}}}.')
+        raise UsageError(f'{path} must map queries to their filters: {{"dwi": {{...}}}}.')
     unknown = sorted(set(content) - set(_QUERIES))
     if unknown:
         raise UsageError(
-            f"{path} has filters for {', '.join(unknown)}, which this app does not ask for.",
-            f"Queries: {', '.join(_QUERIES)}.",
+            f"{path} has filters for {', '.join(unknown)}, which this app does not query.",
+            f"Supported queries: {', '.join(_QUERIES)}.",
         )
     known = known_entities()
     for query, filters in content.items():
         for entity, value in filters.items():
             if entity not in known:
                 raise UsageError(
-                    f"{path}: {query}.{entity} is no entity that pybids knows.",
-                    f"Entities: {', '.join(sorted(known))}.",
+                    f"{path}: pybids does not know the entity of {query}.{entity}.",
+                    f"Supported entities: {', '.join(sorted(known))}.",
                 )
             if not all(map(_is_plain, value if isinstance(value, list) else [value])):
-                raise UsageError(f"{path}: {query}.{entity} should be a value or a list of values.")
+                raise UsageError(f"{path}: {query}.{entity} must be a value or a list of values.")
     return {query: translate(filters) for query, filters in content.items()}
 
 
 def _is_plain(value: Any) -> bool:
-    """Tell whether pybids can compare a value; its database has integers of 64 bits."""
+    """Return whether pybids can compare a value; its database has 64-bit integers."""
     if isinstance(value, float | int):
         return abs(value) < 2**53
     return value is None or isinstance(value, str)
 
 
 def translate(filters: Mapping[str, Any]) -> dict[str, Any]:
-    """Say ``null`` and ``"*"`` as pybids does."""
+    """Translate ``null`` and ``"*"`` to pybids' equivalents."""
     special = {None: Query.NONE, "*": Query.REQUIRED}
 
     def one(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The files of one participant in one dataset, asked for by pybids filters or by name."""
+"""Index of the files of one participant in one dataset."""
 
 from __future__ import annotations
 
@@ -27,11 +27,13 @@ class BidsFile:
     Parameters
     ----------
     dataset : str
-        Name of its dataset.
-    root, path : Path
-        Root of the dataset, and the file.
+        Name of the dataset.
+        root : Path
+            Root of the dataset.
+        path : Path
+            Absolute path of the file.
     ignored : bool
-        Whether ``.bidsignore`` excludes it.
+        Whether ``.bidsignore`` excludes the file.
     """
 
     dataset: str
@@ -41,38 +43,38 @@ class BidsFile:
 
     @cached_property
     def name(self) -> Name:
-        """Its name, taken apart."""
+        """Parsed file name."""
         return parse_name(self.path.name)
 
     @cached_property
     def folders(self) -> tuple[str, ...]:
-        """Names of the folders it lies in, from the root of the dataset."""
+        """Names of the folders above the file, from the root of the dataset."""
         return self.path.relative_to(self.root).parts[:-1]
 
     @cached_property
     def entities(self) -> Mapping[str, str]:
-        """Entities of its name; participant and session of its folder where the name has none."""
+        """Entities of the file name, completed with participant and session of the folders."""
         above = dict(f.split("-", 1) for f in self.folders if f.startswith(("sub-", "ses-")))
         return {**above, **self.name.entities}
 
     @property
     def session(self) -> str | None:
-        """Label of its session."""
+        """Session label."""
         return self.entities.get("ses")
 
     @property
     def data_type(self) -> str:
-        """Its data type: the folder right above it, e.g. ``dwi``; empty above those."""
+        """Data type, i.e. the folder of the file, e.g. ``dwi``; empty in the folders above."""
         return self.folders[-1] if len(self.folders) > 1 and "-" not in self.folders[-1] else ""
 
     @property
     def is_image(self) -> bool:
-        """Whether it is a NIfTI image by its name."""
+        """Whether the file is a NIfTI image according to its name."""
         return self.name.extension in IMAGE
 
     @property
     def misplaced(self) -> str | None:
-        """Why it cannot be a file of the folders that it lies in, or None if it can."""
+        """Why the name contradicts the folders above the file, or None if it does not."""
         for folder in self.folders:
             key, _, value = folder.partition("-")
             if value and self.name.entities.get(key, value) != value:
@@ -89,7 +91,7 @@ class Index:
     subject : str
         Label without ``sub-``.
     databases : Path or None
-        Folder to keep pybids' indices in.
+        Folder for pybids' databases; None keeps them in memory.
 
     Raises
     ------
@@ -121,7 +123,7 @@ class Index:
         self._layout = layout_of(dataset.root, tree.files, databases)
 
     def get(self, query: Mapping[str, Any]) -> list[BidsFile]:
-        """Return the files that match pybids filters, those of ``.bidsignore`` included.
+        """Return the files that match pybids filters, including ignored files.
 
         Raises
         ------
@@ -136,5 +138,5 @@ class Index:
 
 
 def ignored_reason(file: BidsFile) -> str | None:
-    """State that ``.bidsignore`` excludes a file, or return None."""
+    """Return that ``.bidsignore`` excludes a file, or None if it does not."""
     return f"listed in {printable(file.root / BIDSIGNORE)}" if file.ignored else None

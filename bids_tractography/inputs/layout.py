@@ -1,8 +1,8 @@
-"""pybids' layouts of one participant, with its known traps avoided.
+"""pybids layouts of one participant, with work-arounds for pybids' pitfalls.
 
-pybids answers the filters of users. It neither walks the dataset nor reads its description: an
-unreadable folder, a ``layout_config.json``, a copy of the dataset inside it or an unusual
-``GeneratedBy`` would stop it or lead it astray. The files come from `tree.list_tree`.
+pybids only answers queries. It neither walks the dataset nor reads its description, because an
+unreadable folder, a ``layout_config.json``, a nested copy of the dataset or an unusual
+``GeneratedBy`` would raise an error or mislead it. The files are listed by `tree.list_tree`.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class _Indexer(BIDSLayoutIndexer):  # type: ignore[misc]
 
 
 class _Layout(BIDSLayout):  # type: ignore[misc]
-    """A layout that takes the description of the dataset from nowhere."""
+    """A layout that does not read the description of the dataset."""
 
     def __init__(self, root: Path, paths: Iterable[Path], database: Path | None) -> None:
         self._root = root
@@ -65,7 +65,7 @@ class _Layout(BIDSLayout):  # type: ignore[misc]
 
 
 class _Copy(ConnectionManager):  # type: ignore[misc]
-    """A database in memory, copied from another one."""
+    """An in-memory database, copied from another one."""
 
     def __init__(self, content: bytes) -> None:
         self._content = content
@@ -79,7 +79,7 @@ class _Copy(ConnectionManager):  # type: ignore[misc]
 
 @lru_cache(maxsize=16)
 def _empty_database(root: Path) -> bytes:
-    """Return pybids' database of a dataset without files; it takes longer to make than to fill."""
+    """Return a serialised empty pybids database; creating one takes longer than filling it."""
     configs = _pybids_configs(root)
     about = {"root": root, "derivatives": None, "config": configs}
     manager = ConnectionManager(None, False, configs, about)
@@ -96,38 +96,38 @@ def layout_of(root: Path, paths: Sequence[Path], databases: Path | None) -> BIDS
     root : Path
         Root of the dataset.
     paths : sequence of Path
-        Its files, see `tree.list_tree`.
+        Files of the participant, see `tree.list_tree`.
     databases : Path or None
-        Folder to keep the index in.
+        Folder for the index; None keeps it in memory.
     """
     database = databases / _database_name(root, paths) if databases else None
     if database and database.is_dir():
         try:
             layout = _Layout(root, (), database)
-            layout.get(suffix="dwi")  # the database is opened by the first query
+            layout.get(suffix="dwi")  # the first query opens the database
         except (SQLAlchemyError, OSError, ValueError, TypeError) as error:
-            logger.warning("%s is damaged and is rebuilt: %s", database, error)
+            logger.warning("%s is damaged and will be rebuilt: %s", database, error)
             shutil.rmtree(database, ignore_errors=True)
         else:
             return layout
     layout = _Layout(root, paths, None)
     if database:
-        # pybids would trust an index that was interrupted, so it is saved when it is whole.
+        # pybids would trust an incomplete index, so it is saved under a temporary name.
         database.parent.mkdir(parents=True, exist_ok=True)
         temporary = database.with_name(f".{os.getpid()}.{database.name}")
         layout.save(str(temporary), replace_connection=False)
         try:
             temporary.rename(database)
-        except OSError:  # another process was quicker
+        except OSError:  # another process has saved it first
             shutil.rmtree(temporary)
     return layout
 
 
 def _pybids_configs(root: Path) -> list[dict[str, Any]]:
-    """Return pybids' entities and ours, to be looked for below the root only.
+    """Return the entities of pybids and of this app, matched below the root only.
 
-    pybids searches the absolute path: without an anchor a folder above the dataset, such as
-    ``/data/ses-9``, would lend its entities to every file.
+    pybids matches absolute paths: without an anchor, a folder above the dataset such as
+    ``/data/ses-9`` would give its entities to every file.
     """
     configs = []
     for name in ("bids", "derivatives"):
@@ -146,14 +146,14 @@ def _pybids_configs(root: Path) -> list[dict[str, Any]]:
 
 
 def known_entities() -> set[str]:
-    """Return the names that filters may have."""
+    """Return the names of entities that filters may use."""
     return {e["name"] for config in _pybids_configs(Path("/")) for e in config["entities"]}
 
 
 def _database_name(root: Path, paths: Iterable[Path]) -> str:
-    """Name a database by all that it depends on.
+    """Return the name of a database, which depends on everything that the database depends on.
 
-    pybids notices neither files that have come or gone nor a dataset that has moved.
+    pybids itself notices neither added or removed files nor a dataset that has moved.
     """
     state = [version("pybids"), str(root), *map(str, paths)]
     return hashlib.sha256("\n".join(state).encode()).hexdigest()[:24]

@@ -1,4 +1,4 @@
-"""Files that the configuration names: by path, or by BIDS filters."""
+"""Files named in the configuration, by path or by BIDS filters."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from bids.layout import Query
 from bids_tractography.config.files import FileConfig
 from bids_tractography.errors import NoMatchError
 from bids_tractography.inputs.companions import only, why_not_in_space
-from bids_tractography.inputs.datasets import some
+from bids_tractography.inputs.datasets import join_names
 from bids_tractography.inputs.entities import PRODUCT_ENTITIES, why_not_of_run
 from bids_tractography.inputs.filters import translate
 from bids_tractography.inputs.index import BidsFile, ignored_reason
 from bids_tractography.inputs.layout import known_entities
 from bids_tractography.machine.files import check_file
 
-RAW = "raw"  # what `scope` calls the main dataset
-# pybids' names of entities, where they are not those of file names.
+RAW = "raw"  # the main dataset in `scope`
+# pybids' names of entities that differ from those in file names.
 _SHORT = {
     "subject": "sub", "session": "ses", "acquisition": "acq", "direction": "dir",
     "reconstruction": "rec", "ceagent": "ce", "tracer": "trc", "staining": "stain",
@@ -27,22 +27,25 @@ _SHORT = {
 }  # fmt: skip
 
 Get = Callable[[Mapping[str, Any], str | None], list[BidsFile]]
-"""Answers pybids filters, in all datasets of a participant or in one."""
+"""Queries pybids filters, in all datasets of a participant or in one."""
 
 
 def find_named(get: Get, key: str, named: FileConfig, dwi: BidsFile) -> Path:
-    """Find a file that the configuration names.
+    """Find a file named in the configuration.
 
-    With filters, those of the DWI's session come first, then those of the participant as a
-    whole, as inheritance would have it; of several, those of this run.
+    With filters, files of the DWI's session take precedence over those of the whole participant, as
+    in the inheritance principle; if several match, those of the DWI's run are chosen.
 
     Parameters
     ----------
     get : callable
+        Queries the datasets.
     key : str
         Dotted path of the key in the configuration.
-    named : File
+    named : FileConfig
+        Path or filters.
     dwi : BidsFile
+        The DWI that the file is for.
 
     Raises
     ------
@@ -56,7 +59,7 @@ def find_named(get: Get, key: str, named: FileConfig, dwi: BidsFile) -> Path:
     given = named.filters or {}
     unknown = sorted(set(given) - known_entities())
     if unknown:
-        raise NoMatchError(f"{key}.filters: pybids knows no entity {', '.join(unknown)}.")
+        raise NoMatchError(f"{key}.filters: pybids does not know {', '.join(unknown)}.")
     anything = {"extension": list(named.extensions)}
     filters = {**anything, **translate(given)}
     found = get({"session": dwi.session or Query.NONE, **filters}, named.scope)
@@ -66,7 +69,8 @@ def find_named(get: Get, key: str, named: FileConfig, dwi: BidsFile) -> Path:
         where = "_".join(f"{k}-{dwi.entities[k]}" for k in ("sub", "ses") if k in dwi.entities)
         there = sorted(file.path.name for file in get(anything, named.scope))
         raise NoMatchError(
-            f"{key}.filters match no file of {where}: {given}.", f"There are: {some(there)}."
+            f"{key}.filters match no file of {where}: {given}.",
+            f"Available: {join_names(there)}.",
         )
     best = _of_run(dwi, found, given, key)
     file = only(best, f"files for {key}.filters", "Add entities to the filters.")
@@ -76,15 +80,15 @@ def find_named(get: Get, key: str, named: FileConfig, dwi: BidsFile) -> Path:
 def _of_run(
     dwi: BidsFile, found: Iterable[BidsFile], filters: Mapping[str, object], key: str
 ) -> list[BidsFile]:
-    """Return those files that belong to a DWI best.
+    """Return the files that belong best to a DWI.
 
-    Anatomy has runs and acquisitions of its own; what lies with the DWI has the DWI's. Entities
-    that the filters name are asked for, and those that describe a product are its own.
+    Anatomical images have runs and acquisitions of their own; files in the folder of the DWI share
+    the DWI's. Entities in the filters, and entities that describe a product, are not compared.
 
     Raises
     ------
     NoMatchError
-        If none belongs to it.
+        If none belongs to the DWI.
     """
     described = PRODUCT_ENTITIES | {_SHORT.get(entity, entity) for entity in filters}
     ranked: list[tuple[tuple[int, ...], BidsFile]] = []
@@ -104,6 +108,6 @@ def _of_run(
         else:
             ranked.append((rank, file))
     if not ranked:
-        raise NoMatchError(f"{key}.filters match files of other runs only: {some(reasons)}.")
+        raise NoMatchError(f"{key}.filters only match files of other runs: {join_names(reasons)}.")
     lowest = min(rank for rank, _ in ranked)
     return [file for rank, file in ranked if rank == lowest]

@@ -1,7 +1,7 @@
-"""The DWI runs of one participant in several datasets, each with the files that belong to it.
+"""The DWI runs of a participant in several datasets, with the files that belong to each run.
 
-One pybids layout is made for each dataset and participant: the others are not listed, so a
-dataset of 10,000 starts as fast as one of 10.
+A pybids layout covers one participant of one dataset. Other participants are not listed, so a
+dataset of 10,000 participants starts as fast as one of 10.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from bids_tractography.errors import (
     TractographyError,
 )
 from bids_tractography.inputs.companions import Match, brain_mask, grid_comparison, inherited
-from bids_tractography.inputs.datasets import Dataset, is_folder, some
+from bids_tractography.inputs.datasets import Dataset, is_folder, join_names
 from bids_tractography.inputs.entities import parse_name, why_not_of_run
 from bids_tractography.inputs.index import IMAGE, BidsFile, Index, ignored_reason
 from bids_tractography.inputs.named import RAW, find_named
@@ -39,7 +39,7 @@ _GRADIENTS = {"bval": ".bval", "bvec": ".bvec", "gradient_table": ".b"}
 
 @dataclass(frozen=True)
 class Selection:
-    """What of the datasets is wanted.
+    """Sessions and files that the user selects.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ class Selection:
     filters : mapping
         pybids filters by query (``dwi``, ``brain_mask``).
     database : Path or None
-        Folder to keep pybids' databases in.
+        Folder for pybids' databases; None keeps them in memory.
     """
 
     sessions: tuple[str, ...] = ()
@@ -61,7 +61,7 @@ class Selection:
 
 
 class _OnlyB0(Exception):  # noqa: N818
-    """A run has no diffusion weighting; the message is the reason."""
+    """A run has no diffusion weighting; the message states the reason."""
 
 
 class ParticipantFiles:
@@ -70,9 +70,11 @@ class ParticipantFiles:
     Parameters
     ----------
     datasets : sequence of Dataset
-        The main one first.
+        Datasets, the main one first.
     subject : str
+        Label without ``sub-``.
     selection : Selection
+        Sessions and files to consider.
 
     Raises
     ------
@@ -93,22 +95,27 @@ class ParticipantFiles:
         self._row = next((row for row in rows if row is not None), {})
 
     def dwi_runs(self, config: Config) -> list[FoundRun]:
-        """Find every DWI run: of each session, the preprocessed ones if there are any.
+        """Find all DWI runs: of each session the preprocessed runs, or the raw runs if it has none.
 
-        Skipped are images that ``.bidsignore`` lists, phase, real and imaginary parts, and runs
-        without diffusion weighting. Faults of one run are values, too: the others go on.
+        Images in ``.bidsignore``, phase, real and imaginary parts, and runs without diffusion
+        weighting are skipped. A fault of one run is returned as a value and does not affect others.
+
+        Parameters
+        ----------
+        config : Config
+            Names files that the runs require.
 
         Returns
         -------
         list of DwiRun, SkippedRun and FailedRun
-            At least one of them is not skipped.
+            At least one run is not skipped.
 
         Raises
         ------
         NoDwiError, FilteredOutError
-            If there is none, or filters leave none.
+            If the participant has no DWI run, or the filters exclude all.
         GradientError
-            If all that is left are runs without diffusion weighting.
+            If all runs that are not skipped by name lack diffusion weighting.
         """
         failed: list[FoundRun] = self._inaccessible()
         images, skipped = self._images(failed=bool(failed))
@@ -128,7 +135,7 @@ class ParticipantFiles:
     def _runs_of(
         self, images: list[BidsFile], config: Config, unweighted: list[SkippedRun]
     ) -> list[FoundRun]:
-        """Find the runs of one session: the preprocessed ones, or all if those give none."""
+        """Find the runs of one session: the preprocessed runs, or all if there are none."""
         preprocessed = [f for f in images if f.name.entities.get("desc") == "preproc"]
         others = [file for file in images if file not in preprocessed]
         for files in (preprocessed, others):
@@ -149,7 +156,7 @@ class ParticipantFiles:
         return []
 
     def _inaccessible(self) -> list[FoundRun]:
-        """Return what may be DWI and cannot be told: folders without permission, odd names."""
+        """Return failures for possible DWI runs in unreadable folders or with invalid names."""
         failed: list[FoundRun] = []
         for index in self._indices.values():
             for folder in index.unreadable:
@@ -174,7 +181,7 @@ class ParticipantFiles:
         return not self._selection.sessions or (session or None) in self._selection.sessions
 
     def _images(self, *, failed: bool) -> tuple[list[BidsFile], list[SkippedRun]]:
-        """Return the DWI images that are wanted, and those of them that are skipped by name."""
+        """Return the selected DWI images, and those that are skipped because of their names."""
         query: dict[str, Any] = {"suffix": "dwi", "extension": list(IMAGE), "datatype": "dwi"}
         everything = [file for file in self._get(query) if file.data_type == "dwi"]
         wanted = [
@@ -185,10 +192,10 @@ class ParticipantFiles:
         if not everything and not failed:
             raise NoDwiError(f"sub-{self._subject} has no DWI (sub-*/[ses-*/]dwi/*_dwi.nii.gz).")
         if not wanted and not failed:
-            names = some([file.path.name for file in everything])
+            names = join_names([file.path.name for file in everything])
             raise FilteredOutError(
                 f"sub-{self._subject}: filters and session labels match no DWI.",
-                f"There are: {names}.",
+                f"Available: {names}.",
             )
         images: list[BidsFile] = []
         skipped: list[SkippedRun] = []
@@ -200,7 +207,7 @@ class ParticipantFiles:
         return images, skipped
 
     def _get(self, query: Mapping[str, Any], scope: str | None = None) -> list[BidsFile]:
-        """Query all datasets, or one."""
+        """Query all datasets, or one of them."""
         wanted = self._main if scope == RAW else scope
         indices = [i for name, i in self._indices.items() if wanted in (None, name)]
         return [file for index in indices for file in index.get(query)]
@@ -219,13 +226,13 @@ class ParticipantFiles:
         try:
             named = {k: find_named(self._get, k, wanted, file) for k, wanted in config.files()}
         except NoMatchError:
-            if without_weighting:  # nothing was made from this run
+            if without_weighting:  # this run has no derivatives
                 raise without_weighting from None
             raise
         mask = self._brain_mask(file)
         unexplained = [f for f, _ in mask.passed_over if f.path not in named.values()]
         if mask.file is None and unexplained:
-            warnings.append(f"no brain mask was taken; there are: {mask.reasons()}.")
+            warnings.append(f"no brain mask matched; candidates: {mask.reasons()}.")
         tissue = None
         if config.needs_tissue and not importing:
             tissue = self._tissue_files(file, config)
@@ -254,9 +261,9 @@ class ParticipantFiles:
     def _without_weighting(
         self, image: Path, gradients: Mapping[str, Match], config: Config
     ) -> _OnlyB0 | None:
-        """State why a run has no diffusion weighting, if it has none; open as little as possible.
+        """Return why a run has no diffusion weighting, or None if it does, reading little.
 
-        The header is opened only where gradient files are missing or inherited.
+        The header is only read if gradient files are missing or inherited.
         """
         bval, bvec, table = (gradients[role].path for role in _GRADIENTS)
         complete = table is not None or (bval is not None and bvec is not None)
@@ -272,7 +279,7 @@ class ParticipantFiles:
         return None
 
     def _brain_mask(self, dwi: BidsFile) -> Match:
-        """Find the brain mask in the folder of the DWI, or where the user's filters point."""
+        """Find the brain mask in the folder of the DWI, or by the user's filters."""
         filters = self._selection.of("brain_mask")
         if filters:
             query = {"suffix": "mask", "extension": list(IMAGE), "datatype": "dwi"}
@@ -284,7 +291,7 @@ class ParticipantFiles:
         chosen = {"desc", "label"} & filters.keys()
         found = brain_mask(dwi, masks, grid_comparison(dwi.path), any_kind=bool(chosen))
         if found.file is None and filters:
-            reasons = f" There are: {found.reasons()}." if found.passed_over else ""
+            reasons = f" Candidates: {found.reasons()}." if found.passed_over else ""
             raise NoMatchError(
                 f"{dwi.path.name}: the brain_mask filters match no mask of this run.{reasons}"
             )
@@ -306,7 +313,7 @@ def _why_not_magnitude(file: BidsFile) -> str | None:
 
 
 def _gradient_files(dwi: BidsFile, index: Index) -> dict[str, Match]:
-    """Find the gradient files by role, and check those that are there."""
+    """Find the gradient files by role, and check that they can be read."""
     found = {role: inherited(dwi, index.files, end) for role, end in _GRADIENTS.items()}
     for match in found.values():
         if match.file is not None:
@@ -315,16 +322,16 @@ def _gradient_files(dwi: BidsFile, index: Index) -> dict[str, Match]:
 
 
 def _sidecar(dwi: BidsFile, index: Index) -> tuple[Path | None, list[str]]:
-    """Find the JSON sidecar; as a run can do without, its faults are warnings."""
+    """Find the JSON sidecar; its faults are warnings, because a run does not require it."""
     try:
         file = inherited(dwi, index.files, ".json").file
         return (check_file(file.path) if file else None), []
     except (NoMatchError, NoInputError) as error:
-        return None, [f"the JSON sidecar is not used: {error.message.strip()}"]
+        return None, [f"the JSON sidecar is ignored: {error.message.strip()}"]
 
 
 def _gradient_warnings(dwi: BidsFile, index: Index, gradients: Mapping[str, Match]) -> list[str]:
-    """Check that a run has gradients, and name gradient files that were not taken.
+    """Check that a run has gradients, and return warnings about files that did not match.
 
     Raises
     ------
@@ -339,8 +346,8 @@ def _gradient_warnings(dwi: BidsFile, index: Index, gradients: Mapping[str, Matc
         )
         raise NoInputError(
             f"{dwi.path.name} has no {' and no '.join(missing)} file."
-            + (f" Not taken: {reasons}." if reasons else ""),
-            "It should be next to the image, or above it by inheritance.",
+            + (f" Ignored: {reasons}." if reasons else ""),
+            "It must be next to the image, or above it by inheritance.",
         )
     if table.file is not None:
         return []
@@ -354,4 +361,4 @@ def _gradient_warnings(dwi: BidsFile, index: Index, gradients: Mapping[str, Matc
         for file, reason in table.passed_over
         if not any(why_not_of_run(o.entities, file.name.entities) is None for o in others)
     )
-    return [f"no .b file was taken; there are: {Match(None, left).reasons()}."] if left else []
+    return [f"no .b file matched; candidates: {Match(None, left).reasons()}."] if left else []

@@ -1,4 +1,4 @@
-"""What is found of a DWI run: its files, or why it is skipped, or why it fails."""
+"""DWI runs: complete with their files, skipped, or failed."""
 
 from __future__ import annotations
 
@@ -18,30 +18,32 @@ class DwiRun:
     Parameters
     ----------
     dataset : str
-        Name of the dataset it is from.
+        Name of the dataset of the image.
     subject, session : str
-        Labels; the session may be missing.
+        Labels; the session may be None.
     image : Path
+        The diffusion-weighted image.
     bval, bvec : Path or None
         FSL's gradient files.
     gradient_table : Path or None
-        MRtrix3's gradient table (``.b``). A run that needs gradients has it, or both `bval` and
-        `bvec`.
+        MRtrix3's gradient table (``.b``). A run that requires gradients has a table, or both
+        `bval` and `bvec`.
     sidecar : Path or None
-        The JSON sidecar that is nearest to the image.
+        The nearest JSON sidecar.
     brain_mask : Path or None
+        Brain mask, if a file matches.
     named : mapping of str to Path
-        Files that the configuration names, by the dotted path of their key.
+        Files named in the configuration, by the dotted path of their key.
     tissue : TissueFiles or None
-        What may tell tissue fractions; None where nothing asks for them.
+        Files with tissue fractions; None if the configuration does not use them.
     generated_by : tuple of str
-        Names of the pipelines that generated its dataset.
+        Names of the pipelines that generated the dataset.
     is_raw : bool
-        Whether its dataset is a raw one.
+        Whether the dataset is raw.
     participant : mapping of str to str
-        Row of ``participants.tsv`` of the first dataset that has one, e.g. species and age.
+        Row of ``participants.tsv`` in the first dataset that has one, e.g. species and age.
     warnings : tuple of str
-        What is doubtful about the choice of files, without the name of the run.
+        Doubts about the choice of files, without the name of the run.
     """
 
     dataset: str
@@ -80,19 +82,20 @@ class DwiRun:
 
     @property
     def gradients(self) -> GradientFiles:
-        """The files that describe the diffusion weighting."""
+        """Files with the diffusion weighting."""
         return GradientFiles(self.bval, self.bvec, self.gradient_table)
 
 
 @dataclass(frozen=True)
 class SkippedRun:
-    """A DWI image that is not tracked, and rightly so.
+    """A DWI image that is deliberately not tracked.
 
     Parameters
     ----------
     name : str
         Name of the image without its suffix.
     reason : str
+        Why it is skipped.
     """
 
     name: str
@@ -108,6 +111,7 @@ class FailedRun:
     name : str
         Name of the image without its suffix.
     error : TractographyError
+        Why it cannot be tracked.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Which files of the datasets say where the tissues are, and whether they are aligned."""
+"""Tissue files of the datasets, and whether they are aligned with the DWI."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from bids_tractography.inputs.index import BidsFile, ignored_reason
 from bids_tractography.machine.files import check_file
 
 KINDS = ("probseg", "dseg", "5tt", "t1w")
-"""Kinds of source, in the order in which they are preferred."""
+"""Kinds of source in order of preference."""
 
 _DESCS = ("aseg", "aparcaseg", "preproc")
 _NO_TISSUE_DSEG = frozenset({"atlas", "seg", "scale", "label", "tract", "bundle"})
@@ -29,12 +29,12 @@ _DESCRIBING = GRID_ENTITIES | {"desc", "label"}
 
 @dataclass(frozen=True)
 class TissueFiles:
-    """What there is for one DWI run.
+    """Files with tissue fractions that match one DWI run.
 
     Parameters
     ----------
     probseg : mapping of str to Path, or None
-        Fractions of ``wm``, ``gm`` and ``csf``.
+        Probability maps of ``wm``, ``gm`` and ``csf``.
     dseg : Path or None
         A segmentation.
     fivett : Path or None
@@ -42,15 +42,15 @@ class TissueFiles:
     t1w : Path or None
         A T1-weighted image.
     t1w_mask : Path or None
-        The brain in it.
+        Brain mask of the T1-weighted image.
     faults : mapping of str to TractographyError
-        Kinds of which there are several files, or files that cannot be read.
+        Errors by kind, if several files match or a file cannot be read.
     refused : mapping of str to NoMatchError
-        Kinds of which all files are in spaces not known to be the DWI's.
+        Errors by kind, if all files are in spaces not known to be that of the DWI.
     passed_over : mapping of str to str
-        Kinds of which no file was taken: those that were found, with the reasons.
+        Kinds without a matching file: the candidates and why they do not match.
     assumed : mapping of Path to str
-        Files that are only assumed to be aligned with the DWI, each with a warning; of a set the
+        Files that are assumed to be aligned with the DWI, each with a warning; of a set, the
         first file.
     unsearched : tuple of Path
         Folders of the participant that cannot be read.
@@ -69,9 +69,9 @@ class TissueFiles:
 
     @property
     def by_kind(self) -> dict[str, tuple[Path, ...]]:
-        """Files of each kind of source that there is, in the order in which they are preferred.
+        """Files of each available kind in order of preference.
 
-        Kinds with a fault are among them, kinds that are refused are not.
+        Kinds in `faults` are included, kinds in `refused` are not.
         """
         t1w = tuple(path for path in (self.t1w, self.t1w_mask) if path)
         found = {
@@ -83,20 +83,20 @@ class TissueFiles:
         return {kind: paths for kind, paths in found.items() if paths or kind in self.faults}
 
     def not_taken(self, kind: str | None = None) -> str:
-        """Say for messages what was found and not taken, of one kind or of all."""
+        """Describe the candidates that do not match, of one kind or all, for messages."""
         kinds = [k for k in KINDS if kind in (None, k) and k in self.passed_over]
         reasons = dict.fromkeys(self.passed_over[k] for k in kinds)
         folders = [f"{folder} (cannot be read)" for folder in self.unsearched]
         listed = "; ".join([*reasons, *folders])
-        return f" Not taken: {listed}." if listed else ""
+        return f" Ignored: {listed}." if listed else ""
 
     @property
     def skipped(self) -> tuple[str, ...]:
-        """Warnings about files of the kinds preferred to the first one that there is."""
+        """Warnings about candidates of kinds preferred to the first available one."""
         first = next(iter(self.by_kind), None)
         preferred = KINDS[: KINDS.index(first)] if first else KINDS
         return tuple(
-            f"no {kind} was used for tissue; not taken: {self.passed_over[kind]}."
+            f"no {kind} was used for tissue; ignored: {self.passed_over[kind]}."
             for kind in preferred
             if kind in self.passed_over
         )
@@ -104,7 +104,7 @@ class TissueFiles:
 
 @dataclass(frozen=True)
 class _Set:
-    """Files that serve together as one source; the first stands for all in comparisons."""
+    """Files that form one source together; the first one represents them in comparisons."""
 
     files: tuple[BidsFile, ...]
     incomplete: str = ""
@@ -117,32 +117,34 @@ class _Set:
 def find_tissue(
     files: Iterable[BidsFile], dwi: BidsFile, same_grid: SameGrid, *, any_space: bool = False
 ) -> TissueFiles:
-    """Find what tells the tissues of a DWI run.
+    """Find the files with tissue fractions of a DWI run.
 
-    Files in the space of a template never match. Those of the DWI's own space go first, then
-    those that name none; then the session's before the participant's, ``anat`` before ``dwi``,
-    and the DWI's own dataset before the others. A T1-weighted image may be in any space of the
-    participant, as it will be registered. The other kinds have to be aligned with the DWI:
+    Files in template space never match. Files in the DWI's own space take precedence, then files
+    without ``space-``; then the session's over the participant's, ``anat`` over ``dwi``, and the
+    DWI's own dataset over others. A T1-weighted image may be in any space of the participant,
+    because it will be registered. The other kinds must be aligned with the DWI:
 
-    - in the same space by name, or unlabelled and on the very same grid;
-    - unlabelled anatomy of the same dataset, if the DWI is in ``space-T1w``;
-    - for a DWI without ``space-``, native anatomy: that is assumed to be aligned, with a warning;
-    - with `any_space`, native anatomy for any DWI, with the same warning.
+    - in the same space by name, or without ``space-`` on the same grid;
+    - without ``space-`` in the same dataset, if the DWI is in ``space-T1w``;
+    - for a DWI without ``space-``, in native anatomical space, which is assumed to be aligned, with
+      a warning;
+    - with `any_space`, in native anatomical space for any DWI, with the same warning.
 
     Parameters
     ----------
     files : iterable of BidsFile
-        The participant's files in all datasets, of all sessions.
+        Files of the participant in all datasets and sessions.
     dwi : BidsFile
+        The diffusion-weighted image.
     same_grid : callable
-        Opens headers; called only where the names leave it open.
+        Compares headers; only called if the names do not decide.
     any_space : bool
-        The user states that native anatomy is aligned with the DWI.
+        Whether the user states that native anatomical space is aligned with the DWI.
 
     Returns
     -------
     TissueFiles
-        Faults are values by kind: no other kind has to suffer from them.
+        Errors are values by kind, so that one kind does not affect another.
     """
     of_session = [f for f in files if f.session in (None, dwi.session) and not f.misplaced]
     images = [file for file in of_session if file.is_image and file.data_type in ("anat", "dwi")]
@@ -174,7 +176,7 @@ def find_tissue(
 
 
 class _Finder:
-    """Finds the best source of each kind for one DWI, and keeps what speaks against others."""
+    """Find the best source of each kind for one DWI, recording why others do not match."""
 
     def __init__(self, dwi: BidsFile, same_grid: SameGrid, any_space: bool) -> None:
         self._dwi = dwi
@@ -186,7 +188,7 @@ class _Finder:
         self.assumed: dict[Path, str] = {}
 
     def best(self, kind: str, sets: Iterable[_Set], how: str) -> _Set | None:
-        """Return the source of the best rank; where there is none, note why."""
+        """Return the source with the best rank; if none matches, record why."""
         accepted: list[_Set] = []
         reasons: list[str] = []
         refused = False
@@ -229,17 +231,17 @@ class _Finder:
         return best[chosen]
 
     def _why_not(self, file: BidsFile) -> str | None:
-        """State why a file is not one of the participant's anatomy or of this run."""
+        """Return why a file does not belong to the participant's anatomy or this run."""
         if reason := ignored_reason(file):
             return reason
         if is_template(file.name.space):
-            return f"space-{file.name.space} is the space of a template"
+            return f"space-{file.name.space} is a template space"
         if file.data_type == "dwi":
             return why_not_of_run(self._dwi.entities, file.entities, _DESCRIBING)
         return None
 
     def _why_not_aligned(self, file: BidsFile) -> str | None:
-        """State why a file is not taken to be aligned with the DWI."""
+        """Return why a file is not considered aligned with the DWI."""
         own, space = self._dwi.name.space, file.name.space
         if own == space or self._is_of_dwi(file):
             return None
@@ -248,13 +250,13 @@ class _Finder:
             if t1w or self._any_space:
                 return None
             reason = self._same_grid(file.path)
-            return reason and f"it names no space, the DWI is in space-{own}; {reason}"
+            return reason and f"no space in its name, the DWI is in space-{own}; {reason}"
         if is_native(space) and (own is None or self._any_space):
             return None
         return f"space-{space} is not the DWI's space ({_space(self._dwi)})"
 
     def _is_assumed(self, file: BidsFile) -> bool:
-        """Tell whether an accepted file is aligned with the DWI by assumption only."""
+        """Return whether an accepted file is only assumed to be aligned with the DWI."""
         own, space = self._dwi.name.space, file.name.space
         if self._is_of_dwi(file) or (own == space and own is not None):
             return False
@@ -263,7 +265,7 @@ class _Finder:
         return space is not None or self._same_grid(file.path) is not None
 
     def _is_of_dwi(self, file: BidsFile) -> bool:
-        """Tell whether a file states to be in the space of a DWI that was not transformed."""
+        """Return whether a file is declared to be in the native space of the DWI."""
         space = file.name.space
         return self._dwi.name.space is None and (
             (space is not None and space.lower() == "dwi")
@@ -271,7 +273,7 @@ class _Finder:
         )
 
     def _rank(self, file: BidsFile) -> tuple[int, ...]:
-        """Rank a file, the lowest first."""
+        """Return the rank of a file; lower ranks take precedence."""
         dwi, entities = self._dwi, file.name.entities
         spaces = [dwi.name.space, None]
         desc = entities.get("desc")
@@ -290,7 +292,7 @@ def _single(files: Iterable[BidsFile], wanted: Callable[[BidsFile], bool]) -> li
 
 
 def _probsegs(files: Iterable[BidsFile]) -> list[_Set]:
-    """Group the fractions of the three tissues: equal in all but the label."""
+    """Group the probability maps of the three tissues, which differ in the label only."""
     groups: dict[object, dict[str, BidsFile]] = {}
     for file in files:
         tissue = file.name.entities.get("label", "").lower()
@@ -303,7 +305,7 @@ def _probsegs(files: Iterable[BidsFile]) -> list[_Set]:
         missing = [tissue.upper() for tissue in TISSUES if tissue not in group]
         there = tuple(group[tissue] for tissue in TISSUES if tissue in group)
         lacks = " and ".join(f"label-{tissue}" for tissue in missing)
-        sets.append(_Set(there, f"there is no {lacks} with it" if missing else ""))
+        sets.append(_Set(there, f"{lacks} is missing" if missing else ""))
     return sets
 
 
@@ -330,7 +332,7 @@ def _is_5tt(file: BidsFile) -> bool:
 
 
 def _mask_of(t1w: BidsFile, files: Iterable[BidsFile]) -> Path | None:
-    """Find the brain mask in the folder of a T1w that agrees with it in all its entities."""
+    """Find the brain mask in the folder of a T1w image that agrees with it in all entities."""
     agreeing = [
         (len(file.name.entities), file.path)
         for file in files

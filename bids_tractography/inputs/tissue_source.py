@@ -1,4 +1,4 @@
-"""Which source of tissue fractions is taken, of those that there are."""
+"""Choice of the source of tissue fractions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bids_tractography.core.tissue import TISSUES, TissueSource, label_table
 from bids_tractography.errors import NoInputError
 from bids_tractography.inputs.tissue import TissueFiles
 
-_OF_FILES = {"probseg", "dseg", "5tt"}  # kinds that have to lie in the space of the DWI
+_OF_FILES = {"probseg", "dseg", "5tt"}  # kinds that must be in the space of the DWI
 _GIVEN_KEY = {"dseg": "tissue.segmentation", "5tt": "tissue.image", "t1w": "tissue.image"}
 
 
@@ -21,25 +21,25 @@ def choose_source(
     *,
     from_model: bool,
 ) -> TissueSource:
-    """Choose the source of the tissue, without opening a file.
+    """Choose the source of tissue fractions without opening a file.
 
     Parameters
     ----------
-    config : Tissue
-        Section of the configuration.
+    config : TissueConfig
+        Section ``tissue`` of the configuration.
     files : TissueFiles
-        What the datasets have.
+        Matching files of the datasets.
     config_files : mapping of str to Path
-        What the files of the configuration resolved to, by key (``tissue.wm``).
+        Files named in the configuration, by key (e.g. ``tissue.wm``).
     from_model : bool
-        The model of the fODF gives fractions.
+        Whether the diffusion model yields tissue fractions.
 
     Raises
     ------
     NoInputError
-        If the kind asked for is not there, or nothing at all is.
+        If the configured kind, or any source at all, is missing.
     NoMatchError
-        If there are several of it, or none that is known to be aligned with the DWI.
+        If several files match, or none is known to be aligned with the DWI.
     """
     there = dict(files.by_kind)
     if from_model:
@@ -55,13 +55,14 @@ def choose_source(
             return TissueSource(config.kind, (given, files.t1w_mask))
         return TissueSource(config.kind, _with_table(config.kind, (given,)))
     if isinstance(config, AutoTissueConfig):
-        # What would be aligned or fitted here instead is another method than what lies there.
+        # Do not silently register or fit instead of using the files that are present: that is a
+        # different method.
         if files.refused and not _OF_FILES & set(there):
             raise next(iter(files.refused.values()))
         if not there:
             raise NoInputError(
                 "tissue: the datasets have no probseg, dseg, 5TT or T1w image of this DWI run, "
-                "and the model gives no fractions." + files.not_taken(),
+                "and the model does not yield fractions." + files.not_taken(),
                 "Add a dataset that has one with --derivatives, or use model msmt_csd.",
             )
         kind = next(iter(there))
@@ -73,7 +74,7 @@ def choose_source(
         raise NoInputError(
             f"tissue.kind {config.kind}: the datasets have no such file of this DWI run."
             + files.not_taken(config.kind),
-            f"There is: {', '.join(there) or 'nothing'}. Add a dataset with --derivatives, name "
+            f"Available: {', '.join(there) or 'none'}. Add a dataset with --derivatives, name "
             "the file, or set tissue.kind to auto.",
         )
     if kind in files.faults:
@@ -82,6 +83,6 @@ def choose_source(
 
 
 def _with_table(kind: str, paths: tuple[Path, ...]) -> tuple[Path, ...]:
-    """Add the table that says what the labels of a segmentation mean."""
+    """Append the table with the meaning of a segmentation's labels."""
     found = label_table(paths[0]) if kind == "dseg" else None
     return (*paths, found[0]) if found else paths

@@ -1,7 +1,7 @@
-"""The files of one participant in one dataset, listed without leaving the BIDS tree.
+"""Listing of the files of one participant in one dataset.
 
-Only files directly in the root, in ``sub-<label>/``, in ``sub-<label>/ses-<label>/`` and in the
-data type folders of these belong to the dataset. Copies below any other folder do not.
+Only files in the root, in ``sub-<label>/``, in ``sub-<label>/ses-<label>/`` and in the data type
+folders of these belong to the dataset. Copies in any other folder do not.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from bids_tractography.machine.files import is_utf8, printable
 
 PARTICIPANT = re.compile(r"sub-[0-9a-zA-Z+]+")
 _SESSION = re.compile(r"ses-[0-9a-zA-Z+]+")
-# A folder with such a name is listed, so that it can be refused where a file is needed.
+# Folders with such names are listed like files, so that using one as a file is reported.
 _LIKE_A_FILE = re.compile(r"(_[0-9a-zA-Z]+|\bdataset_description|\bparticipants)\.[0-9a-zA-Z.]+$")
-# Of BIDS' data types those that can hold an input of ours; walking the others costs time.
-_TRACTOGRAPHY = "tractography"  # where pyAFQ puts its tractograms
+# BIDS data types that may contain inputs; walking the others would take time.
+_TRACTOGRAPHY = "tractography"  # pyAFQ's folder of tractograms
 _DATA_TYPES = frozenset({"anat", "dwi", "fmap", "perf", _TRACTOGRAPHY})
 
 
@@ -33,7 +33,7 @@ class Tree:
     root : Path
         Root of the dataset.
     files : list of Path
-        All files, absolute; folders whose names look like files are among them.
+        Absolute paths of all files, including folders whose names look like files.
     not_utf8 : list of Path
         Files whose names are not valid UTF-8.
     unreadable : list of Path
@@ -51,7 +51,14 @@ class Tree:
 
 
 def list_tree(root: Path, subject: str) -> Tree:
-    """List the files of a participant, and those of the root that it may inherit.
+    """List the files of a participant, and files in the root that it may inherit.
+
+    Parameters
+    ----------
+    root : Path
+        Root of the dataset.
+    subject : str
+        Label without ``sub-``.
 
     Raises
     ------
@@ -86,7 +93,7 @@ def _add_data_type(folder: Path, tree: Tree) -> None:
 
 
 def _entries(folder: Path, tree: Tree) -> list[Path]:
-    """Add the files of a folder to the tree, and return the folders in it (none of the root's)."""
+    """Add the files of a folder to the tree and return its folders (for the root: none)."""
     folders = []
     try:
         found = sorted(_scan(folder))
@@ -95,9 +102,9 @@ def _entries(folder: Path, tree: Tree) -> list[Path]:
         return []
     for name, is_folder in found:
         if name.startswith("."):
-            continue  # also the ._* files of macOS
+            continue  # includes the ._* files of macOS
         if is_folder and folder == tree.root:
-            continue  # thousands of other participants, none of which is searched
+            continue  # other participants, possibly thousands, are not searched
         path = folder / name
         if is_folder and not _LIKE_A_FILE.search(name):
             if not _leads_back(path):
@@ -108,18 +115,18 @@ def _entries(folder: Path, tree: Tree) -> list[Path]:
 
 
 def _scan(folder: Path) -> Iterator[tuple[str, bool]]:
-    if not os.access(folder, os.X_OK):  # names could be listed, and nothing below opened
+    if not os.access(folder, os.X_OK):  # the names could be listed, but no file opened
         raise PermissionError
     with os.scandir(folder) as entries:
         for entry in entries:
             try:
                 yield entry.name, entry.is_dir()
-            except OSError:  # a link that leads to itself
+            except OSError:  # a link to itself
                 yield entry.name, False
 
 
 def _leads_back(folder: Path) -> bool:
-    """Tell whether a folder is a link to one that it lies in."""
+    """Return whether a folder is a link to one of its parents."""
     if not folder.is_symlink():
         return False
     target = os.path.realpath(folder)

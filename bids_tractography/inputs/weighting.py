@@ -1,4 +1,4 @@
-"""Whether a DWI run has diffusion weighting at all, judged from its small files."""
+"""Detection of DWI runs without diffusion weighting from their small files."""
 
 from __future__ import annotations
 
@@ -13,34 +13,33 @@ from bids_tractography.core.tables import read_table
 from bids_tractography.errors import DataError
 
 _UNIT_TOLERANCE = 0.1
-# A tensor has six unknowns: fewer axes cannot be a diffusion scheme in any unit.
+# A tensor has six unknowns, so that a diffusion scheme in any unit has at least six axes.
 _MIN_AXES = 6
 
 
 def only_b0(
     bval: Path | None, bvec: Path | None, table: Path | None, b0_threshold_s_mm2: float
 ) -> bool:
-    """Tell whether all volumes are b=0.
+    """Return whether all volumes are b=0.
 
-    b-values in other units, such as 0, 1 and 2 ms/µm², are below any threshold in s/mm², too.
-    What tells a b=0 run from such a scheme are the directions: six or more distinct unit vectors
-    among the volumes with b > 0 are a diffusion scheme, which the reader of gradients then
-    refuses with a message about units. Without directions to judge by, b-values that differ from
-    each other are not taken for b=0.
+    b-values in other units, such as 0, 1 and 2 ms/µm², are also below any threshold in s/mm². The
+    directions distinguish such a scheme from a b=0 run: six or more distinct unit vectors among the
+    volumes with b > 0 are a diffusion scheme, which `read_gradients` then rejects with a message
+    about units. Without directions, b-values that differ from each other do not count as b=0.
 
     Parameters
     ----------
     bval, bvec : Path or None
-        FSL's files.
+        Files in FSL's format.
     table : Path or None
-        MRtrix3's table; it is used if given.
+        MRtrix3's gradient table; takes precedence.
     b0_threshold_s_mm2 : float
-        Volumes at or below it count as b=0.
+        Volumes with this b-value or less count as b=0.
 
     Returns
     -------
     bool
-        False if the files are malformed: reading them will report it.
+        False if the files are malformed, which is reported when they are read.
     """
     try:
         bvals, vectors = _read(bval, bvec, table)
@@ -55,13 +54,13 @@ def only_b0(
     weighted = vectors[bvals > 0]
     norms = np.linalg.norm(weighted, axis=1)
     if table is not None and (norms > 1 + _UNIT_TOLERANCE).any():
-        return False  # its columns are in another order
+        return False  # the columns are in a different order
     unit = np.abs(norms - 1) < _UNIT_TOLERANCE
     return count_axes(weighted[unit] / norms[unit, None]) < _MIN_AXES
 
 
 def is_single_volume(image: Path) -> bool:
-    """Tell from its header whether an image has one volume; False for a damaged header."""
+    """Return whether the header describes a single volume; False if the header is damaged."""
     try:
         return len(read_shape(image)) == 3
     except DataError:
@@ -69,7 +68,7 @@ def is_single_volume(image: Path) -> bool:
 
 
 def n_entries(bval: Path | None, table: Path | None) -> int | None:
-    """Return the number of volumes that the gradient files are for; None if not readable."""
+    """Return the number of volumes in the gradient files; None if they cannot be read."""
     try:
         bvals, _ = _read(bval, None, table)
     except DataError:

@@ -1,1 +1,1 @@
-"""What the program stands on: files, processors, signals, compiled code."""
+"""Operating system and hardware: files, processors, signals and compiled code."""

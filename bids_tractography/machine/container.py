@@ -1,4 +1,4 @@
-"""The image that the program runs in, for ``GeneratedBy``."""
+"""Description of the container image for ``GeneratedBy``."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-# Written beside the environment when an image is built.
+# Written next to the Python environment when an image is built.
 RECORD = "bids-tractography-image.json"
 
 
 def describe_container(environment: Mapping[str, str], prefix: Path) -> dict[str, str] | None:
-    """Describe the image by what it says of itself.
+    """Describe the container image from its own record and the environment.
 
     Parameters
     ----------
     environment : mapping
-        The process's environment. Whoever starts an image may name it in
-        ``BIDS_TRACTOGRAPHY_DOCKER_TAG`` or ``BIDS_TRACTOGRAPHY_SINGULARITY_URL``.
+        Environment variables of the process. ``BIDS_TRACTOGRAPHY_DOCKER_TAG`` or
+        ``BIDS_TRACTOGRAPHY_SINGULARITY_URL`` may name the image.
     prefix : Path
-        Of the Python environment; the image's record lies in it.
+        Prefix of the Python environment, which contains the record of the image.
 
     Returns
     -------
     dict of str or None
-        ``Type``, ``Tag``, ``URI`` as BIDS has them; ``Version``, ``Revision`` and ``Packages``
-        of the record. None outside an image.
+        ``Type``, ``Tag`` and ``URI`` as in BIDS; ``Version``, ``Revision`` and ``Packages`` from
+        the record. None outside an image.
     """
     try:
         record = json.loads((prefix / RECORD).read_text(encoding="utf-8"))

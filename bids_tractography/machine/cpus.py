@@ -1,4 +1,4 @@
-"""How many processors are ours: never the machine's number where less has been granted."""
+"""Number of processors available to this process, which may be less than the machine has."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
-# What schedulers grant a task on this node: Slurm (with and without --cpus-per-task), Grid
-# Engine, PBS, LSF.
+# Processors that schedulers grant a task on this node: Slurm (with and without
+# --cpus-per-task), Grid Engine, PBS, LSF.
 _GRANTED = (
     *("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE"),
     *("NSLOTS", "NCPUS", "LSB_DJOB_NUMPROC"),
@@ -17,18 +17,18 @@ _GRANTED = (
 
 
 def count_cpus(environment: Mapping[str, str], root: Path = Path("/")) -> int:
-    """Count the processors that this process may use.
+    """Return the number of processors that this process may use.
 
-    The smallest of: the affinity of the process (which cpusets narrow too), what a scheduler
-    says in the environment, and the quotas of the control groups above the process. A quota of
-    1.5 processors counts as 2, so that none of it is left unused.
+    It is the minimum of the CPU affinity of the process (which also reflects cpusets), the number
+    that a scheduler sets in the environment, and the quotas of the control groups of the process. A
+    quota of 1.5 processors counts as 2, so that none of it is wasted.
 
     Parameters
     ----------
     environment : mapping
-        The process's environment.
+        Environment variables of the process.
     root : Path
-        Where ``proc`` and ``sys`` are.
+        Folder that contains ``proc`` and ``sys``.
 
     Returns
     -------
@@ -40,7 +40,7 @@ def count_cpus(environment: Mapping[str, str], root: Path = Path("/")) -> int:
     Linux kernel documentation: ``admin-guide/cgroup-v2`` (``cpu.max``) and
     ``scheduler/sched-bwc`` (``cpu.cfs_quota_us``).
     """
-    affinity = getattr(os, "sched_getaffinity", None)  # Linux has it
+    affinity = getattr(os, "sched_getaffinity", None)  # only on Linux
     ours = len(affinity(0)) if affinity else os.cpu_count() or 1
     quotas = [math.ceil(quota) for quota in _quotas(root)]
     return max(1, min([ours, *_granted(environment), *quotas]))
@@ -55,7 +55,7 @@ def _granted(environment: Mapping[str, str]) -> Iterator[int]:
 
 
 def _quotas(root: Path) -> Iterator[float]:
-    """Yield the processors that each control group above this process leaves to it."""
+    """Yield the quota of each control group of this process, in processors."""
     try:
         groups = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
         mounts = (root / "proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
@@ -73,7 +73,7 @@ def _quotas(root: Path) -> Iterator[float]:
 def _folders(
     root: Path, mounts: list[str], controllers: str, group: PurePosixPath
 ) -> Iterator[Path]:
-    """Yield the folders of a control group and of those above it, as far as they can be seen."""
+    """Yield the folders of a control group and its parents, as far as they are visible."""
     for line in mounts:
         # id, parent, device, root of the mount, mount point, options ... - type, source, options
         place, _, kind = line.partition(" - ")
@@ -83,13 +83,13 @@ def _folders(
         if controllers and "cpu" not in options.split(","):
             continue
         top, mounted_at = PurePosixPath(fields[3]), root / fields[4].lstrip("/")
-        # In a namespace of its own, a group's path says nothing of the mount.
+        # In a separate cgroup namespace, the path of a group is unrelated to the mount.
         below = group.relative_to(top) if group.is_relative_to(top) else PurePosixPath()
         yield from (mounted_at / part for part in (below, *below.parents))
 
 
 def _quota(folder: Path) -> float | None:
-    """Read a quota in processors; None for no limit."""
+    """Read a quota in processors; None if there is no limit."""
     try:
         if (folder / "cpu.max").exists():
             quota, period = (folder / "cpu.max").read_text(encoding="utf-8").split()
@@ -99,5 +99,5 @@ def _quota(folder: Path) -> float | None:
                 for name in ("cpu.cfs_quota_us", "cpu.cfs_period_us")
             )
         return int(quota) / int(period) if int(quota) > 0 else None
-    except (OSError, ValueError, ZeroDivisionError):  # not there, "max", or nonsense
+    except (OSError, ValueError, ZeroDivisionError):  # missing, "max", or malformed
         return None

@@ -1,7 +1,7 @@
-"""Opening files that were written by others.
+"""Safe opening of input files.
 
-Only regular files are opened, so that a named pipe or a device cannot block the program. Sizes
-are limited by what the file can hold, and a file that a run has hashed must not change while the
+Only regular files are opened, so that a named pipe or a device cannot block the program. Declared
+sizes are limited by what the file can hold. A file that a run has hashed must not change while the
 run reads it.
 """
 
@@ -21,12 +21,12 @@ from typing import Any, NoReturn
 from bids_tractography.errors import ChangedError, DataError, NoInputError, TractographyError
 
 TEXT_BYTES = 1 << 24
-"""Size limit of text files: gradients, sidecars, tables."""
+"""Maximum size of text files: gradients, sidecars, tables."""
 
-# git-annex writes this text in place of the content of an unlocked file.
+# git-annex replaces the content of an unlocked file by this text if the content is not present.
 _ANNEX_POINTER = b"/annex/objects/"
-_FETCH = "Run 'datalad get' on it, and make the directory that it links to available (bind mount)."
-# A deflate stream expands by at most this factor (zlib's technical details).
+_FETCH = "Run 'datalad get' on it, and bind-mount the directory that it links to."
+# Maximum expansion of a deflate stream (zlib's technical details).
 _MAX_EXPANSION = 1032
 _CHUNK_BYTES = 1 << 20
 _MAX_DEPTH = 100
@@ -43,16 +43,17 @@ def open_input(path: Path, key: str = "") -> Iterator[io.BufferedReader]:
     Parameters
     ----------
     path : Path
+        File to open.
     key : str
         Configuration key that names the file, for messages.
 
     Raises
     ------
     NoInputError
-        If the path is not a regular file that can be read.
+        If the path is not a readable regular file.
     ChangedError
-        If the file changes while it is open, or, inside `unchanged`, has changed since it was
-        opened first.
+        If the file changes while it is open or, inside `unchanged`, has changed since it was first
+        opened.
     """
     with _open(path, key) as file:
         state = _state_of(os.fstat(file.fileno()))
@@ -64,10 +65,10 @@ def open_input(path: Path, key: str = "") -> Iterator[io.BufferedReader]:
 
 @contextmanager
 def open_plain(path: Path) -> Iterator[io.BufferedIOBase]:
-    """Open a file as `open_input` does, through gzip if its name ends in ``.gz``.
+    """Open a file like `open_input`, and decompress it if its name ends in ``.gz``.
 
-    The checksum of a gzip member is compared when its end is read, see `read_to_end`. A file may
-    have several members, as pigz and bgzip write, and zeros after the last.
+    The checksum of a gzip member is verified when its end is read, see `read_to_end`. A file may
+    have several members, as written by pigz and bgzip, and zeros after the last one.
     """
     with open_input(path) as file:
         if path.suffix == ".gz":
@@ -78,13 +79,13 @@ def open_plain(path: Path) -> Iterator[io.BufferedIOBase]:
 
 
 def max_plain_bytes(path: Path) -> int:
-    """Return the largest size that the content of a file can have, decompressed."""
+    """Return the maximum size of the content of a file after decompression."""
     size = path.stat().st_size
     return size * _MAX_EXPANSION if path.suffix == ".gz" else size
 
 
 def read_to_end(stream: io.BufferedIOBase) -> int:
-    """Read the rest of a stream, so that gzip compares its checksum; return its length."""
+    """Read the rest of a stream, which makes gzip verify its checksum; return its length."""
     n_bytes = 0
     while content := stream.read(_CHUNK_BYTES):
         n_bytes += len(content)
@@ -92,9 +93,9 @@ def read_to_end(stream: io.BufferedIOBase) -> int:
 
 
 def read_exactly(stream: io.BufferedIOBase, n_bytes: int) -> bytes | None:
-    """Read a number of bytes, or return None if the stream ends before.
+    """Read a number of bytes, or return None if the stream is shorter.
 
-    Memory is allocated as the content arrives, so that a damaged length cannot exhaust it.
+    Memory is allocated as the content arrives, so that a corrupt length cannot exhaust it.
     """
     if n_bytes <= _CHUNK_BYTES:
         content = stream.read(n_bytes)
@@ -106,18 +107,19 @@ def read_exactly(stream: io.BufferedIOBase, n_bytes: int) -> bytes | None:
 
 
 def check_file(path: Path, key: str = "") -> Path:
-    """Check that a path is a regular file that can be read.
+    """Check that a path is a readable regular file.
 
     Parameters
     ----------
     path : Path
+        Path to check.
     key : str
         Configuration key that names the file, for messages.
 
     Returns
     -------
     Path
-        `path`.
+        `path`, unchanged.
 
     Raises
     ------
@@ -131,14 +133,16 @@ def check_file(path: Path, key: str = "") -> Path:
 def read_text(
     path: Path, fault: type[TractographyError] = DataError, max_bytes: int = TEXT_BYTES
 ) -> str:
-    r"""Read a UTF-8 text file; line ends become ``\n``.
+    r"""Read a UTF-8 text file, converting line ends to ``\n``.
 
     Parameters
     ----------
     path : Path
+        Text file.
     fault : type
-        Raised for a file that is not text, or too large.
+        Exception to raise if the file is not text or is too large.
     max_bytes : int
+        Maximum size of the file.
 
     Raises
     ------
@@ -152,7 +156,7 @@ def read_text(
             raise NoInputError(f"{printable(path)} cannot be read ({error.strerror}).") from None
     if len(content) > max_bytes:
         raise fault(
-            f"{printable(path)} is larger than {max_bytes / 2**20:g} MiB.", "Give another file."
+            f"{printable(path)} is larger than {max_bytes / 2**20:g} MiB.", "Provide another file."
         )
     try:
         text = content.decode("utf-8-sig")
@@ -173,11 +177,13 @@ def read_json_file(
     Parameters
     ----------
     path : Path
+        JSON file.
     fault : type
-        Raised for a file that is not JSON.
+        Exception to raise if the file is not JSON.
     remedy : str
+        Remedy of that exception.
     strict : bool
-        Also refuse NaN, infinity and lone surrogates, which cannot be written again.
+        Whether to refuse NaN, infinity and lone surrogates, which cannot be written as JSON.
 
     Raises
     ------
@@ -197,15 +203,16 @@ def parse_json(
     strict: bool = True,
     pairs: Callable[[list[tuple[str, Any]]], Any] | None = None,
 ) -> Any:
-    """Parse JSON; whatever is wrong is a ValueError.
+    """Parse JSON, raising ValueError for any fault.
 
     Parameters
     ----------
     text : str
+        JSON text.
     strict : bool
-        Refuse NaN, infinity and lone surrogates.
+        Whether to refuse NaN, infinity and lone surrogates.
     pairs : callable, optional
-        Makes the dict of an object from its items.
+        Creates the dict of an object from its items.
     """
     constant = _refuse_constant if strict else None
     try:
@@ -216,12 +223,12 @@ def parse_json(
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     except UnicodeEncodeError:
-        raise ValueError("it has half of a surrogate pair, which is not a character") from None
+        raise ValueError("it contains a lone surrogate, which is not a character") from None
     return content
 
 
 def check_depth(content: Any) -> None:
-    """Raise a ValueError if lists and mappings are nested more deeply than anyone writes."""
+    """Raise ValueError if lists and mappings are nested implausibly deeply."""
     level, depth = [content], 0
     while level:
         containers = [part for part in level if isinstance(part, dict | list | tuple)]
@@ -240,12 +247,12 @@ def _refuse_constant(name: str) -> NoReturn:
 
 @contextmanager
 def unchanged(paths: Iterable[Path]) -> Iterator[None]:
-    """Require, within the block, that files stay what they were when they were opened first.
+    """Watch files within the block: they must not change after they are first opened.
 
     Parameters
     ----------
     paths : iterable of Path
-        The files; those opened under another path are not compared.
+        Files to watch; files opened under another path are not compared.
     """
     token = _WATCHED.set(dict.fromkeys(paths))
     try:
@@ -255,12 +262,12 @@ def unchanged(paths: Iterable[Path]) -> Iterator[None]:
 
 
 def check_unchanged() -> None:
-    """Check the files of the block of `unchanged` that have been opened so far.
+    """Check the files watched by `unchanged` that have been opened so far.
 
     Raises
     ------
     ChangedError
-        If one of them was changed, replaced or removed.
+        If a file was changed, replaced or removed.
     """
     for path, state in (_WATCHED.get() or {}).items():
         if state is None:
@@ -274,7 +281,7 @@ def check_unchanged() -> None:
 
 
 def exists(path: Path) -> bool:
-    """Tell whether there is something at a path; False where that cannot be found out."""
+    """Return whether a path exists; False if that cannot be determined."""
     try:
         return path.exists()
     except OSError:
@@ -282,15 +289,15 @@ def exists(path: Path) -> bool:
 
 
 def resolve(path: Path) -> Path:
-    """Return an absolute path without links, as far as it can be followed."""
+    """Return an absolute path without symbolic links, as far as they can be followed."""
     try:
         return path.resolve()
-    except (OSError, RuntimeError, ValueError):  # a loop of links, or a path that cannot be
+    except (OSError, RuntimeError, ValueError):  # a loop of links, or an invalid path
         return path.absolute()
 
 
 def is_utf8(path: Path | str) -> bool:
-    """Tell whether a path can be written as UTF-8."""
+    """Return whether a path can be encoded as UTF-8."""
     try:
         str(path).encode()
     except UnicodeEncodeError:
@@ -299,7 +306,7 @@ def is_utf8(path: Path | str) -> bool:
 
 
 def printable(path: Path | str) -> str:
-    """Return a path as text that can be printed, whatever its bytes are."""
+    """Return a path as printable text, whatever its bytes."""
     text = os.fsencode(path).decode(errors="replace")
     return text if len(text) <= 1024 else f"{text[:500]}...{text[-500:]}"
 
@@ -309,20 +316,20 @@ def _open(path: Path, key: str) -> io.BufferedReader:
     if not is_utf8(path):
         raise NoInputError(f"{shown}: its name is not valid UTF-8.", "Rename it.")
     try:
-        # Opening a device may already have an effect, so the type is checked before and after.
+        # Opening a device may have an effect, so the type is checked before and after opening.
         regular = stat.S_ISREG(path.stat().st_mode)
         file = _open_regular(path) if regular else None
         start = file.peek(len(_ANNEX_POINTER)) if file else b""
     except FileNotFoundError:
         if path.is_symlink():
-            raise NoInputError(f"{shown} is a link to content that is not there.", _FETCH) from None
+            raise NoInputError(f"{shown} is a link to missing content.", _FETCH) from None
         raise NoInputError(f"{shown} does not exist.") from None
     except PermissionError:
         raise NoInputError(
             f"{shown} cannot be read (permission denied).",
             "Grant read permission to the user who runs the app.",
         ) from None
-    except (OSError, ValueError) as error:  # a ValueError for a NUL character
+    except (OSError, ValueError) as error:  # ValueError: a NUL character
         reason = getattr(error, "strerror", None) or error
         raise NoInputError(f"{shown} cannot be read ({reason}).") from None
     if file is None:
@@ -334,7 +341,7 @@ def _open(path: Path, key: str) -> io.BufferedReader:
 
 
 def _open_regular(path: Path) -> io.BufferedReader | None:
-    """Open a file without waiting for the other end of a pipe; None if it is not a regular one."""
+    """Open a file without waiting for the other end of a pipe; None if it is not regular."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
@@ -347,7 +354,7 @@ def _state_of(found: os.stat_result) -> _State:
 
 
 def _compare(path: Path, state: _State) -> None:
-    """Compare with the first opening inside `unchanged`, or record this as the first."""
+    """Compare a file with its first opening inside `unchanged`, or record this as the first."""
     watched = _WATCHED.get()
     if watched is None or path not in watched:
         return
@@ -361,5 +368,5 @@ def _compare(path: Path, state: _State) -> None:
 def _changed(path: Path) -> ChangedError:
     return ChangedError(
         f"{printable(path)} was changed or replaced while the run was using it.",
-        "Run the same command again when nothing writes to the input.",
+        "Rerun the same command when no other process writes to the input.",
     )

@@ -1,4 +1,4 @@
-"""How the program ends when it is asked to; imports next to nothing, to be ready at once."""
+"""Handling of SIGINT and SIGTERM; imports little, so that handlers are installed at once."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
-INTERRUPTED, TERMINATED = 130, 143  # as shells report them
+INTERRUPTED, TERMINATED = 130, 143  # exit codes by convention of the shell
 
 _NUMBERS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stopped(BaseException):
-    """The process was asked to end.
+    """The process received a signal to end.
 
     Parameters
     ----------
     exit_code : int
-        128 and the number of the signal.
+        128 plus the number of the signal.
     """
 
     def __init__(self, exit_code: int) -> None:
@@ -29,14 +29,14 @@ class Stopped(BaseException):
 
 
 def end_at_once() -> None:
-    """End the process without a word on SIGINT and SIGTERM: there is nothing to clean up."""
+    """End the process immediately on SIGINT and SIGTERM, while there is nothing to clean up."""
     _handle(_exit)
 
 
 def ignore() -> None:
-    """Ignore SIGINT and SIGTERM: the exit code is decided, and the interpreter is on its way out.
+    """Ignore SIGINT and SIGTERM while the interpreter exits, because the exit code is decided.
 
-    It gives other handlers up before it ends, so that a signal would still kill it.
+    The interpreter removes Python handlers before it ends, so a signal would still kill it.
     """
     for number in _NUMBERS:
         signal.signal(number, signal.SIG_IGN)
@@ -44,7 +44,7 @@ def ignore() -> None:
 
 @contextmanager
 def unwinding() -> Iterator[None]:
-    """Raise `Stopped` on the first SIGINT or SIGTERM, and end the process on the second."""
+    """Raise `Stopped` on the first SIGINT or SIGTERM; end the process on the second."""
     before = {number: signal.getsignal(number) for number in _NUMBERS}
     _handle(_raise)
     try:
@@ -56,7 +56,7 @@ def unwinding() -> Iterator[None]:
 
 def _handle(handler: Callable[[int, FrameType | None], NoReturn]) -> None:
     for number in _NUMBERS:
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup and background jobs have it
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup and background jobs ignore them
             signal.signal(number, handler)
 
 

@@ -1,1 +1,1 @@
-"""Names and places of what is written, and writing that leaves nothing half done."""
+"""Derivatives: file names, atomic writing, locks, sidecars and provenance."""

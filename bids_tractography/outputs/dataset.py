@@ -1,4 +1,4 @@
-"""The derivative dataset as a whole: its description, README and place."""
+"""The derivative dataset: its location, description and README."""
 
 from __future__ import annotations
 
@@ -27,44 +27,53 @@ figures
 
 
 def check_output_folder(output: Path, bids: Path, work: Path) -> None:
-    """Refuse places that would damage the input or cannot be written.
+    """Refuse output and work folders that would damage the input or cannot be written.
+
+    Parameters
+    ----------
+    output : Path
+        Output folder.
+    bids : Path
+        Input dataset.
+    work : Path
+        Folder for unfinished work.
 
     Raises
     ------
     OutputError
-        If the output or work folder is the input, lies in it other than under
-        ``derivatives/``, or cannot be written.
+        If the output or work folder is the input, is inside it except under ``derivatives/``, or
+        cannot be written.
     """
     for name, folder in (("output", output), ("work", work)):
         inside = folder == bids or folder.is_relative_to(bids)
         if inside and not (folder.is_relative_to(bids / "derivatives") and folder.parent != bids):
             raise OutputError(
-                f"the {name} folder {folder} lies inside the input {bids}.",
-                f"Use {bids / 'derivatives' / PIPELINE} or a place outside.",
+                f"the {name} folder {folder} is inside the input {bids}.",
+                f"Use {bids / 'derivatives' / PIPELINE} or a folder outside of the input.",
             )
         if not _is_writable(folder):
             raise OutputError(
                 f"the {name} folder {folder} cannot be written.",
-                "Choose another one, or check the permissions of the folders above it.",
+                "Choose another folder, or check the permissions of its parents.",
             )
 
 
 def _is_writable(folder: Path) -> bool:
-    """Tell whether a folder can be written, or made in the nearest one above that exists."""
+    """Return whether a folder can be written, or created in its nearest existing parent."""
     try:
         above = (folder, *folder.parents)
         there = next(path for path in above if path.exists() or path.is_symlink())
         return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
-    except OSError:  # below a folder that may not be searched
+    except OSError:  # in a folder without search permission
         return False
 
 
 @contextmanager
 def dataset_files(root: Path) -> Iterator[None]:
-    """Hold the files of the dataset as a whole: those in its root, ``code/`` and ``logs/``.
+    """Lock the files of the dataset as a whole: those in its root, ``code/`` and ``logs/``.
 
-    Everyone who writes there holds them, so that temporary files found there are of processes
-    that were killed; they are removed.
+    All processes that write there hold this lock, so temporary files found there belong to
+    processes that were killed. They are removed.
     """
     with exclusive(root, "dataset", wait=True):
         for folder in (root, root / "code", root / "logs"):
@@ -81,24 +90,27 @@ def write_dataset_files(
     container: dict[str, str] | None,
     files: Iterable[tuple[str, str]] = (),
 ) -> None:
-    """Write what makes the output folder a BIDS derivative dataset, holding `dataset_files`.
+    """Write the files that make the output folder a BIDS derivative dataset.
+
+    The caller must hold `dataset_files`.
 
     Parameters
     ----------
     root : Path
+        Output folder.
     links : mapping of str to Path
-        Datasets that BIDS URIs name.
+        Roots of the datasets that sidecars refer to, by name.
     inputs_generated_by : list of dict
-        ``GeneratedBy`` of the input datasets.
+        ``GeneratedBy`` of the inputs.
     container : dict or None
-        Image that the program runs in.
+        Container of this process, as in ``GeneratedBy``.
     files : iterable of (str, str)
         Name patterns and descriptions of the files of a run, for the README.
 
     Raises
     ------
     OutputError
-        If the folder holds another dataset, or cannot be written.
+        If a file cannot be written, or the folder contains a dataset of another program.
     """
     path = root / "dataset_description.json"
     before = _our_description(path)
@@ -109,7 +121,7 @@ def write_dataset_files(
     }
     if container:
         ourselves["Container"] = container
-    # Links of earlier calls stay: sidecars that are there use them.
+    # Links of earlier runs are kept, because existing sidecars use them.
     targets = _links(path, before) | {n: link_target(root, p) for n, p in links.items()}
     description = {
         "Name": "Whole-brain tractography",
@@ -125,7 +137,7 @@ def write_dataset_files(
 
 
 def _our_description(path: Path) -> dict[str, Any]:
-    """Read the description of an earlier call; refuse that of another pipeline."""
+    """Read the description of an earlier run; refuse that of another pipeline."""
     if not os.path.lexists(path):
         return {}
     try:
@@ -137,14 +149,14 @@ def _our_description(path: Path) -> dict[str, Any]:
         name = None
     if name != PIPELINE:
         raise OutputError(
-            f"{path.parent} holds a dataset that is not ours, as {path.name} shows.",
+            f"{path.parent} contains a dataset of another program, according to {path.name}.",
             "Choose another output directory.",
         )
     return content
 
 
 def _links(path: Path, description: Mapping[str, Any]) -> dict[str, str]:
-    """Return the links of an earlier call."""
+    """Return the links of an earlier run."""
     links = description.get("DatasetLinks", {})
     if not isinstance(links, dict) or not all(isinstance(uri, str) for uri in links.values()):
         raise OutputError(
@@ -154,14 +166,14 @@ def _links(path: Path, description: Mapping[str, Any]) -> dict[str, str]:
 
 
 def link_target(root: Path, dataset: Path) -> str:
-    """Return how an output dataset points to another: relative when it lies inside it."""
+    """Return the URL from an output dataset to another: relative if the output is inside it."""
     if root.is_relative_to(dataset):
         return Path(os.path.relpath(dataset, root)).as_posix()
     return dataset.as_uri()
 
 
 def link_name(path: Path, taken: Mapping[str, Path]) -> str:
-    """Make a name for a dataset from its folder that no other has."""
+    """Create a name for a dataset from its folder, different from those taken."""
     base = re.sub(r"[^0-9a-zA-Z-]+", "-", path.name).strip("-") or "dataset"
     name, number = base, 2
     while name in taken:
@@ -172,11 +184,11 @@ def link_name(path: Path, taken: Mapping[str, Path]) -> str:
 def _readme(files: Iterable[tuple[str, str]]) -> str:
     listing = "".join(f"  {pattern:<52} {description}\n" for pattern, description in files)
     return f"""\
-Whole-brain tractography, made by {PIPELINE} {__version__}.
+Whole-brain tractography, created by {PIPELINE} {__version__}.
 
 sub-*/[ses-*/]dwi/
 {listing}\
-group_tractograms.tsv   one row for each DWI run (written by the group level)
+group_tractograms.tsv   one row for each DWI run (created by the group level)
 code/config.yaml        the resolved configuration
 logs/                   records of the runs; CITATION.md describes the method
 

@@ -1,4 +1,4 @@
-"""Writing that leaves nothing half done."""
+"""Atomic writing of files: complete or not at all."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TEMPORARY = ".tmp-"
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object; empty if there is none that can be read."""
+    """Read a JSON object; empty if there is no readable object."""
     try:
         content = read_json_file(path)
     except (TractographyError, OSError):
@@ -26,7 +26,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def leftovers(folder: Path) -> list[tuple[Path, str]]:
-    """Find the temporary files in a folder, with the names that they were meant to get."""
+    """Find the temporary files in a folder, with the names that they were to receive."""
     with suppress(OSError):
         names = [path.name for path in folder.iterdir() if path.name.startswith(TEMPORARY)]
         return [(folder / n, n.removeprefix(TEMPORARY).partition(".")[2]) for n in names]
@@ -34,7 +34,14 @@ def leftovers(folder: Path) -> list[tuple[Path, str]]:
 
 
 def write_atomically(path: Path, writer: Callable[[Path], None]) -> None:
-    """Write under a temporary name in the same folder, force to disk, and rename.
+    """Write a file under a temporary name in the same folder, sync it to disk, and rename it.
+
+    Parameters
+    ----------
+    path : Path
+        File to write.
+    writer : callable
+        Writes the content to the temporary path that it is given.
 
     Raises
     ------
@@ -56,17 +63,17 @@ def write_atomically(path: Path, writer: Callable[[Path], None]) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and those above it.
+    """Create a folder and its parents.
 
     Raises
     ------
     OutputError
-        If that cannot be done.
+        If a folder cannot be created.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"{path} cannot be made ({error.strerror}).") from None
+        raise OutputError(f"{path} cannot be created ({error.strerror}).") from None
 
 
 def write_text(path: Path, text: str) -> None:
@@ -79,5 +86,5 @@ def _write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file, indented; values that JSON does not have are an error."""
+    """Write an indented JSON file; values that JSON does not support are an error."""
     write_text(path, json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n")

@@ -1,4 +1,4 @@
-"""Locks on the output folder and on stores of batches."""
+"""Locks on runs of an output folder and on batch stores."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def exclusive(root: Path, name: str, *, wait: bool = False) -> Iterator[None]:
-    """Hold a run of an output folder for this process.
+    """Lock a run of an output folder for this process.
 
     Parameters
     ----------
@@ -28,12 +28,12 @@ def exclusive(root: Path, name: str, *, wait: bool = False) -> Iterator[None]:
     name : str
         Name of the run.
     wait : bool
-        Wait for another process that holds it.
+        Whether to wait if another process holds the lock.
 
     Raises
     ------
     BusyError
-        If another process holds it, and this one does not wait.
+        If another process holds the lock and `wait` is false.
     OutputError
         If the lock file cannot be written.
     """
@@ -43,22 +43,22 @@ def exclusive(root: Path, name: str, *, wait: bool = False) -> Iterator[None]:
 
 @contextmanager
 def locked(path: Path, *, wait: bool = False) -> Iterator[None]:
-    """Hold a lock file for this process.
+    """Lock a file for this process.
 
-    The kernel releases the lock when the process ends, however it ends. The file is removed by its
-    holder; that of a killed process is locked again by the next one.
+    The kernel releases the lock when the process ends for any reason. The holder removes the file;
+    a file left behind by a killed process is locked again by the next one.
 
     Parameters
     ----------
     path : Path
-        The lock file; its folder is created, and stays.
+        The lock file; its folder is created and kept.
     wait : bool
-        Wait for another process that holds it.
+        Whether to wait if another process holds the lock.
 
     Raises
     ------
     BusyError
-        If another process holds it, and this one does not wait.
+        If another process holds the lock and `wait` is false.
     OutputError
         If the lock file cannot be written, or is not a regular file.
     """
@@ -73,7 +73,7 @@ def locked(path: Path, *, wait: bool = False) -> Iterator[None]:
 
 
 def _acquire(path: Path, *, wait: bool) -> int:
-    while True:  # each further turn means that a holder has removed the file meanwhile
+    while True:  # repeats if a holder has removed the file in the meantime
         descriptor, held = _open_lock(path), False
         try:
             held = _is_locked(path, descriptor, wait=wait)
@@ -97,15 +97,15 @@ def _open_lock(path: Path) -> int:
 
 
 def _is_locked(path: Path, descriptor: int, *, wait: bool) -> bool:
-    """Lock an open file; return False if it is not the file at the path any more."""
+    """Lock an open file; return False if it is no longer the file at the path."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
         raise BusyError(
-            f"another process is working on {path.stem}.", "Wait for it, or stop it."
+            f"another process is working on {path.stem}.", "Wait for it to finish, or stop it."
         ) from None
     except OSError as error:
-        logger.warning("Cannot lock %s (%s): run one process at a time.", path, error.strerror)
+        logger.warning("Cannot lock %s (%s): run only one process at a time.", path, error.strerror)
         return True
     with suppress(FileNotFoundError):
         return os.path.samestat(os.fstat(descriptor), path.lstat())

@@ -1,7 +1,7 @@
 """File names of derivatives.
 
-Names follow BEP016 (``dwimap``) and BEP046 (``tractogram``), which are proposals; a
-``.bidsignore`` keeps the validator from stumbling over them.
+Names follow BEP016 (``dwimap``) and BEP046 (``tractogram``). As these are proposals, a
+``.bidsignore`` hides the files from the validator.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from pathlib import Path
 
 PIPELINE = "bids_tractography"
 BIDS_VERSION = "1.11.1"
-WORK = ".work"  # locks, and batches unless --work-dir names another folder
+WORK = ".work"  # locks, and unfinished batches unless --work-dir is given
 
-# As the two proposals and the released schema order them.
+# In the order of the two proposals and the released schema.
 _ENTITY_ORDER = (
     *("sub", "ses", "sample", "task", "acq", "ce", "trc", "rec", "dir", "run", "mod", "echo"),
     *("flip", "inv", "mt", "part", "proc", "hemi", "space", "tract", "track", "model", "param"),
@@ -28,7 +28,17 @@ def entities_of(name: str) -> dict[str, str]:
 
 
 def file_name(entities: Mapping[str, str], suffix: str, extension: str) -> str:
-    """Join entities in the order of the specification; unknown ones follow ``run``."""
+    """Join entities in the order of the specification; unknown entities follow ``run``.
+
+    Parameters
+    ----------
+    entities : mapping of str to str
+        Values by key, e.g. ``{"sub": "01", "desc": "brain"}``.
+    suffix : str
+        Suffix, e.g. ``mask``.
+    extension : str
+        Extension with its dots, e.g. ``.nii.gz``.
+    """
     unknown = _ENTITY_ORDER.index("run") + 0.5
 
     def place(key: str) -> float:
@@ -39,17 +49,17 @@ def file_name(entities: Mapping[str, str], suffix: str, extension: str) -> str:
 
 
 def sidecar_path(path: Path) -> Path:
-    """Return the path of the JSON beside a file; of the JSON itself, its own."""
+    """Return the path of the JSON sidecar of a file; for a sidecar, its own path."""
     return path.with_name(path.name.removesuffix(".gz").rpartition(".")[0] + ".json")
 
 
 def file_of_sidecar(sidecar: Path, name: str) -> Path:
-    """Return the path of a file that a sidecar names.
+    """Return the path of a file that is named in a sidecar.
 
     Raises
     ------
     ValueError
-        If the file would not lie in the directory of the sidecar under the sidecar's name.
+        If the file is not in the folder of the sidecar, or does not share its name.
     """
     path = sidecar.parent / name
     if Path(name).name != name or sidecar_path(path) != sidecar_path(sidecar):

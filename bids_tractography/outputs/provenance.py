@@ -1,4 +1,4 @@
-"""Where a file comes from: hashes, versions, resources, and the record in its sidecar."""
+"""Provenance of files: hashes, versions, resources, and the record in each sidecar."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from bids_tractography.machine.files import open_input
 RECORD_KEY = "BidsTractography"
 RECORD_VERSION = 3
 
-# Versions that decide what comes out.
+# Libraries whose version can change the results.
 _DECISIVE = ("dipy", "nibabel", "numba", "numpy", "scipy")
 _RECORDED = (*_DECISIVE, "pybids", "pydantic", "trx-python")
 
@@ -35,27 +35,27 @@ def sha256_of_file(path: Path) -> str:
 
 
 def sha256_of_json(value: Any) -> str:
-    """Return the SHA-256 of a JSON value, whatever the order of its keys."""
+    """Return the SHA-256 of a JSON value, regardless of the order of its keys."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def hash_of_sidecar(content: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of the JSON content of a sidecar, without the field that holds it.
+    """Return the SHA-256 of the content of a sidecar without the field that holds the hash.
 
     Raises
     ------
     KeyError, TypeError
-        If there is no record of ours in it.
+        If the sidecar does not have a record.
     """
     record = {k: v for k, v in content[RECORD_KEY].items() if k != "sidecar_sha256"}
     return sha256_of_json({**content, RECORD_KEY: record})
 
 
 def config_hash(config: Config) -> str:
-    """Hash what the configuration says about the result.
+    """Return the hash of all settings that affect the tractogram.
 
-    What changes nothing of the tractogram is left out; the engine is named with its version.
+    The engine is omitted because the record names it together with its version.
     """
     nothing: dict[str, Any] = {
         "tracking": {"batch_size", "engine", "ngpus"},
@@ -71,29 +71,33 @@ class _Model(BaseModel):
 
 
 class Fingerprint(_Model):
-    """What a file is a function of: equal fingerprints, equal file."""
+    """Everything that the content of a file depends on: equal fingerprints mean equal files."""
 
     inputs: str
-    """Of the contents of all input files, by role."""
+    """Hash of the contents of all input files, by role."""
     config: str
-    """Of the parts of the configuration that the file depends on."""
+    """Hash of the settings that the file depends on."""
     software: str
-    """Versions that decide what comes out."""
+    """Versions that can change the results."""
 
     def differences(self, other: Fingerprint) -> list[str]:
-        """Name the parts that differ."""
-        names = {"inputs": "inputs", "config": "configuration", "software": "software version"}
+        """Describe the parts that differ."""
+        names = {
+            "inputs": "different inputs",
+            "config": "a different configuration",
+            "software": "a different software version",
+        }
         return [text for key, text in names.items() if getattr(self, key) != getattr(other, key)]
 
 
 def software_fingerprint() -> str:
-    """Versions that decide what comes out, as one line."""
+    """Return the versions that can change the results, as one line."""
     versions = [f"{name} {version(name)}" for name in _DECISIVE]
     return ", ".join([f"bids_tractography {__version__}", *versions])
 
 
 class InputFile(_Model):
-    """A file that was read."""
+    """An input file."""
 
     role: str
     uri: str
@@ -101,7 +105,7 @@ class InputFile(_Model):
 
 
 class Environment(_Model):
-    """Software and machine; the result depends on the software alone."""
+    """Software and machine; results depend on the software only."""
 
     python: str
     platform: str
@@ -110,7 +114,7 @@ class Environment(_Model):
 
 
 def environment(container: dict[str, str] | None) -> Environment:
-    """Describe this process."""
+    """Describe the environment of this process."""
     return Environment(
         python=platform.python_version(),
         platform=f"{platform.system()} {platform.machine()}",
@@ -120,21 +124,21 @@ def environment(container: dict[str, str] | None) -> Environment:
 
 
 class Record(_Model):
-    """Our record in the sidecar of any file."""
+    """Record of this program in the sidecar of any file."""
 
     record_version: int = RECORD_VERSION
     fingerprint: Fingerprint
     version: str = __version__
     details: dict[str, JsonValue] = {}
     file_sha256: dict[str, str] = {}
-    """Of the files that the sidecar is about, by name."""
+    """Hashes of the files that the sidecar describes, by name."""
     file_bytes: dict[str, int] = {}
-    """Sizes of these files."""
+    """Sizes of these files in bytes."""
     sidecar_sha256: str = ""
-    """Of the content of the sidecar without this field, see `hash_of_sidecar`."""
+    """Hash of the content of the sidecar without this field, see `hash_of_sidecar`."""
 
 
-class _Made(Record):
+class _TractogramRecordBase(Record):
     config: Config
     config_hash: str
     inputs: list[InputFile]
@@ -144,32 +148,32 @@ class _Made(Record):
     content_sha256: str
     warnings: list[str]
     checks: dict[str, JsonValue]
-    """Figures that were held against their usual ranges, by name."""
+    """Measurements that were checked for plausibility, by name."""
     seconds: dict[str, float]
     cpu_seconds: dict[str, float]
     peak_memory_mib: float
 
 
-class ImportRecord(_Made):
-    """Our record in the sidecar of a tractogram that was made elsewhere."""
+class ImportRecord(_TractogramRecordBase):
+    """Record in the sidecar of a tractogram that was created by other software."""
 
     mode: str
     format: str
     streamlines: int
     points_inside: float
-    """Share of the points that lie in the image."""
+    """Share of the points that are inside the image."""
     source_generated_by: list[JsonValue]
-    """What its dataset says made it."""
+    """``GeneratedBy`` of its dataset."""
     source_sidecar: dict[str, JsonValue] | None
-    """What stands beside it."""
+    """Content of its sidecar."""
 
 
-class TractogramRecord(_Made):
-    """Our record in the sidecar of a tractogram: enough to make the file again."""
+class TractogramRecord(_TractogramRecordBase):
+    """Record in the sidecar of a tractogram, sufficient to reproduce the file."""
 
     model: dict[str, JsonValue]
     gradients: dict[str, JsonValue]
-    """File and frame of the b-vectors, and why that frame."""
+    """File and frame of the b-vectors, and the reason for the frame."""
     engine: str
     engine_version: str
     engine_differences: list[str]
@@ -184,19 +188,19 @@ class TractogramRecord(_Made):
     streamlines_rejected: dict[str, int]
     ends: dict[str, int]
     linearised: dict[str, float] | None
-    """Share of the points written, and the error in mm; the counts here are before it."""
+    """Share of the points that were written, and the error in mm; counts refer to all points."""
 
 
 @dataclass
 class Stopwatch:
-    """Wall and CPU seconds of named stages."""
+    """Wall and CPU time of named stages, in seconds."""
 
     seconds: dict[str, float] = field(default_factory=dict)
     cpu_seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Add the time of the block to a stage."""
+        """Add the time spent in the block to a stage."""
         wall, cpu = time.perf_counter(), time.process_time()
         try:
             yield
@@ -204,13 +208,21 @@ class Stopwatch:
             self.add(name, time.perf_counter() - wall, time.process_time() - cpu)
 
     def add(self, name: str, seconds: float, cpu_seconds: float) -> None:
-        """Add time to a stage."""
+        """Add time to a stage.
+
+        Parameters
+        ----------
+        name : str
+            Name of the stage.
+        seconds, cpu_seconds : float
+            Wall and CPU time.
+        """
         self.seconds[name] = round(self.seconds.get(name, 0) + seconds, 3)
         self.cpu_seconds[name] = round(self.cpu_seconds.get(name, 0) + cpu_seconds, 3)
 
 
 def peak_memory_mib() -> float:
-    """Return the largest resident size that this process has had."""
+    """Return the maximum resident set size of this process in MiB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    per_mib = 1024 if platform.system() == "Linux" else 1024**2  # KiB, or bytes on macOS
+    per_mib = 1024 if platform.system() == "Linux" else 1024**2  # KiB; bytes on macOS
     return round(peak / per_mib, 1)

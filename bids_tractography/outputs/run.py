@@ -1,4 +1,4 @@
-"""What is made of one DWI run: its files and sidecars, and whether they are up to date."""
+"""Files and sidecars of one DWI run, and whether they are up to date."""
 
 from __future__ import annotations
 
@@ -29,21 +29,22 @@ from bids_tractography.outputs.provenance import (
 logger = logging.getLogger(__name__)
 
 
-# What names of results have beside the entities of the DWI.
+# Entities that names of derivatives add to those of the DWI.
 _DERIVED = {"tract", "track", "model", "param", "label", "desc"}
 
 
 @dataclass(frozen=True)
 class Sidecar:
-    """What BIDS wants to know of a file.
+    """BIDS metadata of a file.
 
     Parameters
     ----------
     description : str
+        Description of the file.
     sources : list of Path
-        Direct parents; written as BIDS URIs.
+        Direct parents, written as BIDS URIs.
     keys : dict
-        Further keys of the specification or its proposals, JSON values.
+        Other keys of the specification or its proposals, JSON values.
     """
 
     description: str
@@ -53,7 +54,7 @@ class Sidecar:
 
 @dataclass(frozen=True)
 class RunOutputs:
-    """Places and sidecars of what is made of one DWI run.
+    """Paths and sidecars of the derivatives of one DWI run.
 
     Parameters
     ----------
@@ -62,9 +63,9 @@ class RunOutputs:
     source : str
         File name of the DWI.
     links : mapping of str to Path
-        Datasets that BIDS URIs may name.
+        Datasets that BIDS URIs may refer to, by name.
     common : mapping
-        Keys that every sidecar gets (``SpatialReference`` where there is ``space-``).
+        Keys of every sidecar (``SpatialReference`` if the file name has ``space-``).
     """
 
     root: Path
@@ -74,30 +75,30 @@ class RunOutputs:
 
     @property
     def entities(self) -> dict[str, str]:
-        """Entities of the source, without ``desc``."""
+        """Entities of the DWI, without ``desc``."""
         return {k: v for k, v in entities_of(self.source).items() if k != "desc"}
 
     @property
     def name(self) -> str:
-        """What all names begin with."""
+        """Common beginning of all file names."""
         return file_name(self.entities, "", "").removesuffix("_")
 
     @property
     def folder(self) -> Path:
-        """Where the files go."""
+        """Folder of the files."""
         entities = self.entities
         session = [f"ses-{entities['ses']}"] if "ses" in entities else []
         return self.root.joinpath(f"sub-{entities['sub']}", *session, "dwi")
 
     def batches(self, work: Path, dataset: Path) -> Path:
-        """Return the folder for unfinished batches, which no other output or dataset shares.
+        """Return the folder for unfinished batches, unique to this output and dataset.
 
         Parameters
         ----------
         work : Path
             Folder for unfinished work, which several outputs may share.
         dataset : Path
-            Root of the dataset that the DWI is from.
+            Root of the dataset of the DWI.
         """
         digest = sha256_of_json([str(self.root), str(dataset)])
         return work / f"{self.name}.{digest[:12]}.batches"
@@ -107,7 +108,7 @@ class RunOutputs:
         return self.folder / file_name({**self.entities, **entities}, suffix, extension)
 
     def uri(self, path: Path) -> str:
-        """Return the BIDS URI of a file in this or a linked dataset, or its path elsewhere."""
+        """Return the BIDS URI of a file in this or a linked dataset, otherwise its file URI."""
         if path.is_relative_to(self.root):
             return f"bids::{path.relative_to(self.root).as_posix()}"
         homes = [(name, root) for name, root in self.links.items() if path.is_relative_to(root)]
@@ -117,20 +118,30 @@ class RunOutputs:
         return f"bids:{name}:{path.relative_to(root).as_posix()}"
 
     def remove_leftovers(self, keep: Path | None = None) -> None:
-        """Remove temporary files of a run that was killed, but one; only while holding its lock."""
+        """Remove temporary files of killed runs, except `keep`; requires the lock of the run."""
         for path, name in leftovers(self.folder):
             of_run = name.startswith(f"{self.name}_") and path != keep
             if of_run and entities_of(name).keys() - _DERIVED == self.entities.keys():
                 path.unlink(missing_ok=True)
 
     def write_data(self, path: Path, writer: Callable[[Path], None]) -> None:
-        """Write a file under a temporary name first; a file without a sidecar is unfinished."""
+        """Write a file atomically; until its sidecar is written it counts as unfinished."""
         logger.info("Writing %s", path.name)
         sidecar_path(path).unlink(missing_ok=True)
         write_atomically(path, writer)
 
     def write_sidecar(self, paths: Sequence[Path], sidecar: Sidecar, record: Record) -> None:
-        """Write the one sidecar of files that are there, with their hashes."""
+        """Write the common sidecar of existing files, with their hashes.
+
+        Parameters
+        ----------
+        paths : sequence of Path
+            The files; they must share the name of the sidecar.
+        sidecar : Sidecar
+            BIDS metadata.
+        record : Record
+            Record of this program.
+        """
         hashes = {path.name: sha256_of_file(path) for path in paths}
         sizes = {path.name: path.stat().st_size for path in paths}
         record = record.model_copy(update={"file_sha256": hashes, "file_bytes": sizes})
@@ -141,22 +152,44 @@ class RunOutputs:
             **sidecar.keys,
             RECORD_KEY: record.model_dump(mode="json"),
         }
-        content = json.loads(json.dumps(content))  # as it will be read
+        content = json.loads(json.dumps(content))  # hash the content as it will be read
         content[RECORD_KEY]["sidecar_sha256"] = hash_of_sidecar(content)
         write_json(sidecar_path(paths[0]), content)
 
     def write_map(
         self, path: Path, data: NDArray[np.generic], grid: Grid, sidecar: Sidecar, record: Record
     ) -> None:
-        """Write an image on a grid, with its sidecar."""
+        """Write an image with its sidecar.
+
+        Parameters
+        ----------
+        path : Path
+            The ``.nii.gz``.
+        data : ndarray, shape (X, Y, Z) or (X, Y, Z, V)
+            Values in RAS+ order.
+        grid : Grid
+            Grid of the values.
+        sidecar : Sidecar
+            BIDS metadata.
+        record : Record
+            Record of this program.
+        """
         self.write_data(path, lambda p: write_image(p, data, grid))
         self.write_sidecar([path], sidecar, record)
 
 
 def why_stale(path: Path, fingerprint: Fingerprint) -> str | None:
-    """Tell why a file has to be made again; None if it is up to date."""
+    """Return why a file must be computed again, or None if it is up to date.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    fingerprint : Fingerprint
+        Everything that its content depends on now.
+    """
     if not path.exists():
-        return "it is not there"
+        return "it does not exist"
     if not path.is_file():
         return "it is not a regular file"
     try:
@@ -166,55 +199,55 @@ def why_stale(path: Path, fingerprint: Fingerprint) -> str | None:
         as_recorded = record["sidecar_sha256"] == hash_of_sidecar(content)
         as_written = record["file_sha256"][path.name] == sha256_of_file(path)
     except (TractographyError, OSError, ValueError, LookupError, TypeError, AttributeError):
-        return "it is unfinished, or not ours"
+        return "it is incomplete or was not written by this program"
     if not as_recorded:
-        return "its sidecar was changed or damaged"
+        return "its sidecar was modified or damaged"
     if not as_written:
-        return "it was changed or damaged"
+        return "it was modified or damaged"
     parts = fingerprint.differences(made_with)
-    return f"it was made with another {' and '.join(parts)}" if parts else None
+    return f"it was computed with {' and '.join(parts)}" if parts else None
 
 
 def why_changed(path: Path, content: Mapping[str, Any], *, read_files: bool = False) -> str | None:
-    """State how a sidecar or its files differ from what was written; None if they do not.
+    """Return how a sidecar or its files differ from what was written, or None.
 
     Parameters
     ----------
     path : Path
         The sidecar, or one of its files.
     content : mapping
-        Of the sidecar, see `read_sidecar`.
+        Content of the sidecar, see `read_sidecar`.
     read_files : bool
-        Compare the contents of the files, too, not only their sizes.
+        Whether to compare the contents of the files in addition to their sizes.
 
     Raises
     ------
     OSError, ValueError, LookupError, TypeError, AttributeError
-        If the sidecar is not one of ours.
+        If the sidecar does not have a valid record.
     """
     record = content[RECORD_KEY]
     if record["sidecar_sha256"] != hash_of_sidecar(content):
-        return "the sidecar was changed or damaged"
+        return "the sidecar was modified or damaged"
     if not record["file_sha256"]:
-        return "it names no file"
+        return "it does not name a file"
     for name, expected in record["file_sha256"].items():
         file = file_of_sidecar(path, name)
         if not file.exists():
             return f"{name} does not exist"
         if not file.is_file() or file.stat().st_size != record["file_bytes"][name]:
-            return f"{name} was changed or damaged"
+            return f"{name} was modified or damaged"
         if read_files and sha256_of_file(file) != expected:
-            return f"{name} was changed or damaged"
+            return f"{name} was modified or damaged"
     return None
 
 
 def read_sidecar(path: Path) -> dict[str, Any]:
-    """Read the sidecar of a file of ours, see `why_stale` and `why_changed`."""
+    """Read the sidecar of a file written by this program."""
     content: dict[str, Any] = read_json_file(sidecar_path(path))
     return content
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """Read our record in the sidecar of a file of ours."""
+    """Read the record in the sidecar of a file written by this program."""
     record: dict[str, Any] = read_sidecar(path)[RECORD_KEY]
     return record

@@ -1,4 +1,4 @@
-"""A digital phantom: one head with five known bundles, written as a small raw BIDS dataset."""
+"""Digital phantom: one head with five known bundles, written as a small raw BIDS dataset."""
 
 from bids_tractography.phantom.anatomy import (
     Bundle,

@@ -1,6 +1,6 @@
-"""The anatomy: one head with five known bundles.
+"""Anatomy of the phantom: one head with five known bundles.
 
-The anatomy is analytic and in RAS+ mm, so it depends on no voxel grid. From outside to inside::
+The anatomy is analytic and in RAS+ mm, independent of any voxel grid. From outside to inside::
 
     head          an ellipsoid of 80 x 96 x 64 mm; its outermost 2.5 mm are CSF
     cortex        the next 4.5 mm, GM; every bundle runs from cortex to cortex
@@ -12,8 +12,8 @@ The anatomy is analytic and in RAS+ mm, so it depends on no voxel grid. From out
     arcuate       a C open to the right, low in the head; radius of curvature 17 mm
     radiation     a fan, narrow at the bottom, rising through the C, wide at the top
 
-No mirror image of the layout falls onto the layout: an axis flipped anywhere between the scanner
-and the streamlines shows up as bundles that are no longer connected.
+The layout is not equal to any of its mirror images, so a flipped axis anywhere between the
+scanner and the streamlines disconnects bundles.
 """
 
 from __future__ import annotations
@@ -32,37 +32,38 @@ Integers = NDArray[np.intp]
 
 TISSUES = ("WM", "GM", "CSF")
 CENTRELINE_STEP_MM = 0.1
-# A streamline may stop about a voxel beside, or two voxels before, the end of its bundle.
+# A streamline may end about one voxel to the side of the end of its bundle, or two voxels before.
 END_MARGIN_MM, END_DEPTH_MM = 3.0, 4.0
 
 
 @dataclass(frozen=True)
 class Ellipsoid:
-    """A solid ellipsoid along the scanner axes, RAS+ mm."""
+    """A solid ellipsoid along the scanner axes, in RAS+ mm."""
 
     centre_mm: Vector
     semi_axes_mm: Vector
 
     def contains(self, points_mm: Floats) -> NDArray[np.bool_]:
-        """Return which of the points (N, 3) are inside, (N,)."""
+        """Return which of the points (N, 3) are inside, shape (N,)."""
         scaled = (points_mm - np.array(self.centre_mm)) / np.array(self.semi_axes_mm)
         return np.asarray((scaled**2).sum(axis=1) <= 1)
 
     def shrunk(self, by_mm: float) -> Ellipsoid:
-        """Return the ellipsoid with shorter semi-axes."""
+        """Return the ellipsoid with its semi-axes reduced."""
         x, y, z = self.semi_axes_mm
         return Ellipsoid(self.centre_mm, (x - by_mm, y - by_mm, z - by_mm))
 
 
 @dataclass(frozen=True, eq=False)
 class Bundle:
-    """A tube of fibres around a smooth curve; they splay where its radius grows.
+    """A tube of fibres around a smooth curve; the fibres diverge where its radius increases.
 
     Parameters
     ----------
     name, shape : str
+        Name of the bundle, and its shape in words.
     centreline_mm : ndarray, shape (P, 3)
-        From pial surface to pial surface, points `CENTRELINE_STEP_MM` apart, RAS+ mm.
+        Points from pial surface to pial surface, `CENTRELINE_STEP_MM` apart, in RAS+ mm.
     radii_mm : ndarray, shape (P,)
         Radius of the tube at each point.
     """
@@ -77,12 +78,19 @@ class Bundle:
         return cKDTree(self.centreline_mm)
 
     def near(self, points_mm: Floats, margin_mm: float = 0) -> tuple[Integers, Integers]:
-        """Find the points (N, 3) in the tube widened by a margin.
+        """Find the points inside the tube, widened by a margin.
+
+        Parameters
+        ----------
+        points_mm : ndarray, shape (N, 3)
+            RAS+ mm.
+        margin_mm : float
+            Added to the radius.
 
         Returns
         -------
         rows, nearest : ndarray, shape (K,)
-            Indices of these points, and of the centreline point nearest to each.
+            Indices of the points inside, and of the centreline point nearest to each.
         """
         reach_mm = self.radii_mm.max() + margin_mm
         low, high = self.centreline_mm.min(axis=0), self.centreline_mm.max(axis=0)
@@ -95,10 +103,10 @@ class Bundle:
         return rows[inside], nearest[inside]
 
     def directions(self, points_mm: Floats, nearest: Integers) -> Floats:
-        """Return the unit fibre directions (K, 3) at points (K, 3) that `near` found.
+        """Return unit fibre directions (K, 3) at points (K, 3) found by `near`.
 
-        Along the centreline and, as the tube widens, outwards. In a straight cone this is
-        exact: its fibres are the straight lines through its apex.
+        They follow the centreline and, where the tube widens, point outwards. In a straight cone
+        this is exact: its fibres are the straight lines through its apex.
         """
         forwards = np.gradient(self.centreline_mm, axis=0)[nearest]
         growth = (np.gradient(self.radii_mm) / self.radii_mm)[nearest, None]
@@ -106,16 +114,16 @@ class Bundle:
 
 
 class Composition(NamedTuple):
-    """What is at N points of a head with B bundles.
+    """Composition at N points of a head with B bundles.
 
     Parameters
     ----------
     tissue : ndarray, shape (N, 3)
-        Fractions of `TISSUES`, here 0 or 1; all 0 outside the head.
+        Fractions of `TISSUES`, either 0 or 1; all 0 outside the head.
     fractions : ndarray, shape (N, B)
-        Of the volume that each bundle has. Bundles that cross have equal shares.
+        Volume fraction of each bundle. Bundles that cross have equal fractions.
     directions : ndarray, shape (N, B, 3)
-        Unit vectors along the fibres, RAS+; zero where the bundle is not.
+        Unit vectors along the fibres, RAS+; zero outside the bundle.
     """
 
     tissue: Floats
@@ -134,7 +142,7 @@ class Phantom:
     bundles: tuple[Bundle, ...]
 
     def composition(self, points_mm: Floats) -> Composition:
-        """Return what is at points (N, 3)."""
+        """Return the composition at points (N, 3)."""
         directions = np.zeros((len(points_mm), len(self.bundles), 3))
         present = np.zeros((len(points_mm), len(self.bundles)), dtype=bool)
         below_cortex = np.flatnonzero(self.white_surface.contains(points_mm))
@@ -155,8 +163,8 @@ class Phantom:
     def end_regions(self, points_mm: Floats) -> Integers:
         """Return the end region of each point (N, 3): 2 i starts bundle i, 2 i + 1 ends it.
 
-        It is -1 but in the outer thirds of the tube widened by `END_MARGIN_MM`, in the cortex
-        or less than about `END_DEPTH_MM` below it.
+        End regions are the outer thirds of the tube, widened by `END_MARGIN_MM`, in the cortex and
+        up to about `END_DEPTH_MM` below it. Elsewhere the value is -1.
         """
         regions = np.full(len(points_mm), -1)
         shallow = ~self.white_surface.shrunk(END_DEPTH_MM).contains(points_mm)
@@ -170,7 +178,7 @@ class Phantom:
 
 @lru_cache(maxsize=1)
 def make_phantom() -> Phantom:
-    """Lay out the head that the top of this module describes."""
+    """Create the head described in the docstring of this module."""
     head = Ellipsoid((0, 0, 0), (40, 48, 32))
     pial = head.shrunk(2.5)
     right = unit_vectors(np.array([0.96, 0.15, 0.15]))
@@ -201,7 +209,7 @@ def _line(through_mm: ArrayLike, direction: ArrayLike) -> Floats:
 
 
 def _c_shape(centre_mm: ArrayLike, radius_mm: float) -> Floats:
-    """Return half a circle between two legs to the right (P, 3), its front 10 degrees down."""
+    """Return a half circle between two legs to the right (P, 3), its front 10 degrees down."""
     right, front = np.array([1, 0, 0]), np.array([0, np.cos(np.pi / 18), -np.sin(np.pi / 18)])
     angles = np.linspace(0, np.pi, round(np.pi * radius_mm / CENTRELINE_STEP_MM))[:, None]
     arc = radius_mm * (np.cos(angles) * front - np.sin(angles) * right)
@@ -213,7 +221,7 @@ def _c_shape(centre_mm: ArrayLike, radius_mm: float) -> Floats:
 def _tube(
     name: str, shape: str, curve_mm: Floats, radii_mm: tuple[float, float], within: Ellipsoid
 ) -> Bundle:
-    """Return a bundle along the part of a curve (P, 3) that is inside an ellipsoid."""
+    """Return a bundle along the part of a curve (P, 3) inside an ellipsoid."""
     centreline_mm = curve_mm[within.contains(curve_mm)]
     return Bundle(name, shape, centreline_mm, np.linspace(*radii_mm, len(centreline_mm)))
 
@@ -227,12 +235,12 @@ def connected_bundles(phantom: Phantom, points_mm: ArrayLike, offsets: ArrayLike
     points_mm : array-like, shape (N, 3)
         Points of all streamlines, RAS+ mm.
     offsets : array-like, shape (T + 1,)
-        Where each streamline begins in `points_mm`, then N. None is empty.
+        Index of the first point of each streamline, then N. No streamline is empty.
 
     Returns
     -------
     dict of str to int
-        A count for each bundle, "invalid" (ends of two different bundles) and "none" (all the
+        A count for each bundle, for "invalid" (ends of two different bundles) and for "none" (all
         others). They add up to T.
     """
     points, starts = np.asarray(points_mm, dtype=np.float64), np.asarray(offsets, dtype=np.intp)

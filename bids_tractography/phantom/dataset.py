@@ -1,4 +1,4 @@
-"""The dataset: two participants as raw BIDS, with tissue and truth as derivatives."""
+"""Dataset of the phantom: two participants in raw BIDS; tissue and truth as derivatives."""
 
 from __future__ import annotations
 
@@ -31,25 +31,25 @@ _T1WS = {
     "sub-02/anat/sub-02_T1w": ScanGrid("PIR", (2.0, 2.0, 2.0)),
 }
 _README = """\
-A simulated head in two acquisitions, made by `bids-tractography phantom`. Five bundles of white
-matter run from cortex to cortex: association, commissural and projection are straight and cross
+A simulated head in two acquisitions, created by `bids-tractography phantom`. Five bundles of white
+matter connect cortex with cortex: association, commissural and projection are straight and cross
 at 90 and 60 degrees, arcuate bends, radiation fans out. Their centrelines are in
 derivatives/truth, the tissue fractions on the grid of each DWI in derivatives/tissue.
 """
 
 
 def write_phantom(directory: Path, *, rng_seed: int = 0) -> Path:
-    """Write the phantom as a raw BIDS dataset, its tissue and its truth as derivatives.
+    """Write the phantom as a raw BIDS dataset with derivatives for its tissue and truth.
 
     sub-01 has one shell, stored LAS; sub-02 has two shells, stored RAS on an oblique grid, in
-    two runs of opposite phase encoding. All show the same head.
+    two runs with opposite phase encoding. All show the same head.
 
     Parameters
     ----------
     directory : Path
-        Made where it does not exist.
+        Root of the dataset; created if it does not exist.
     rng_seed : int
-        Of the noise; the same seed writes the same bytes.
+        Seed of the noise; the same seed writes the same bytes.
 
     Returns
     -------
@@ -59,14 +59,14 @@ def write_phantom(directory: Path, *, rng_seed: int = 0) -> Path:
     Raises
     ------
     OutputError
-        If `directory` cannot be made, or there is anything in it.
+        If `directory` cannot be created or is not empty.
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"{directory} cannot be made ({error.strerror}).") from None
+        raise OutputError(f"{directory} cannot be created ({error.strerror}).") from None
     if any(directory.iterdir()):
-        raise OutputError(f"{directory} is not empty.", "Name a new or an empty folder.")
+        raise OutputError(f"{directory} is not empty.", "Choose a new or an empty directory.")
     phantom = make_phantom()
     _write_raw(directory, phantom, rng_seed)
     _write_derivatives(directory / "derivatives", phantom)

@@ -1,4 +1,4 @@
-"""The scanner: gradient schemes, voxel grids in any order, signal and noise."""
+"""Simulated scanner: gradient schemes, voxel grids in any storage order, signal and noise."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from bids_tractography.phantom.anatomy import (
     unit_vectors,
 )
 
-# Orders of magnitude of the adult brain at 3 T: signal at b=0 and in a T1w, diffusivities.
+# Orders of magnitude for the adult brain at 3 T: signal at b=0 and in a T1w image, diffusivities.
 B0_SIGNAL = np.array([600.0, 750.0, 1500.0])
 T1W_SIGNAL = np.array([1000.0, 650.0, 200.0])
 AXIAL_MM2_S, RADIAL_MM2_S = 1.7e-3, 0.3e-3
 GM_CSF_MM2_S = np.array([0.8e-3, 3.0e-3])
 REPETITION_TIME_S = 3.2
 
-# The head is off the centre of the field of view: a flipped array does not look like a shift.
+# The head is off-centre in the field of view, so a flipped array cannot be mistaken for a shift.
 FIELD_OF_VIEW_MM = np.array([100.0, 115.0, 80.0])
 FIELD_CENTRE_MM = np.array([2.0, -3.0, 1.0])
 
@@ -46,14 +46,14 @@ class GradientScheme:
 
 
 def gradient_scheme(n_b0: int, shells: Mapping[int, int]) -> GradientScheme:
-    """Spread directions evenly over each shell, and mix the shells; always in the same way.
+    """Distribute directions evenly over each shell and interleave the shells, deterministically.
 
     Parameters
     ----------
     n_b0 : int
-        Number of volumes with b=0, evenly interspersed; the first volume is one.
+        Number of b=0 volumes, evenly interspersed; the first volume is b=0.
     shells : mapping of int to int
-        b-value in s/mm² to number of directions.
+        Number of directions by b-value in s/mm².
     """
     rng = np.random.Generator(np.random.Philox(0))
     bvals = np.repeat(np.array([*shells], dtype=np.float64), [*shells.values()])
@@ -67,9 +67,9 @@ def gradient_scheme(n_b0: int, shells: Mapping[int, int]) -> GradientScheme:
 
 
 def _evenly_spread(count: int) -> Floats:
-    """Return unit vectors (count, 3) that repel each other and each other's opposites.
+    """Return unit vectors (count, 3) that repel each other and each other's antipodes.
 
-    As charges would (Jones et al., Magn Reson Med 1999), from Fibonacci's lattice.
+    Electrostatic repulsion (Jones et al., Magn Reson Med 1999), starting from a Fibonacci lattice.
     """
     height = (np.arange(count) + 0.5) / count
     turn = np.pi * (1 + np.sqrt(5)) * np.arange(count)
@@ -88,10 +88,10 @@ TWO_SHELLS = gradient_scheme(4, {1000: 24, 2500: 45})
 
 
 def fsl_bvecs(directions: Floats, affine: Floats) -> Floats:
-    """Return the b-vectors (G, 3) that FSL wants for directions (G, 3) in scanner axes.
+    """Return FSL's b-vectors (G, 3) for directions (G, 3) in scanner axes.
 
-    They are relative to the image axes, with x negated where the affine's determinant is
-    positive: FSL takes the first axis to run from right to left.
+    They are relative to the image axes, with x negated if the affine's determinant is positive,
+    because FSL assumes that the first axis runs from right to left.
     """
     along_axes = directions @ (affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0))
     radiological = np.linalg.det(affine[:3, :3]) < 0
@@ -100,20 +100,20 @@ def fsl_bvecs(directions: Floats, affine: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class ScanGrid:
-    """Voxels over the field of view: made in RAS order, then stored in any.
+    """Voxels of the field of view, created in RAS order and stored in any order.
 
     Parameters
     ----------
     axcodes : str
-        Where the stored axes run to, e.g. "LAS" or "PIR". It changes the order of the numbers
-        in a file, never the number at a place in the head, noise included.
+        Directions of the stored axes, e.g. "LAS" or "PIR". They change the order of the numbers in
+        a file, but not the number at a position in the head, including noise.
     voxel_size_mm : tuple of 3 float
-        Along R, A and S, whatever the stored order.
+        Along R, A and S, regardless of the stored order.
     rotation_deg : tuple of 3 float
-        Of the grid about the scanner's x, then y, then z axis.
+        Rotation of the grid about the scanner's x, then y, then z axis.
     """
 
-    # Grids that differ in it alone have the same voxels, so it is no part of equality.
+    # Excluded from equality, because grids that differ only in it have the same voxels.
     axcodes: str = field(default="RAS", compare=False)
     voxel_size_mm: Vector = (2.5, 2.5, 2.5)
     rotation_deg: Vector = (0.0, 0.0, 0.0)
@@ -133,12 +133,12 @@ class ScanGrid:
         return affine
 
     def centres_mm(self) -> Floats:
-        """Return the centres of the V voxels in C order, RAS+ mm, (V, 3)."""
+        """Return the centres of the V voxels in C order, in RAS+ mm, shape (V, 3)."""
         indices = np.indices(self.shape).reshape(3, -1).T
         return np.asarray(indices @ self.affine[:3, :3].T + self.affine[:3, 3])
 
     def store(self, values: NDArray[Any]) -> tuple[NDArray[Any], Floats]:
-        """Put values (V,) or (V, G) in the stored order: the array and its affine."""
+        """Return values (V,) or (V, G) as an array in the stored order, and its affine."""
         order = ornt_transform(axcodes2ornt("RAS"), axcodes2ornt(self.axcodes))
         volumes = values.reshape(*self.shape, *values.shape[1:])
         affine = self.affine @ inv_ornt_aff(order, self.shape)
@@ -147,16 +147,16 @@ class ScanGrid:
 
 @dataclass(frozen=True, eq=False)
 class Voxels:
-    """What the V voxels of a grid hold, in C order.
+    """Contents of the V voxels of a grid, in C order.
 
     Parameters
     ----------
     tissue : ndarray, shape (V, 3)
-        Fractions of `TISSUES`; they sum to the part of the voxel that is inside the head.
+        Fractions of `TISSUES`; their sum is the part of the voxel that is inside the head.
     fibre_voxel, fibre_fraction : ndarray, shape (F,)
-        Pieces of fibre, several a voxel: in which voxel, and what part of its volume.
+        Voxel of each fibre segment, and its volume fraction; a voxel may have several segments.
     fibre_direction : ndarray, shape (F, 3)
-        Unit vectors, RAS+.
+        Unit vectors along the segments, RAS+.
     """
 
     tissue: Floats
@@ -167,7 +167,17 @@ class Voxels:
 
 @lru_cache(maxsize=16)
 def voxelise(phantom: Phantom, grid: ScanGrid, samples_per_axis: int = 3) -> Voxels:
-    """Sample the anatomy on a lattice inside each voxel, for partial volume."""
+    """Sample the anatomy on a lattice inside each voxel, which yields partial volumes.
+
+    Parameters
+    ----------
+    phantom : Phantom
+        The anatomy.
+    grid : ScanGrid
+        Voxels.
+    samples_per_axis : int
+        Number of samples along each axis of a voxel.
+    """
     centres = grid.centres_mm()
     near_head = np.flatnonzero(phantom.head.shrunk(-max(grid.voxel_size_mm)).contains(centres))
     lattice = np.indices((samples_per_axis,) * 3).reshape(3, -1).T + 0.5
@@ -186,7 +196,7 @@ def voxelise(phantom: Phantom, grid: ScanGrid, samples_per_axis: int = 3) -> Vox
 
 
 def simulate_dwi(voxels: Voxels, scheme: GradientScheme) -> Floats:
-    """Return the signal (V, G) without noise: a tensor for each fibre, isotropic GM and CSF."""
+    """Return the noise-free signal (V, G): a tensor for each fibre, isotropic GM and CSF."""
     isotropic = B0_SIGNAL[1:, None] * np.exp(-np.outer(GM_CSF_MM2_S, scheme.bvals_s_mm2))
     signal = voxels.tissue[:, 1:] @ isotropic
     for volume, (bval, gradient) in enumerate(
@@ -200,7 +210,7 @@ def simulate_dwi(voxels: Voxels, scheme: GradientScheme) -> Floats:
 
 
 def _noisy(signal: Floats, sigma: float, rng_seed: int) -> NDArray[np.int16]:
-    """Add Rician noise: Gaussian in the real and the imaginary part, then the magnitude."""
+    """Add Rician noise: Gaussian noise in the real and imaginary parts, then the magnitude."""
     rng = np.random.Generator(np.random.Philox(rng_seed))
     real, imaginary = sigma * rng.standard_normal((2, *signal.shape), dtype=np.float32)
     magnitude = np.sqrt((signal.astype(np.float32) + real) ** 2 + imaginary**2)
@@ -222,15 +232,19 @@ def write_dwi(
     Parameters
     ----------
     path : Path
-        Without extension.
+        Path without extension.
     phantom : Phantom
+        The anatomy.
     grid : ScanGrid
+        Voxels and storage order.
     scheme : GradientScheme
+        b-values and directions.
     snr : float
-        Signal of WM at b=0 over the standard deviation of the noise; ``math.inf`` for none.
+        Signal of WM at b=0 divided by the standard deviation of the noise; ``math.inf`` for none.
     rng_seed : int
+        Seed of the noise.
     phase_encoding_to : str
-        "A" or "P", for the sidecar; nothing is distorted.
+        "A" or "P", for the sidecar; the image is not distorted.
     """
     signal = simulate_dwi(voxelise(phantom, grid), scheme)
     axis = next(index for index, code in enumerate(grid.axcodes) if code in "AP")
@@ -246,14 +260,25 @@ def write_dwi(
 def write_tissue(
     path: Path, phantom: Phantom, grid: ScanGrid, *, sources: Sequence[str] = ()
 ) -> None:
-    """Write what a grid holds: `path` with _label-{WM,GM,CSF}_probseg and _desc-brain_mask.
+    """Write tissue fractions: `path` with _label-{WM,GM,CSF}_probseg and _desc-brain_mask.
 
-    Each is a .nii.gz and a .json; `sources` are the BIDS URIs for the latter.
+    Each is a .nii.gz with a .json.
+
+    Parameters
+    ----------
+    path : Path
+        Path without suffix and extension.
+    phantom : Phantom
+        The anatomy.
+    grid : ScanGrid
+        Voxels and storage order.
+    sources : sequence of str
+        BIDS URIs for the sidecars.
     """
     tissue = voxelise(phantom, grid).tissue
     origin = {"Sources": list(sources)}
     for name, fraction in zip(TISSUES, tissue.T.astype(np.float32), strict=True):
-        sidecar = {"Description": f"Part of each voxel that is {name}"} | origin
+        sidecar = {"Description": f"Fraction of each voxel that is {name}"} | origin
         _write_image(Path(f"{path}_label-{name}_probseg"), fraction, grid, sidecar)
     mask = (tissue.sum(axis=1) >= 0.5).astype(np.uint8)
     _write_image(Path(f"{path}_desc-brain_mask"), mask, grid, {"Type": "Brain"} | origin)
@@ -273,7 +298,7 @@ def _sequence(**parameters: float) -> dict[str, Any]:
 def _write_image(
     path: Path, values: NDArray[Any], grid: ScanGrid, sidecar: Mapping[str, Any]
 ) -> Floats:
-    """Write values (V,) or (V, G) and a sidecar; return the affine on disk."""
+    """Write values (V,) or (V, G) and a sidecar; return the stored affine."""
     array, affine = grid.store(values)
     image = nib.Nifti1Image(array, affine)
     image.set_sform(affine, code=1)
@@ -282,13 +307,13 @@ def _write_image(
     if array.ndim == 4:
         image.header["pixdim"][4] = REPETITION_TIME_S
     write_json(Path(f"{path}.json"), sidecar)
-    # No time in the gzip header: the same phantom is the same bytes.
+    # No time stamp in the gzip header, so that the same phantom has the same bytes.
     compressed = gzip.compress(image.to_bytes(), compresslevel=1, mtime=0)
     Path(f"{path}.nii.gz").write_bytes(compressed)
     return affine
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON file, and the folder it goes into."""
+    """Write a JSON file, creating its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -1,1 +1,1 @@
-"""Configurations of pyAFQ, translated into ours."""
+"""Translation of pyAFQ configurations."""

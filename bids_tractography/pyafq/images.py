@@ -1,4 +1,4 @@
-"""pyAFQ's definitions of images, read from text and translated into ours."""
+"""Translation of pyAFQ's image definitions, which are parsed from text."""
 
 from __future__ import annotations
 
@@ -27,30 +27,30 @@ PARAMETERS: Mapping[str, tuple[str, ...]] = {
     "TemplateImage": ("path",),
     "GQImage": (),
 }
-# What each becomes; docs/pyafq.md is made from this.
+# Translation of each definition; docs/pyafq.md is generated from this table.
 DEFINITIONS: Mapping[str, str] = {
-    "ImageFile": "`{kind: threshold, map: FILE}` with the threshold of its place",
+    "ImageFile": "`{kind: threshold, map: FILE}` with the threshold for its use",
     "ScalarImage": "`{kind: threshold, map: fa}`: dti_fa, dti_md, dti_ad, dti_rd; "
     "wm_gm_interface `{kind: interface}`",
     "ThresholdedImageFile": "`{kind: threshold, map: FILE, above: ..., below: ...}`; "
-    "`combine='or'` `{kind: any}`; percentages are a fault",
+    "`combine='or'` `{kind: any}`; percentages are an error",
     "ThresholdedScalarImage": "`{kind: threshold, map: fa, above: ..., below: ...}`",
-    "LabelledImageFile": "`{kind: labels}`; excluded alone, without label 0, `{kind: not}` of it",
+    "LabelledImageFile": "`{kind: labels}`; exclusions only, without label 0: `{kind: not}` of it",
     "FullImage": "`{kind: full}`",
     "B0Image": "`{kind: brain}`",
     "PFTImage": "`tissue: {kind: files, wm: FILE, gm: FILE, csf: FILE}`",
-    "PVEImages": "the same, in its own order",
-    "PVEImage": "a fault: three files are needed",
-    "RoiImage": "a fault: give images of the regions, `{kind: roi, files: [...]}`",
-    "TemplateImage": "a fault: nothing is brought from a template",
-    "GQImage": "a fault",
+    "PVEImages": "as PFTImage, with arguments in its own order",
+    "PVEImage": "an error: three files are required",
+    "RoiImage": "an error: provide images of the regions, `{kind: roi, files: [...]}`",
+    "TemplateImage": "an error: images in template space are not supported",
+    "GQImage": "an error",
 }
 SCALARS: Mapping[str, str] = {"dti_fa": "fa", "dti_md": "md", "dti_ad": "ad", "dti_rd": "rd"}
 INTERFACE = "wm_gm_interface"
 
 
 class NoCounterpartError(Exception):
-    """A value cannot be translated; the text says why."""
+    """A value cannot be translated; the message states why."""
 
 
 @dataclass(frozen=True)
@@ -65,15 +65,15 @@ class Definition:
 
 
 def read_value(value: Any) -> Any:
-    """Read a value as pyAFQ reads its TOML, without running it.
+    """Parse a value as pyAFQ parses its TOML, without executing it.
 
-    Empty text is None; text that begins as a list, tuple or dict is one; text that calls a
-    definition of an image becomes a `Definition`.
+    Empty text becomes None; text that begins like a list, tuple or dict is parsed as one; text that
+    calls an image definition becomes a `Definition`.
 
     Raises
     ------
     NoCounterpartError
-        If the text is none of these after all, or calls something else.
+        If the text cannot be parsed, or calls anything else.
     """
     if not isinstance(value, str):
         return value
@@ -85,7 +85,7 @@ def read_value(value: Any) -> Any:
     try:
         return _evaluate(ast.parse(text, mode="eval").body)
     except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
-        raise NoCounterpartError(f"cannot be read: {value}") from None
+        raise NoCounterpartError(f"cannot be parsed: {value}") from None
 
 
 def _evaluate(node: ast.expr) -> Any:
@@ -94,7 +94,7 @@ def _evaluate(node: ast.expr) -> Any:
     name = node.func.attr if isinstance(node.func, ast.Attribute) else ast.unparse(node.func)
     parameters = PARAMETERS.get(name)
     if parameters is None:
-        raise NoCounterpartError(f"{name} is no definition of an image that is known here.")
+        raise NoCounterpartError(f"{name} is not a supported image definition.")
     arguments = dict(zip(parameters, map(_evaluate, node.args), strict=False))
     named = {str(word.arg): _evaluate(word.value) for word in node.keywords}
     if len(node.args) > len(parameters) or not named.keys() <= set(parameters) - set(arguments):
@@ -103,16 +103,16 @@ def _evaluate(node: ast.expr) -> Any:
 
 
 def file_of(definition: Definition) -> dict[str, Any]:
-    """Return the file of a definition in our terms: a path, or filters and a scope."""
+    """Return the file of a definition as our configuration: a path, or filters and a scope."""
     if definition["path"] is not None:
         return {"path": definition["path"]}
     if definition["suffix"] is None:
-        raise NoCounterpartError(f"{definition.name} needs a path or a suffix.")
+        raise NoCounterpartError(f"{definition.name} requires a path or a suffix.")
     return file_of_filters({"suffix": definition["suffix"], **(definition["filters"] or {})})
 
 
 def file_of_filters(filters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a file by filters of pybids, among which pyAFQ has the scope."""
+    """Return a file given by pybids filters, which include the scope in pyAFQ."""
     entities = {key: value for key, value in filters.items() if key != "scope"}
     scope = filters.get("scope")
     return (
@@ -121,21 +121,21 @@ def file_of_filters(filters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def map_of(definition: Definition) -> Any:
-    """Return the map of values that a definition stands for: a name, or a file."""
+    """Return the map of a definition: a name, or a file."""
     if definition.name in ("ScalarImage", "ThresholdedScalarImage"):
         scalar = definition["scalar"]
         if scalar not in SCALARS:
             raise NoCounterpartError(
-                f"no map {scalar} is made here, only {', '.join(SCALARS)}; give it as a file."
+                f"the map {scalar} is not available (only {', '.join(SCALARS)}); provide a file."
             )
         return SCALARS[scalar]
     if definition.name in ("ImageFile", "ThresholdedImageFile"):
         return file_of(definition)
-    raise NoCounterpartError(f"{definition.name} does not define one map.")
+    raise NoCounterpartError(f"{definition.name} does not define a single map.")
 
 
 def fractions_of(definition: Definition) -> dict[str, Any]:
-    """Return the section ``tissue`` of three images."""
+    """Return the section ``tissue`` for a definition of three images."""
     if definition.name not in ("PFTImage", "PVEImages"):
         raise NoCounterpartError(
             f"{definition.name} does not define three images: PFTImage(WM, GM, CSF)."
@@ -143,17 +143,17 @@ def fractions_of(definition: Definition) -> dict[str, Any]:
     images = {tissue: definition[f"{tissue.upper()}_probseg"] for tissue in ("wm", "gm", "csf")}
     for tissue, image in images.items():
         if not isinstance(image, Definition) or image.name != "ImageFile":
-            raise NoCounterpartError(f"{tissue.upper()}_probseg should be an ImageFile.")
+            raise NoCounterpartError(f"{tissue.upper()}_probseg must be an ImageFile.")
     return {"kind": "files", **{tissue: file_of(image) for tissue, image in images.items()}}
 
 
 def is_binary(definition: Definition) -> bool:
-    """Tell whether the image says yes or no, so that thresholds do not apply to it."""
+    """Return whether a definition yields a mask, so that thresholds do not apply to it."""
     return definition.name in _BINARY
 
 
 def mask_of(definition: Definition) -> dict[str, Any]:
-    """Return the mask that a definition of a binary image stands for."""
+    """Return the mask of a definition of a binary image."""
     return _BINARY[definition.name](definition)
 
 
@@ -162,15 +162,15 @@ def _labels(definition: Definition) -> dict[str, Any]:
     include, exclude = definition["inclusive_labels"], definition["exclusive_labels"]
     combine = definition["combine"] or "or"
     if combine == "and" and len(include or ()) > 1:
-        raise NoCounterpartError("no voxel has several labels; combine='or' is meant.")
+        raise NoCounterpartError("no voxel has several labels; use combine='or'.")
     if combine == "or" and len(exclude or ()) > 1:
-        raise NoCounterpartError("every voxel lacks one of several labels; combine='and' is meant.")
+        raise NoCounterpartError("every voxel lacks one of several labels; use combine='and'.")
     parts: list[dict[str, Any]] = []
     if include is not None:
         parts.append({**image, "include": list(include)})
     if exclude is not None and 0 in exclude:
         parts.append({**image, "exclude": list(exclude)})
-    elif exclude is not None:  # the background is not excluded
+    elif exclude is not None:  # pyAFQ does not exclude the background
         parts.append({"kind": "not", "of": {**image, "include": list(exclude)}})
     return _combined(parts, combine)
 
@@ -178,8 +178,8 @@ def _labels(definition: Definition) -> dict[str, Any]:
 def _between_bounds(definition: Definition) -> dict[str, Any]:
     if definition["as_percentage"]:
         raise NoCounterpartError(
-            "percentages of all voxels, zeros among them, are not known here; percentiles are of "
-            "the voxels that are not zero."
+            "percentages of all voxels, including zeros, are not supported; percentiles here are "
+            "those of non-zero voxels."
         )
     sides = {"above": definition["lower_bound"], "below": definition["upper_bound"]}
     bounds = {side: bound for side, bound in sides.items() if bound is not None}
@@ -194,7 +194,7 @@ def _combined(parts: list[dict[str, Any]], combine: str) -> dict[str, Any]:
     if not parts:
         raise NoCounterpartError("neither labels nor bounds are given.")
     if combine not in ("and", "or"):
-        raise NoCounterpartError(f"combine is 'and' or 'or', not {combine!r}.")
+        raise NoCounterpartError(f"combine must be 'and' or 'or', not {combine!r}.")
     if len(parts) == 1:
         return parts[0]
     return {"kind": "all" if combine == "and" else "any", "of": parts}
@@ -202,20 +202,20 @@ def _combined(parts: list[dict[str, Any]], combine: str) -> dict[str, Any]:
 
 def _brain(definition: Definition) -> dict[str, Any]:
     if definition["median_otsu_kwargs"]:
-        raise NoCounterpartError("the brain mask of the DWI has no parameters here.")
+        raise NoCounterpartError("the brain mask of the DWI does not have parameters here.")
     return {"kind": "brain"}
 
 
 def _no_regions(_definition: Definition) -> dict[str, Any]:
     raise NoCounterpartError(
-        "pyAFQ's bundles and their regions are not known here; give images of the regions, "
+        "pyAFQ's bundles and their regions are not available; provide images of the regions, "
         "{kind: roi, files: [...]}."
     )
 
 
 def _no_template(_definition: Definition) -> dict[str, Any]:
     raise NoCounterpartError(
-        "nothing is brought from a template here; give an image of each participant."
+        "images in template space are not supported; provide an image of each participant."
     )
 
 

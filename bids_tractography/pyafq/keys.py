@@ -1,27 +1,27 @@
-"""pyAFQ's keys: what becomes of each, and their defaults in its two generations."""
+"""pyAFQ's keys: their translation, and their defaults in pyAFQ 1 and 2 and in pyAFQ 3."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-# Every key, and what it becomes; docs/pyafq.md is made from these tables.
+# Translation of each key; docs/pyafq.md is generated from these tables.
 TRANSLATED: Mapping[str, str] = {
     "directions": "`tracking.algorithm.kind`: prob, det, ptt, pft",
-    "tracker": "`tracking.algorithm.kind`: pft, or as `directions` says",
+    "tracker": "`tracking.algorithm.kind`: pft, or as in `directions`",
     "max_angle": "`tracking.algorithm.max_angle_deg`",
     "step_size": "`tracking.algorithm.step_size_mm`",
-    "minlen": "`tracking.min_length_mm`, one step less: points were counted, not steps",
-    "maxlen": "`tracking.max_length_mm`, one step less",
-    "sphere": "nothing: repulsion724 always, and any other is a fault",
-    "n_seeds": "`seeding.seeds`: count of `total`, or per_axis of `grid`; coordinates are a fault",
+    "minlen": "`tracking.min_length_mm`, reduced by one step: pyAFQ counts points, not steps",
+    "maxlen": "`tracking.max_length_mm`, reduced by one step",
+    "sphere": "nothing: must be repulsion724",
+    "n_seeds": "`seeding.seeds`: count of `total`, or per_axis of `grid`; coordinates are an error",
     "random_seeds": "`seeding.seeds.kind`: true `total`, false `grid`",
     "rng_seed": "`seeding.rng_seed`",
     "seed_mask": "`seeding.mask`",
     "seed_threshold": "`seeding.mask.above`",
     "stop_mask": "`stopping`; a PFTImage `tissue`",
     "stop_threshold": "`stopping.threshold`; CMC and ACT `stopping.kind`",
-    "gm_threshold": "white matter in `stopping` for prob and ptt; for det and pft 0.5 only",
+    "gm_threshold": "white matter in `stopping` for prob and ptt; must be 0.5 for det and pft",
     "thresholds_as_percentages": "`percentile`: the highest p % are above percentile 100 - p",
     "pve": "`tissue`",
     "odf_model": "`model.kind`; a file is `precomputed`",
@@ -32,7 +32,7 @@ TRANSLATED: Mapping[str, str] = {
     "csd_sh_order_max": "`model.sh_order`",
     "csd_lambda_": "`model.positivity_weight`",
     "csd_tau": "`model.positivity_threshold`",
-    "csd_fa_thr": "nothing: 0.7, its default, only",
+    "csd_fa_thr": "nothing: must be 0.7, its default",
     "gq_sampling_length": "`model.sampling_length`",
     "rumba_wm_response": "`model.wm_eigenvalues_mm2_s`",
     "rumba_gm_response": "`model.gm_diffusivity_mm2_s`",
@@ -43,13 +43,13 @@ TRANSLATED: Mapping[str, str] = {
     "csa_sh_order": "`model.sh_order`",
     "csa_sh_order_max": "`model.sh_order`",
     "msmt_sh_order": "`model.sh_order`",
-    "msmt_fa_thr": "nothing: 0.7, its default, only",
+    "msmt_fa_thr": "nothing: must be 0.7, its default",
     "b0_threshold": "`gradients.b0_threshold_s_mm2`",
-    "min_bval": "nothing: a fault (see `model.shell_s_mm2`)",
-    "max_bval": "nothing: a fault (see `model.shell_s_mm2`, `tensor.max_b_s_mm2`)",
-    "robust_tensor_fitting": "nothing: false only",
-    "brain_mask_definition": "nothing: `--bids-filter-file` (query brain_mask) names a mask",
-    "scalars": "the map of `seeding.mask` and `stopping` where none is given",
+    "min_bval": "an error (see `model.shell_s_mm2`)",
+    "max_bval": "an error (see `model.shell_s_mm2`, `tensor.max_b_s_mm2`)",
+    "robust_tensor_fitting": "nothing: must be false",
+    "brain_mask_definition": "nothing: select a mask with `--bids-filter-file` (query brain_mask)",
+    "scalars": "the map of `seeding.mask` and `stopping` if they do not set one",
     "import_tract": "`import_tract`",
     "trx": "`output.formats`: true trx, false trk",
 }
@@ -74,7 +74,7 @@ WITHOUT_EFFECT: Mapping[str, str] = {
 }
 TRACKING_SECTIONS = ("TRACTOGRAPHY_PARAMS", "tracking_params")
 SECTIONS = (*TRACKING_SECTIONS, "BIDS_PARAMS", "files", "DATA", "TRACTOGRAPHY", "SEGMENTATION")
-# What pyAFQ does before and after tractography.
+# Keys of the steps before and after tractography.
 UNRELATED: tuple[str, ...] = (
     *("title", "SEGMENTATION_PARAMS", "segmentation_params", "CLEANING_PARAMS", "clean_params"),
     *("MAPPING", "mapping_definition", "reg_subject_spec", "reg_template_spec"),

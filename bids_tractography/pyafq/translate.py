@@ -1,8 +1,8 @@
-"""Configurations in pyAFQ's terms, translated into ours.
+"""Translation of configurations in pyAFQ's terms.
 
-pyAFQ has other names, units and defaults. Two generations are told apart by their keys: up to 2.x,
-and from 3 on; what a file leaves out has the default of its generation, not ours. Whatever could
-change the tractogram and has no counterpart is a fault; what could not is a note.
+pyAFQ has other names, units and defaults. The keys show whether a file is for pyAFQ 1 and 2 or for
+pyAFQ 3; keys that it omits get the defaults of that version rather than ours. A key without a
+counterpart is an error if it could change the tractogram, and otherwise a note.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ _Made = TypeVar("_Made")
 
 @dataclass(frozen=True)
 class Translation:
-    """A configuration that was written in pyAFQ's terms.
+    """A translated pyAFQ configuration.
 
     Parameters
     ----------
     config : dict
-        The same in our terms, as a file would have it.
+        The equivalent configuration, as in a configuration file.
     notes : list of str
-        What differs, what was left out, and which defaults were filled in.
+        Differences, omitted keys, and defaults that were filled in.
     """
 
     config: dict[str, Any]
@@ -64,7 +64,7 @@ class Translation:
 
 
 def is_pyafq(content: Mapping[str, Any]) -> bool:
-    """Tell whether a configuration is in pyAFQ's terms: some of its names, and none of ours."""
+    """Return whether a configuration is in pyAFQ's terms: it has pyAFQ's keys and none of ours."""
     telling = KNOWN - {"import_tract", "title"}
     return not set(OURS).intersection(content) and bool(telling.intersection(content))
 
@@ -75,8 +75,8 @@ def translate(content: Mapping[str, Any]) -> Translation:
     Parameters
     ----------
     content : mapping
-        What a TOML file of pyAFQ holds, the arguments of its ``GroupAFQ``, or its
-        ``tracking_params`` alone. Definitions of images are text, as in TOML.
+        Content of a pyAFQ TOML file, the arguments of ``GroupAFQ``, or ``tracking_params`` only.
+        Image definitions are text, as in TOML.
 
     Returns
     -------
@@ -85,7 +85,7 @@ def translate(content: Mapping[str, Any]) -> Translation:
     Raises
     ------
     ConfigError
-        Naming everything that has no counterpart and could change the tractogram.
+        If keys that could change the tractogram have no counterpart; the message lists them.
 
     References
     ----------
@@ -103,17 +103,17 @@ def translate(content: Mapping[str, Any]) -> Translation:
         listed = "\n".join(f"  {key}: {text}" for key, text in given.faults.items())
         raise ConfigError(
             f"{len(given.faults)} key(s) in pyAFQ's terms have no counterpart:\n{listed}\n",
-            "Change them, or take them out; docs/pyafq.md says what becomes of each.",
+            "Change or remove them; docs/pyafq.md describes the translation of each key.",
         )
     if "import_tract" in config:
-        given.note("import_tract: nothing is tracked, so the keys of tracking are left out.")
+        given.note("import_tract: no tracking is done, so tracking keys are ignored.")
         config = {"import_tract": config["import_tract"]}
     return Translation(config, given.notes)
 
 
 @dataclass
 class _Given:
-    """The keys of a configuration, what is said of them, and which were read."""
+    """Keys of a pyAFQ configuration, with notes, faults, and the keys that have been read."""
 
     values: dict[str, Any] = field(default_factory=dict)
     defaults: Mapping[str, Any] = field(default_factory=dict)
@@ -123,11 +123,11 @@ class _Given:
     read: set[str] = field(default_factory=set)
 
     def has(self, key: str) -> bool:
-        """Tell whether the key has a value; None and empty text are pyAFQ's for none."""
+        """Return whether the key has a value; None and empty text mean none in pyAFQ."""
         return self.values.get(key) is not None
 
     def take(self, key: str, default: Any = None) -> Any:
-        """Read a key; ``default`` is for those whose default is computed."""
+        """Read a key; ``default`` is for keys whose default depends on others."""
         self.read.add(key)
         return self.values[key] if self.has(key) else self.defaults.get(key, default)
 
@@ -135,31 +135,31 @@ class _Given:
         """Read a number; anything else is a fault."""
         value = self.take(key, default)
         if isinstance(value, bool) or not isinstance(value, int | float):
-            self.faults[key] = f"a number is needed, not {value!r}."
+            self.faults[key] = f"must be a number, not {value!r}."
             return 1
         return value
 
     def flag(self, key: str) -> bool:
-        """Read yes or no; anything else is a fault."""
+        """Read a boolean; anything else is a fault."""
         value = self.take(key)
         if not isinstance(value, bool):
-            self.faults[key] = f"true or false is needed, not {value!r}."
+            self.faults[key] = f"must be true or false, not {value!r}."
         return value is True
 
     def name(self, key: str) -> str:
-        """Read a name, whose case does not matter to pyAFQ; anything else is a fault."""
+        """Read a name, which is case-insensitive in pyAFQ; anything else is a fault."""
         value = self.take(key)
         if not isinstance(value, str):
-            self.faults[key] = f"a name is needed, not {value!r}."
+            self.faults[key] = f"must be a name, not {value!r}."
         return str(value).upper()
 
     def note(self, text: str) -> None:
-        """Say something once."""
+        """Add a note, unless it is there already."""
         if text not in self.notes:
             self.notes.append(text)
 
     def note_the_rest(self) -> None:
-        """Note the keys that concern nothing here; others that nobody read are faults."""
+        """Add notes about unrelated keys, and faults for other keys that have not been read."""
         rest = [key for key in self.values if key not in self.read]
         for heading, table in (
             ("On the command line here", ON_THE_COMMAND_LINE),
@@ -170,21 +170,21 @@ class _Given:
                 self.note(f"{heading}: {', '.join(found)}.")
         unrelated = [key for key in rest if key in UNRELATED and key != "title"]
         if unrelated:
-            self.note(f"Not about tractography, left out: {', '.join(unrelated)}.")
+            self.note(f"Not related to tractography, ignored: {', '.join(unrelated)}.")
         for key in set(rest) - {*ON_THE_COMMAND_LINE, *WITHOUT_EFFECT, *UNRELATED}:
             close = difflib.get_close_matches(key, KNOWN, n=1)
             hint = f" Did you mean '{close[0]}'?" if close else ""
-            self.faults.setdefault(key, f"no key of pyAFQ's that is known here.{hint}")
+            self.faults.setdefault(key, f"unknown pyAFQ key.{hint}")
 
 
 def _sort(content: Mapping[str, Any]) -> _Given:
-    """Flatten the sections, read text as pyAFQ does, and find the generation."""
+    """Flatten the sections, parse text as pyAFQ does, and detect the version of pyAFQ."""
     given = _Given()
     for name, value in content.items():
         section = _read(given, str(name), value) if name in SECTIONS else None
         if isinstance(section, Mapping):
             for key, inner in section.items():
-                # The sphere of the section DATA is for kurtosis maps.
+                # In the section DATA, the sphere is for kurtosis maps.
                 if (name, key) != ("DATA", "sphere"):
                     _add(given, str(key), inner)
         else:
@@ -196,14 +196,14 @@ def _sort(content: Mapping[str, Any]) -> _Given:
     unsaid = [f"{key} {value}" for key, value in given.defaults.items() if not given.has(key)]
     if unsaid:
         generation = "3" if given.from_3 else "1 and 2"
-        given.note(f"Not given, so as in pyAFQ {generation}: {', '.join(unsaid)}.")
+        given.note(f"Defaults of pyAFQ {generation}: {', '.join(unsaid)}.")
     return given
 
 
 def _add(given: _Given, key: str, value: Any) -> None:
     key = ALIASES.get(key, key)
     if key in given.values:
-        given.faults[key] = "stands there twice."
+        given.faults[key] = "appears twice."
     given.values[key] = None if key in UNRELATED else _read(given, key, value)
 
 
@@ -216,7 +216,7 @@ def _read(given: _Given, key: str, value: Any) -> Any:
 
 
 def _or_fault(given: _Given, key: str, make: Callable[[], _Made]) -> _Made | None:
-    """Return what ``make`` returns; if it finds no counterpart, that is a fault of the key."""
+    """Return the result of ``make``; if there is no counterpart, add a fault for the key."""
     try:
         return make()
     except NoCounterpartError as fault:
@@ -231,7 +231,7 @@ def _gradients(given: _Given) -> dict[str, Any]:
     for key in ("min_bval", "max_bval"):
         if given.take(key) not in (None, float("inf"), float("-inf")):
             given.faults[key] = (
-                "no volume is left out altogether here; see model.shell_s_mm2 and "
+                "volumes cannot be excluded from all steps; see model.shell_s_mm2 and "
                 "tensor.max_b_s_mm2."
             )
     if given.take("robust_tensor_fitting"):
@@ -260,13 +260,13 @@ def _model(given: _Given) -> dict[str, Any]:
         return _precomputed(given, model, basis)
     name = given.name("odf_model")
     if given.has("basis_type") or given.has("legacy"):
-        given.note("basis_type and legacy matter only where odf_model is a file.")
+        given.note("basis_type and legacy only apply if odf_model is a file.")
     if name.endswith("_AODF"):
-        given.faults["odf_model"] = f"{name} is asymmetric; {_SYMMETRIC[name]} is nearest."
+        given.faults["odf_model"] = f"{name} is asymmetric; {_SYMMETRIC[name]} is closest."
     elif name not in _MODELS:
-        given.faults["odf_model"] = f"{name} is unknown; there are {', '.join(_MODELS)}."
+        given.faults["odf_model"] = f"{name} is unknown; available: {', '.join(_MODELS)}."
     elif given.from_3 and not given.has("odf_model"):
-        given.note("odf_model: pyAFQ 3 would follow CSD_AODF, which is asymmetric.")
+        given.note("odf_model: pyAFQ 3 would use CSD_AODF, which is asymmetric.")
     section = _MODELS[name](given) if name in _MODELS else {}
     _note_other_models(given, name)
     return {"model": section}
@@ -278,7 +278,7 @@ _SYMMETRIC = {"CSD_AODF": "CSD", "MSMT_AODF": "MSMTCSD"}
 def _precomputed(given: _Given, model: Definition, basis: str) -> dict[str, Any]:
     _note_other_models(given, "")
     if model.name != "ImageFile":
-        given.faults["odf_model"] = f"{model.name} is no image of spherical harmonics."
+        given.faults["odf_model"] = f"{model.name} is not an image of spherical harmonics."
         return {}
     image = _or_fault(given, "odf_model", lambda: file_of(model)) or {}
     return {"model": {"kind": "precomputed", **image, "basis": basis, "axes": "image"}}
@@ -289,7 +289,7 @@ def _note_other_models(given: _Given, name: str) -> None:
     idle = [key for key in given.values if key.startswith(tuple(others)) and key in TRANSLATED]
     given.read |= set(idle)
     if any(given.has(key) for key in idle):
-        given.note(f"Of other models, without effect: {', '.join(filter(given.has, idle))}.")
+        given.note(f"Settings of other models, ignored: {', '.join(filter(given.has, idle))}.")
 
 
 def _section(kind: str, **values: Any) -> dict[str, Any]:
@@ -303,7 +303,7 @@ def _sh_order(given: _Given, model: str) -> Any:
 
 def _csd(given: _Given) -> dict[str, Any]:
     if given.take("csd_fa_thr", 0.7) != 0.7:
-        given.faults["csd_fa_thr"] = "the response is of the voxels of highest FA; see model."
+        given.faults["csd_fa_thr"] = "the response is estimated from the voxels of highest FA."
     response = given.take("csd_response")
     if response is not None:
         try:
@@ -322,8 +322,8 @@ def _csd(given: _Given) -> dict[str, Any]:
 
 def _kurtosis(given: _Given) -> dict[str, Any]:
     given.note(
-        "odf_model DKI: pyAFQ follows the tensor of the kurtosis fit; here its kurtosis is "
-        "followed too (model.kind tensor does without)."
+        "odf_model DKI: pyAFQ follows the tensor of the kurtosis fit; this app follows its "
+        "kurtosis as well (use model.kind tensor to avoid that)."
     )
     return {"kind": "kurtosis"}
 
@@ -333,7 +333,8 @@ def _rumba(given: _Given) -> dict[str, Any]:
     return {
         "kind": "rumba",
         "wm_eigenvalues_mm2_s": given.take("rumba_wm_response", [1.7e-3, 2e-4, 2e-4]),
-        "gm_diffusivity_mm2_s": given.values.get("rumba_gm_response", 8e-4),  # none leaves it out
+        # None omits the compartment.
+        "gm_diffusivity_mm2_s": given.values.get("rumba_gm_response", 8e-4),
         "csf_diffusivity_mm2_s": given.values.get("rumba_csf_response", 3e-3),
         "iterations": given.take("rumba_n_iter", 600),
     }
@@ -341,15 +342,15 @@ def _rumba(given: _Given) -> dict[str, Any]:
 
 def _q_ball(given: _Given, kind: str) -> dict[str, Any]:
     given.note(
-        f"odf_model {kind.upper()}: fitted once, not bootstrapped, and followed without its "
-        "isotropic part (model.isotropic_part)."
+        f"odf_model {kind.upper()}: fitted once rather than bootstrapped, and followed without "
+        "its isotropic part (model.isotropic_part)."
     )
     return _section(kind, sh_order=_sh_order(given, kind) or 8)
 
 
 def _msmt_csd(given: _Given) -> dict[str, Any]:
     if given.take("msmt_fa_thr", 0.7) != 0.7:
-        given.faults["msmt_fa_thr"] = "responses are found by Dhollander's method."
+        given.faults["msmt_fa_thr"] = "responses are estimated by Dhollander's method."
     return _section("msmt_csd", sh_order=given.take("msmt_sh_order"))
 
 
@@ -366,20 +367,20 @@ _MODELS: Mapping[str, Callable[[_Given], dict[str, Any]]] = {
 
 
 def _image(given: _Given, key: str) -> Definition | None:
-    """Return the definition of an image; None if there is none."""
+    """Return the image definition of a key, or None."""
     value = given.take(key)
     if value in (*SCALARS, INTERFACE):
         return Definition("ScalarImage", {"scalar": value})
     if value is not None and not isinstance(value, Definition):
-        raise NoCounterpartError(f"a definition of an image is needed, not {value!r}.")
+        raise NoCounterpartError(f"must be an image definition, not {value!r}.")
     return value
 
 
 def _best_scalar(given: _Given) -> Definition:
-    """Return what pyAFQ takes where no image is given: the first scalar with FA in its name."""
+    """Return pyAFQ's default image: the first scalar with FA in its name."""
     scalars = given.take("scalars") or ["dti_fa"]
     if not isinstance(scalars, list | tuple):
-        raise NoCounterpartError(f"scalars should be a list, not {scalars!r}.")
+        raise NoCounterpartError(f"scalars must be a list, not {scalars!r}.")
     best = next((scalar for scalar in scalars if "fa" in str(scalar)), scalars[0])
     return best if isinstance(best, Definition) else Definition("ScalarImage", {"scalar": best})
 
@@ -387,19 +388,19 @@ def _best_scalar(given: _Given) -> Definition:
 def _over_threshold(
     given: _Given, image: Definition | None, which: str, bound: str, default: float
 ) -> dict[str, Any]:
-    """Return a map and the value it has to exceed; of the best scalar where there is no image."""
+    """Return a map and its threshold; without an image, those of the best scalar."""
     key = f"{which}_threshold"
     if image is None:
         if given.has(key) and given.take(key) != 0.2:
-            given.note(f"{key} has no effect in pyAFQ without {which}_mask: 0.2 holds.")
+            given.note(f"{key} has no effect in pyAFQ without {which}_mask: 0.2 is used.")
         value = 0.2
     else:
         value = given.number(key, default)
         if image.name == "ImageFile":
             two = "at 0.5" if which == "stop" else "above 0"
             given.note(
-                f"{which}_mask: thresholded at {value:g}; pyAFQ thresholds an image of two values "
-                f"{two}, whatever {key} says."
+                f"{which}_mask: thresholded at {value:g}; pyAFQ thresholds a binary image {two}, "
+                f"regardless of {key}."
             )
     threshold = {"kind": "threshold", "map": map_of(image or _best_scalar(given))}
     if not given.flag("thresholds_as_percentages"):
@@ -412,7 +413,7 @@ def _without_threshold(given: _Given, image: Definition, which: str) -> dict[str
     if given.has(f"{which}_threshold"):
         given.note(f"{which}_threshold has no effect on {image.name}.")
     if image.name == "B0Image":
-        given.note("B0Image: the dataset's brain mask if it has one, or one from the DWI.")
+        given.note("B0Image: the dataset's brain mask or, if it has none, one from the DWI.")
     return mask_of(image)
 
 
@@ -430,7 +431,7 @@ def _seed_mask(given: _Given) -> dict[str, Any]:
     image = _image(given, "seed_mask")
     if (image is None and given.from_3) or (image and image["scalar"] == INTERFACE):
         given.note(
-            f"seed_mask {INTERFACE}: found from the tissue fractions, as InterfaceMask says."
+            f"seed_mask {INTERFACE}: computed from the tissue fractions ({{kind: interface}})."
         )
         return {"kind": "interface"}
     if image and is_binary(image):
@@ -442,12 +443,12 @@ def _seeds(given: _Given) -> dict[str, Any]:
     random = given.flag("random_seeds")
     if isinstance(given.take("n_seeds"), list | tuple):
         given.faults["n_seeds"] = (
-            "write coordinates to a file, seeding.seeds: {kind: given, path: FILE}."
+            "write the coordinates to a file and set seeding.seeds: {kind: given, path: FILE}."
         )
         return {}
     count = given.number("n_seeds")
     if count != int(count):
-        given.faults["n_seeds"] = f"a whole number is needed, not {count}."
+        given.faults["n_seeds"] = f"must be a whole number, not {count}."
     if random:
         return {"kind": "total", "count": int(count)}
     return {"kind": "grid", "per_axis": int(count)}
@@ -466,7 +467,7 @@ def _stop_until_2(given: _Given) -> dict[str, Any]:
     if isinstance(rule, str):
         return _anatomical_stop(given, rule.upper(), image)
     if given.name("tracker") == "PFT":
-        raise NoCounterpartError("tracker pft needs stop_threshold CMC or ACT.")
+        raise NoCounterpartError("tracker pft requires stop_threshold CMC or ACT.")
     if image and is_binary(image):
         return {"kind": "binary", "mask": _without_threshold(given, image, "stop")}
     return _over_threshold(given, image, "stop", "threshold", 0)
@@ -474,11 +475,11 @@ def _stop_until_2(given: _Given) -> dict[str, Any]:
 
 def _anatomical_stop(given: _Given, rule: str, image: Definition | None) -> dict[str, Any]:
     if rule not in ("ACT", "CMC"):
-        raise NoCounterpartError(f"stop_threshold is a number, CMC or ACT, not {rule}.")
+        raise NoCounterpartError(f"stop_threshold must be a number, CMC or ACT, not {rule}.")
     if image is None:
         given.note(f"stop_threshold {rule} without PFTImage: fractions are found (tissue: auto).")
     elif image.name not in _OF_THREE:
-        raise NoCounterpartError(f"stop_threshold {rule} goes with PFTImage, not {image.name}.")
+        raise NoCounterpartError(f"stop_threshold {rule} requires PFTImage, not {image.name}.")
     return {"kind": rule.lower()}
 
 
@@ -487,7 +488,7 @@ def _stop_of_3(given: _Given) -> dict[str, Any]:
     if given.name("directions") in ("PROB", "PTT"):
         return {"kind": "binary", "mask": {"kind": "tissue", "tissue": "wm", "above": limit}}
     if limit != 0.5:
-        text = f"grey matter ends a streamline above 0.5 here, in pyAFQ above {limit:g}."
+        text = f"streamlines end where grey matter exceeds 0.5, but in pyAFQ above {limit:g}."
         if given.has("gm_threshold"):
             given.faults["gm_threshold"] = text
         else:
@@ -502,29 +503,29 @@ def _tracking(given: _Given) -> dict[str, Any]:
         "max_angle_deg": given.number("max_angle"),
     }
     tracking = {"algorithm": algorithm, "max_directions": 10, **_lengths(given)}
-    given.note("Every peak at a seed starts a streamline in pyAFQ: max_directions 10.")
+    given.note("pyAFQ starts a streamline along every peak at a seed: max_directions 10.")
     if given.from_3 and given.name("directions") in ("PROB", "PTT"):
         tracking["dead_ends"] = "keep"
     if given.take("sphere") not in SPHERES:
         given.faults["sphere"] = "directions are those of repulsion724."
     if given.values.get("tractography_ngpus"):
-        given.note("On a GPU, pyAFQ until 2 takes step_size for voxels; here it is mm.")
+        given.note("On a GPU, pyAFQ 1 and 2 take step_size as voxels; here it is in mm.")
     return {"tracking": tracking}
 
 
 def _algorithm(given: _Given) -> str:
     directions, tracker = given.name("directions"), given.name("tracker")
     if tracker not in ("LOCAL", "PFT"):
-        given.faults["tracker"] = f"local or pft, not {tracker.lower()}."
+        given.faults["tracker"] = f"must be local or pft, not {tracker.lower()}."
     if directions not in ("PROB", "DET", "PTT", "PFT"):
-        given.faults["directions"] = f"prob, det, ptt or pft, not {directions.lower()}."
+        given.faults["directions"] = f"must be prob, det, ptt or pft, not {directions.lower()}."
     elif tracker == "PFT" and directions not in ("PROB", "PFT"):
-        given.faults["directions"] = f"pft is probabilistic here, not {directions.lower()}."
+        given.faults["directions"] = f"pft is only probabilistic here, not {directions.lower()}."
     return "pft" if tracker == "PFT" else directions.lower()
 
 
 def _lengths(given: _Given) -> dict[str, float]:
-    """Turn bounds into lengths: pyAFQ compares mm / step with points, one more than the steps."""
+    """Convert bounds to lengths: pyAFQ compares mm / step with the number of points, steps + 1."""
     step = given.number("step_size")
     bounds = {"min_length_mm": given.number("minlen"), "max_length_mm": given.number("maxlen")}
     if step <= 0:
@@ -533,14 +534,14 @@ def _lengths(given: _Given) -> dict[str, float]:
         ours: max(0.0, round((int(bound / step) - 1) * step, 6)) for ours, bound in bounds.items()
     }
     given.note(
-        f"minlen and maxlen: pyAFQ counts points, one more than steps; streamlines of "
-        f"{lengths['min_length_mm']:g} to {lengths['max_length_mm']:g} mm pass there."
+        f"minlen and maxlen: pyAFQ counts points, one more than steps; it accepts streamlines of "
+        f"{lengths['min_length_mm']:g} to {lengths['max_length_mm']:g} mm."
     )
     return lengths
 
 
 def _note_scopes(given: _Given, section: Any) -> None:
-    """Note which names of datasets the files of a section need."""
+    """Add a note about each dataset that the files of a section require."""
     if isinstance(section, Mapping):
         scope = section.get("scope")
         if isinstance(scope, str) and scope != "raw":
@@ -559,9 +560,9 @@ def _import(given: _Given) -> dict[str, Any]:
     if isinstance(source, str):
         return {"import_tract": {"path": source}}
     if not isinstance(source, Mapping):
-        given.faults["import_tract"] = f"a path or filters are needed, not {source!r}."
+        given.faults["import_tract"] = f"must be a path or filters, not {source!r}."
         return {}
-    given.note("import_tract: exactly one file has to match; pyAFQ takes the first of several.")
+    given.note("import_tract: exactly one file must match; pyAFQ takes the first of several.")
     return {"import_tract": file_of_filters(source)}
 
 
@@ -575,5 +576,5 @@ def _brain_mask(given: _Given) -> None:
         _or_fault(given, "brain_mask_definition", lambda: _without_threshold(given, mask, "brain"))
     elif mask is not None:
         given.faults["brain_mask_definition"] = (
-            "--bids-filter-file (query brain_mask) names the brain mask of each participant."
+            "select the brain mask of each participant with --bids-filter-file (query brain_mask)."
         )

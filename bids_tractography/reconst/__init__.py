@@ -1,4 +1,4 @@
-"""Diffusion models: each turns a DWI into an fODF in MRtrix3's basis and scanner axes."""
+"""Diffusion models, which compute an fODF in MRtrix3's basis and scanner axes from a DWI."""
 
 from __future__ import annotations
 
@@ -28,21 +28,23 @@ __all__ = ["MODELS", "FitInput", "ModelFit", "ModelKind", "fit_model"]
 
 @dataclass(frozen=True)
 class ModelKind:
-    """A model and what is told about it.
+    """A diffusion model with its description and capabilities.
 
     Parameters
     ----------
     fit : callable
-        Takes a `FitInput` and the model's section of the configuration, returns a `ModelFit`.
+        Function of a `FitInput` and the model's section of the configuration that returns a
+        `ModelFit`.
     description : str
-        For sidecars.
+        Description for sidecars.
     references : tuple of str
         Keys of the bibliography.
     maps : tuple of str
-        Scalar maps that come with it; volume fractions are called ``wmvf``, ``gmvf``, ``csfvf``.
+        Scalar maps that the model provides; volume fractions are ``wmvf``, ``gmvf`` and ``csfvf``.
     sh_order : callable
-        Takes the model's section, the gradients and the files that the section names; returns the
-        order of the fODF, or raises what the fit would raise without looking at the signal.
+        Function of the model's section, the gradients and the files that the section names. It
+        returns the order of the fODF, or raises the errors that the fit would raise without the
+        signal.
     """
 
     fit: Callable[..., ModelFit]
@@ -101,7 +103,7 @@ MODELS: Mapping[str, ModelKind] = {
     ),
     "precomputed": ModelKind(
         fit_precomputed,
-        "Orientation distributions made elsewhere, converted to this basis and these axes",
+        "Orientation distributions from other software, converted to this basis and these axes",
         (),
         sh_order=order_of_file,
     ),
@@ -123,18 +125,21 @@ def fit_model(
     Parameters
     ----------
     dwi : Dwi
+        The diffusion-weighted image.
     mask : ndarray of bool, shape (X, Y, Z)
+        Voxels to fit.
     tensor : TensorFit
-        For models that build on it.
-    config : Model
+        Tensor fit, which some models build on.
+    config : ModelConfig
+        Section ``model`` of the configuration.
     n_threads : int
-        Changes the time, not the result.
+        Number of threads; it does not affect the result.
     files : mapping of str to Path
-        Files that the section names, see `FitInput`.
+        Files named in the section, see `FitInput`.
 
     Raises
     ------
     TractographyError
-        If gradients, files or data do not suit the model.
+        If the gradients, files or data are not suitable for the model.
     """
     return MODELS[config.kind].fit(FitInput(dwi, mask, tensor, n_threads, files), config)

@@ -1,4 +1,4 @@
-"""What a model is given and what it gives back."""
+"""Inputs and results of diffusion models."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from bids_tractography.core.dwi import Dwi
 
 @dataclass(frozen=True, eq=False)
 class TensorFit:
-    """A fitted tensor.
+    """A diffusion tensor fit.
 
     Parameters
     ----------
     eigenvalues_mm2_s : ndarray, shape (X, Y, Z, 3)
         Largest first; zero outside the brain.
     eigenvectors : ndarray, shape (X, Y, Z, 3, 3)
-        Columns belong to the eigenvalues; RAS+ scanner axes. Of each the component of largest
-        magnitude is positive.
+        Eigenvectors as columns, in RAS+ scanner axes; the component of largest magnitude of each
+        is positive.
     shells_s_mm2 : tuple of float
-        Mean b-values of the shells that were used.
+        Mean b-values of the shells that the tensor was fitted to.
     """
 
     eigenvalues_mm2_s: NDArray[np.float32]
@@ -55,31 +55,32 @@ class TensorFit:
 
     @property
     def v1(self) -> NDArray[np.float32]:
-        """Principal direction, unit vectors in RAS+ scanner axes, shape (X, Y, Z, 3)."""
+        """Principal direction: unit vectors in RAS+ scanner axes, shape (X, Y, Z, 3)."""
         return self.eigenvectors[..., 0]
 
     @property
     def record(self) -> dict[str, Any]:
-        """What the sidecars tell about the fit."""
+        """Parameters of the fit for the sidecars, JSON values."""
         return {"fit_method": "wls", "shells_s_mm2": list(self.shells_s_mm2)}
 
 
 @dataclass(frozen=True, eq=False)
 class FitInput:
-    """What every model is fitted to.
+    """Inputs of every model.
 
     Parameters
     ----------
     dwi : Dwi
+        The diffusion-weighted image.
     mask : ndarray of bool, shape (X, Y, Z)
         Voxels to fit.
     tensor : TensorFit
-        For models that build on it.
+        Tensor fit, which some models build on.
     n_threads : int
-        Changes the time, not the result.
+        Number of threads; it does not affect the result.
     files : mapping of str to Path
-        Files that the model's section names, by key relative to the section (``response.wm``);
-        the section itself is ``""``.
+        Files named in the model's section, by key relative to the section (``response.wm``); the
+        key of the section itself is ``""``.
     """
 
     dwi: Dwi
@@ -91,23 +92,23 @@ class FitInput:
 
 @dataclass(frozen=True, eq=False)
 class ModelFit:
-    """A fitted fODF and what has to be told about it.
+    """A fitted fODF with its provenance.
 
     Parameters
     ----------
     coefficients : ndarray of float32, shape (X, Y, Z, C)
-        Spherical harmonics, MRtrix3's basis, RAS+ scanner axes.
+        Spherical harmonics in MRtrix3's basis and RAS+ scanner axes.
     record : dict
         Resolved parameters for the sidecar, JSON values.
     maps : mapping of str to ndarray of float32, shape (X, Y, Z)
-        Further scalar maps.
+        Other scalar maps.
     figures : mapping of str to float
-        Measurements to be held against what is plausible, see `checks.QUANTITIES`.
+        Measurements to check for plausibility, see `checks.QUANTITIES`.
     warnings : tuple of str
-        What is doubtful about the fit.
+        Doubts about the fit.
     fractions : mapping of str to ndarray of float32, shape (X, Y, Z), or None
-        Volume fractions ``wm``, ``gm`` (of three tissues) and ``csf``, which sum to one; None if
-        the model has none.
+        Volume fractions ``wm``, ``gm`` (if there are three tissues) and ``csf``, whose sum is 1;
+        None if the model does not provide any.
     """
 
     coefficients: NDArray[np.float32]

@@ -1,19 +1,19 @@
-"""Check a gradient table by the coherence of neighbouring principal directions.
+"""Check of the gradient table by the coherence of neighbouring principal directions.
 
-Where the table is right, the principal direction of a voxel of white matter points to voxels
-whose own principal direction is similar. Where components of the b-vectors are swapped or have
-the wrong sign, the directions of most voxels still resemble those of their neighbours, but point
-to the wrong neighbours (Jeurissen, Med Image Anal 2014; Schilling, Magn Reson Imaging 2019).
+If the table is correct, the principal direction of a white-matter voxel points to voxels with a
+similar principal direction. If components of the b-vectors are swapped or have the wrong sign, the
+directions of most voxels still resemble those of their neighbours, but point to the wrong
+neighbours (Jeurissen, Med Image Anal 2014; Schilling, Magn Reson Imaging 2019).
 
-The coherence is measured for the 24 permutations and signs of the components that differ by more
-than the sign of the whole vector. Permuting the components permutes the fitted tensor alike, so
-nothing is fitted again. How large a difference has to be is estimated from its variation over the
-image, not set: see `check_gradients`.
+The coherence is measured for the 24 permutations and sign changes of the components that differ by
+more than the sign of the whole vector. Permuting the components of the b-vectors permutes those of
+the fitted tensor, so the tensor is fitted only once. The difference that is considered significant
+is estimated from its variation over the image, see `check_gradients`.
 
-The measure takes bundles to be straight over a few voxels and narrower than the image. It would
-prefer spokes to solid discs of concentric fibres, such as those of the myocardium. A rotation by
-other angles than 90 degrees, as of a table in scanner axes that is taken to be along the axes of
-an oblique image, is not among the permutations.
+The measure assumes that bundles are straight over a few voxels and narrower than the image. It is
+wrong about solid discs of concentric fibres, such as those of the myocardium, for which it prefers
+spokes. Rotations by angles other than 90 degrees are not among the permutations, e.g. if a table
+in scanner axes is taken to be along the axes of an oblique image.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Verdict = Literal["agrees", "undecided", "contradicts"]
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
-# Canonical representatives, at most one minus sign; the identity comes first.
+# Canonical representatives with at most one minus sign, the identity first.
 PERMUTATIONS: tuple[Permutation, ...] = tuple(
     (
         f"{'-' * (negated == 0)}{axes[0]}",
@@ -47,46 +47,46 @@ PERMUTATIONS: tuple[Permutation, ...] = tuple(
     for negated in (None, 0, 1, 2)
 )
 
-# A difference is beyond doubt if chance exceeds it less often than this. It is an error rate, the
-# same for every dataset; the difference that it takes is estimated from the data.
+# A difference is significant if chance exceeds it less often than this. The error rate is the same
+# for every dataset; the size of a significant difference is estimated from the data.
 _DOUBT = 1e-4
-# Scores that are equal but for rounding are not evidence, however little their difference varies.
+# Scores that differ by rounding only are not evidence, however small the variation.
 _NEGLIGIBLE = 1e-3
-# In edges of a cubic voxel of the same volume. Shorter steps compare a voxel with itself, as they
-# end between voxels of which it is one (up to sqrt(3) edges); longer ones leave the bundle.
+# In edges of a cubic voxel of the same volume. Shorter steps compare a voxel with itself, because
+# interpolation at their ends includes it (up to sqrt(3) edges); longer steps leave the bundle.
 _STEP_EDGES = 1.75
-# White matter is a quarter of a head, and more than this of any whole one.
+# White matter is a quarter of a head, and more than this fraction of any complete head.
 _MIN_SHARE = 0.15
-# 16 to 128 blocks. More are not independent: they become smaller than bundles are thick.
+# 16 to 128 blocks: smaller blocks than these are not independent, as bundles are thicker.
 _MIN_HALVINGS, _MAX_HALVINGS = 4, 7
 _MIN_VOXELS_PER_BLOCK, _MAX_VOXELS_PER_BLOCK = 8, 16
-_MERGES = 2  # blocks of four times the size test whether the blocks are independent
+_MERGES = 2  # merged blocks, up to four times as large, show whether blocks are independent
 
 
 @dataclass(frozen=True, eq=False)
 class GradientCheck:
-    """How well a gradient table fits its image, compared with its permutations.
+    """Fit of a gradient table to its image, compared with the permutations of the table.
 
     Parameters
     ----------
     verdict : {"agrees", "undecided", "contradicts"}
-        "agrees": better than every other permutation beyond doubt. "contradicts": another one is
-        better beyond doubt. "undecided": neither.
+        "agrees": significantly better than all other permutations. "contradicts": significantly
+        worse than another permutation. "undecided": neither.
     reason : str
-        Why it is undecided; empty otherwise.
+        Why the verdict is undecided; empty otherwise.
     scores : dict of tuple of str to float
         Coherence of every permutation, 0 to 1; empty if it could not be measured.
     best : tuple of tuple of str
-        Permutations that the data cannot tell apart, best first. They are to be applied to the
-        b-vectors as they are in the file. With "undecided" they include the identity.
+        Permutations that the data cannot distinguish, best first. They apply to the b-vectors as
+        in the file. If the verdict is "undecided" they include the identity.
     margin : float
-        Difference between the given table and its closest competitor, in standard errors;
-        negative if the competitor is better.
+        Difference between the given table and its closest competitor, in standard errors; negative
+        if the competitor is better.
     probability : float
-        Bound of the probability that chance alone makes this difference.
+        Upper bound of the probability that the difference is due to chance.
     n_voxels, n_blocks : int
-        Voxels that were compared with their neighbours, and groups of neighbouring voxels from
-        which the standard errors were estimated.
+        Number of voxels that were compared with their neighbours, and number of groups of
+        neighbouring voxels from which the standard errors were estimated.
     """
 
     verdict: Verdict
@@ -100,7 +100,7 @@ class GradientCheck:
 
     @property
     def record(self) -> dict[str, Any]:
-        """JSON values for the sidecars."""
+        """Result for the sidecars, JSON values."""
         return {
             "verdict": self.verdict,
             "reason": self.reason or None,
@@ -116,37 +116,38 @@ class GradientCheck:
 def check_gradients(tensor: TensorFit, mask: Mask, grid: Grid, frame: Floats) -> GradientCheck:
     """Compare a gradient table with its 23 axis permutations and sign changes.
 
-    From voxels of high anisotropy a step is made along the principal direction, forwards and
-    backwards: 1.75 edges of a cubic voxel of the same volume, at least the longest edge. The
-    score is the squared cosine between the principal direction of the voxel and those interpolated
-    there, times their anisotropy relative to that of white matter, at most 1. A permutation
-    changes where the step leads to, not the cosines.
+    A step is made from voxels of high anisotropy along the principal direction, forwards and
+    backwards. Its length is 1.75 edges of a cubic voxel of the same volume, but not less than the
+    longest edge. The score is the squared cosine between the principal direction of the voxel and
+    the directions interpolated at the end of the step, times their anisotropy relative to that of
+    white matter, at most 1. A permutation changes where the step leads, but not the cosines.
 
-    What a score owes to the direction of its step alone is subtracted: voxels may be anisotropic,
-    images smoothed more along one axis than along another, and heads are longer than wide. It is
-    estimated from the steps of all permutations as a quadratic form of the direction.
+    The part of a score that the direction of the step alone explains is subtracted: voxels may be
+    anisotropic, images smoothed more along one axis than along another, and heads are longer than
+    wide. It is estimated from the steps of all permutations as a quadratic form of the direction.
 
-    Two permutations are compared at voxels from which a step of either ends inside the mask: what
-    leaves a thin slab is unknown, not incoherent. Differences are summed over blocks of
-    neighbouring voxels, whose variation gives the standard error of the total (a delete-one-block
-    jackknife). Where merged blocks vary more than independent ones would, the standard error is
-    increased and the number of blocks decreased accordingly.
+    Two permutations are compared at voxels from which a step of either ends inside the mask,
+    because what is outside of a thin slab is unknown rather than incoherent. Differences are summed
+    over blocks of neighbouring voxels, whose variation yields the standard error of the total (a
+    delete-one-block jackknife). If merged blocks vary more than independent blocks would, the
+    standard error is increased and the number of blocks decreased accordingly.
 
     Parameters
     ----------
     tensor : TensorFit
-        Fitted with the table to check.
+        Tensor fitted with the table to check.
     mask : ndarray of bool, shape (X, Y, Z)
-        Brain.
+        Brain mask.
     grid : Grid
+        Grid of the mask.
     frame : ndarray, shape (3, 3)
-        Orthogonal matrix that takes a b-vector as it is in its file to RAS+ scanner axes; it may
-        be a reflection.
+        Orthogonal matrix from a b-vector as in its file to RAS+ scanner axes; it may be a
+        reflection.
 
     Returns
     -------
     GradientCheck
-        Always the same for the same input.
+        Deterministic verdict.
     """
     weights, seeds = _choose_voxels(tensor.fa, mask, grid)
     if seeds.shape[0] == 0:
@@ -169,18 +170,18 @@ def check_gradients(tensor: TensorFit, mask: Mask, grid: Grid, frame: Floats) ->
 def _choose_voxels(
     fa: NDArray[np.float32], mask: Mask, grid: Grid
 ) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
-    """Choose voxels of high anisotropy to start from, evenly and in blocks of neighbours.
+    """Choose starting voxels of high anisotropy, evenly and in blocks of neighbours.
 
     Returns
     -------
     weights : ndarray, shape (X * Y * Z,)
-        Anisotropy relative to the lowest of a chosen voxel, 0 to 1.
+        Anisotropy relative to the lowest anisotropy of a chosen voxel, at most 1.
     voxels : ndarray of int, shape (blocks, n)
-        Flat indices; without blocks if there are too few. Consecutive blocks are neighbours, as
-        are consecutive pairs of blocks, and so on.
+        Flat indices; no blocks if there are too few voxels. Consecutive blocks are neighbours, and
+        so are consecutive pairs of blocks, etc.
     """
     flat = np.where(mask, fa, np.float32(0)).ravel()
-    # Partial volume and motion make the rim of a brain anisotropic; a thin mask is all rim.
+    # Partial volume and motion make the rim of a brain anisotropic. Thin masks consist of rim only.
     for within in (ndimage.binary_erosion(mask, border_value=1), mask):
         candidates = np.flatnonzero(within.ravel() & (flat > 0))
         white = _white_matter_threshold(flat[candidates])
@@ -199,10 +200,10 @@ def _choose_voxels(
 
 
 def _white_matter_threshold(fa: NDArray[np.float32]) -> float:
-    """Return the lowest anisotropy that counts as white matter's.
+    """Return the minimum anisotropy of white matter.
 
-    Otsu's threshold (1979), which best separates two classes, but not so high that less than
-    `_MIN_SHARE` of the voxels reach it: outliers may form a class of their own.
+    It is Otsu's threshold (1979), which best separates two classes, unless that leaves less than
+    `_MIN_SHARE` of the voxels, because outliers may form a class of their own.
     """
     if fa.size == 0 or fa.min() == fa.max():
         return float(fa.min(initial=1.0))
@@ -217,9 +218,9 @@ def _white_matter_threshold(fa: NDArray[np.float32]) -> float:
 
 
 def _blocks(points_mm: Floats, halvings: int) -> NDArray[np.intp]:
-    """Divide points (N, 3) into compact blocks of equal size: their indices, (blocks, n).
+    """Divide points (N, 3) into compact blocks of equal size; return their indices, (blocks, n).
 
-    Every block is halved across its longest side, `halvings` times; N is a multiple of the
+    All blocks are halved across their longest side `halvings` times; N must be a multiple of the
     number of blocks.
     """
     order = np.arange(len(points_mm))[None]
@@ -245,21 +246,24 @@ def _walk(
     Parameters
     ----------
     v1 : ndarray, shape (X * Y * Z, 3)
+        Principal directions.
     weights : ndarray, shape (X * Y * Z,)
-        0 to 1.
+        Weight of each voxel, 0 to 1.
     mask : ndarray of bool, shape (X, Y, Z)
+        Brain mask.
     grid : Grid
+        Grid of the mask.
     seeds : ndarray of int, shape (blocks, n)
-        Flat indices of the voxels to start from.
+        Flat indices of the starting voxels.
     steps : ndarray, shape (blocks, n, 24, 3)
-        Unit vectors, RAS+.
+        Directions of the steps, unit vectors in RAS+ axes.
 
     Returns
     -------
     scores : ndarray, shape (blocks, n, 24)
-        Mean of the steps that end inside the mask; zero if neither does.
+        Mean score of the steps that end inside the mask; zero if neither does.
     inside : ndarray of bool, shape (blocks, n, 24)
-        Whether one of them does.
+        Whether at least one of them does.
     """
     ends = _ends(grid, mask, seeds, steps)
     flat_mask, own, direction = mask.ravel(), seeds[..., None, None], v1[seeds]
@@ -278,14 +282,14 @@ def _walk(
 
 
 class _Ends(NamedTuple):
-    """Where steps end, each array of shape (blocks, n, 24, 2).
+    """Ends of steps; all arrays have the shape (blocks, n, 24, 2).
 
     Parameters
     ----------
     inside : ndarray of bool
-        Whether it is inside the mask.
+        Whether the end is inside the mask.
     voxels : list of list of ndarray of int
-        For each axis, what the lower and the upper neighbour along it add to a flat index.
+        For each axis, offsets of the lower and the upper neighbour along it in a flat index.
     shares : list of list of ndarray
         Weights of these neighbours in linear interpolation.
     """
@@ -296,7 +300,7 @@ class _Ends(NamedTuple):
 
 
 def _ends(grid: Grid, mask: Mask, seeds: NDArray[np.intp], steps: Floats) -> _Ends:
-    """Find where steps end, and between which voxels; see `_walk` for the parameters."""
+    """Find the ends of steps and the voxels around them; see `_walk` for the parameters."""
     edge_mm = np.prod(grid.voxel_size_mm) ** (1 / 3)
     length_mm = max(_STEP_EDGES * edge_mm, grid.voxel_size_mm.max())
     moves = length_mm * np.einsum("ij,...j->i...", np.linalg.inv(grid.affine[:3, :3]), steps)
@@ -317,16 +321,16 @@ def _ends(grid: Grid, mask: Mask, seeds: NDArray[np.intp], steps: Floats) -> _En
 
 
 def _without_bias(scores: Floats, inside: Mask, steps: Floats) -> Floats:
-    """Subtract what the direction of the step alone explains of the scores.
+    """Subtract the part of the scores that the direction of the step alone explains.
 
-    The explanation is each voxel's mean score over all permutations times one quadratic form of
-    the direction, fitted to all steps by least squares.
+    It is each voxel's mean score over all permutations times a quadratic form of the direction,
+    which is fitted to all steps by least squares.
     """
     counted = np.maximum(inside.sum(axis=2, keepdims=True), 1)
     typical = scores.sum(axis=2, keepdims=True) / counted
     x, y, z = np.moveaxis(steps, -1, 0)
     terms = [term * typical * inside for term in (x * x, y * y, z * z, x * y, x * z, y * z)]
-    # Sums without BLAS, which may round them differently with the number of threads.
+    # Sums without BLAS, whose rounding may depend on the number of threads.
     products = np.array([[(a * b).sum() for a in terms] for b in terms])
     projections = np.array([(term * scores).sum() for term in terms])
     coefficients = np.linalg.lstsq(products, projections, rcond=1e-9)[0]
@@ -335,14 +339,14 @@ def _without_bias(scores: Floats, inside: Mask, steps: Floats) -> Floats:
 
 
 class _Comparison(NamedTuple):
-    """Differences between permutations; element (i, j) is positive where i is better than j.
+    """Differences between permutations; element (i, j) is positive if i is better than j.
 
     Parameters
     ----------
     margin : ndarray, shape (24, 24)
-        Difference of their scores in standard errors.
+        Difference of the scores in standard errors.
     probability : ndarray, shape (24, 24)
-        Bound of the probability that chance makes i this much better than j.
+        Upper bound of the probability that i is this much better than j by chance.
     """
 
     margin: Floats
@@ -350,7 +354,7 @@ class _Comparison(NamedTuple):
 
 
 def _compare(scores: Floats, inside: Mask) -> _Comparison:
-    """Compare all pairs of permutations, each where both end inside the mask."""
+    """Compare all pairs of permutations at voxels where both end inside the mask."""
     valid = inside.astype(np.float64)
     sums = np.einsum("bni,bnj->bij", scores, valid)
     blocks = sums - sums.swapaxes(1, 2)
@@ -360,7 +364,7 @@ def _compare(scores: Floats, inside: Mask) -> _Comparison:
     counts = (error > 0) & (np.abs(difference) > _NEGLIGIBLE * overlap)
     margin = np.divide(difference, error, out=np.zeros_like(difference), where=counts)
     chance = stdtr(np.maximum(independent - 1, 1), -margin)
-    # With n independent blocks all of one sign, chance is never below this.
+    # The probability that n independent blocks all have the same sign is a lower bound.
     return _Comparison(margin, np.maximum(chance, 0.5**independent))
 
 
@@ -370,13 +374,14 @@ def _standard_error(blocks: Floats) -> tuple[Floats, Floats]:
     Parameters
     ----------
     blocks : ndarray, shape (blocks, ...)
-        Zero where a block contributes nothing.
+        Difference in each block; zero if a block does not contribute.
 
     Returns
     -------
     error : ndarray, shape (...)
+        Standard error.
     independent : ndarray, shape (...)
-        Number of independent blocks that have this error, at least one.
+        Equivalent number of independent blocks, at least one.
     """
     contributes = blocks != 0
     n = np.maximum(contributes.sum(axis=0), 1)
@@ -393,11 +398,11 @@ def _standard_error(blocks: Floats) -> tuple[Floats, Floats]:
 
 
 def _judge(comparison: _Comparison) -> GradientCheck:
-    """Turn comparisons of all pairs into a verdict on the first permutation."""
-    # The best one does worst in no comparison; equals keep their order, the identity first.
+    """Derive the verdict on the first permutation from the comparisons of all pairs."""
+    # The best permutation has the best worst comparison; the stable sort prefers the identity.
     ranking = np.argsort(-comparison.margin.min(axis=1), kind="stable").tolist()
-    # That one of many rivals is better by chance is more probable than that a certain one is. To
-    # be better than every rival by chance is not.
+    # The probability that any of many rivals is better by chance is larger than that of a
+    # particular rival (Bonferroni). The probability of being better than all by chance is not.
     by_chance = np.minimum((len(PERMUTATIONS) - 1) * comparison.probability[:, 0], 1.0)
     better = [i for i in ranking if i and by_chance[i] < _DOUBT]
     if better:
@@ -415,7 +420,7 @@ def _judge(comparison: _Comparison) -> GradientCheck:
     pair = (0, closest) if margin >= 0 else (closest, 0)
     return GradientCheck(
         "undecided" if rivals else "agrees",
-        reason=f"the data cannot tell {len(rivals)} other permutation(s) apart from the given "
+        reason=f"the data cannot distinguish {len(rivals)} other permutation(s) from the given "
         "table."
         if rivals
         else "",

@@ -1,4 +1,4 @@
-"""Single-shell constrained spherical deconvolution (Tournier 2007), many voxels at a time."""
+"""Single-shell constrained spherical deconvolution (Tournier 2007) of many voxels at a time."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ from bids_tractography.reconst.voxels import map_voxels
 
 _MAX_ITERATIONS = 50
 _QUADRATURE_POINTS = 200
-# What order 4 needs; a distribution of order 2 has one peak, as a tensor has.
+# Required by order 4; a distribution of order 2 has a single peak, as a tensor has.
 _MIN_DIRECTIONS = n_coefficients(4)
 
 
 @dataclass(frozen=True)
 class Response:
-    """Signal of a single bundle, as an axially symmetric tensor.
+    """Response of a single-fibre voxel as an axially symmetric tensor.
 
     Parameters
     ----------
     eigenvalues_mm2_s : tuple of float
-        Largest first.
+        Eigenvalues in mm²/s, largest first.
     s0 : float
         Signal without diffusion weighting.
     voxels : int or None
-        How many voxels it was estimated from.
+        Number of voxels that it was estimated from.
     """
 
     eigenvalues_mm2_s: tuple[float, float, float]
@@ -49,7 +49,7 @@ class Response:
 
     @property
     def figures(self) -> dict[str, float]:
-        """Measurements to be held against what is plausible."""
+        """Measurements to check for plausibility."""
         first, radial, _ = self.eigenvalues_mm2_s
         return {"response_axial_mm2_s": first, "response_ratio": first / radial}
 
@@ -60,9 +60,9 @@ def fit_csd(given: FitInput, config: CsdModelConfig) -> ModelFit:
     Raises
     ------
     GradientError
-        If no shell suits.
+        If no shell is suitable.
     DataError
-        If no response can be estimated.
+        If the response cannot be estimated.
     """
     dwi = given.dwi
     shell = choose_shell(dwi.gradients.shells, config.shell_s_mm2)
@@ -98,14 +98,14 @@ def fit_csd(given: FitInput, config: CsdModelConfig) -> ModelFit:
 
 
 def _doubts(shell: Shell, order: int) -> list[str]:
-    """Warn of a shell whose directions do not determine more than a tensor does."""
+    """Warn if the directions of the shell do not determine more than a tensor does."""
     if shell.n_directions >= _MIN_DIRECTIONS and order > 2:
         return []
     return [
         f"the shell at b = {shell.b_s_mm2:.0f} s/mm² has {shell.n_directions} directions and the "
-        f"fODF is of order {order}: constrained spherical deconvolution needs "
-        f"{_MIN_DIRECTIONS} directions (order 4) to resolve crossings; with fewer, model: tensor "
-        "shows as much."
+        f"fODF is of order {order}: constrained spherical deconvolution requires "
+        f"{_MIN_DIRECTIONS} directions (order 4) to resolve crossings; otherwise it is not better "
+        "than model: tensor."
     ]
 
 
@@ -116,28 +116,46 @@ def _given(config: GivenResponseConfig) -> Response:
 def estimate_response(
     dwi: Dwi, mask: NDArray[np.bool_], tensor: TensorFit, shell: Shell, config: AutoResponseConfig
 ) -> Response:
-    """Average the tensors of the voxels of highest FA, away from the edge of the brain.
+    """Average the tensors of the voxels of highest FA, excluding the edge of the brain.
 
-    Noise and motion give the edge of the brain a high FA; the tensor of single-bundle voxels
-    inside it is close to axially symmetric. It is fitted again to b=0 and the shell to be
-    deconvolved, since signals of another b-value do not extrapolate to it.
+    Noise and motion cause high FA at the edge of the brain; the tensor of single-fibre voxels
+    inside it is close to axially symmetric. The tensor is fitted again to b=0 and the shell to be
+    deconvolved, because signals at other b-values do not extrapolate to it.
+
+    Parameters
+    ----------
+    dwi : Dwi
+        The diffusion-weighted image.
+    mask : ndarray of bool, shape (X, Y, Z)
+        Brain mask.
+    tensor : TensorFit
+        Tensor fit, for the FA.
+    shell : Shell
+        Shell to be deconvolved.
+    config : AutoResponseConfig
+        Number of voxels and distance from the edge.
+
+    Raises
+    ------
+    DataError
+        If no voxel is suitable, or the response is not that of a single fibre population.
     """
     depth_mm = ndimage.distance_transform_edt(np.pad(mask, 1), dwi.grid.voxel_size_mm)[
         1:-1, 1:-1, 1:-1
     ]
     inside = depth_mm > config.erode_mm
-    if np.count_nonzero(inside) < config.voxels:  # a thin phantom, or a small crop
+    if np.count_nonzero(inside) < config.voxels:  # a thin phantom or a small crop
         inside = mask
     signal = dwi.mean_b0
-    # FA of exactly 1 is a fit that ran into its bounds, not a bundle.
+    # An FA of almost 1 is a fit at its bounds rather than a bundle.
     candidates = inside & (tensor.fa < 0.99) & (signal > 0)
     voxels = np.argwhere(candidates)
     if len(voxels) == 0:
         raise DataError(
-            "no voxel is fit to estimate a response from.",
-            "Check the brain mask, or give model.response.",
+            "no voxel is suitable for estimating the response.",
+            "Check the brain mask, or set model.response.",
         )
-    # Stable, so that ties do not depend on the sorting algorithm.
+    # A stable sort makes the choice among equal values deterministic.
     best = np.argsort(-tensor.fa[candidates], kind="stable")[: config.voxels]
     chosen = tuple(voxels[best].T)
     fitted = tensor_fitter(dwi, shell.volumes)(dwi.data[chosen].astype(np.float64))
@@ -148,9 +166,9 @@ def estimate_response(
     )
     if not (first > radial > 0 and np.isfinite(response.s0)):
         raise DataError(
-            f"the estimated response is not that of a single bundle: its eigenvalues are "
-            f"{first:.2e} and {radial:.2e} mm²/s.",
-            "Check the image, its gradients and the brain mask, or give model.response.",
+            f"the estimated response is not that of a single fibre population: its eigenvalues "
+            f"are {first:.2e} and {radial:.2e} mm²/s.",
+            "Check the image, its gradients and the brain mask, or set model.response.",
         )
     return response
 
@@ -160,16 +178,16 @@ _Matrix = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class _Problem:
-    """Matrices of a deconvolution.
+    """Matrices of a constrained deconvolution.
 
     Parameters
     ----------
     forward : ndarray, shape (V, C)
-        fODF coefficients to signals.
+        Matrix from fODF coefficients to signals.
     positivity : ndarray, shape (N, C)
-        fODF coefficients to weighted amplitudes on the constraint's sphere.
+        Matrix from fODF coefficients to weighted amplitudes on the constraint's sphere.
     threshold : float
-        Share of the mean amplitude below which amplitudes are driven to zero.
+        Fraction of the mean amplitude below which amplitudes are driven to zero.
     """
 
     forward: NDArray[np.float64]
@@ -178,10 +196,10 @@ class _Problem:
 
     @cached_property
     def matrices(self) -> tuple[_Matrix, _Matrix, _Matrix, _Matrix, _Matrix]:
-        """What `constrained_deconvolution` takes between the signals and the threshold."""
+        """Arguments of `constrained_deconvolution` between the signals and the threshold."""
         n_terms = self.forward.shape[1]
         normal = self.forward.T @ self.forward
-        # Fewer directions than coefficients do not determine these by themselves.
+        # Regularisation, because fewer directions than coefficients do not determine them.
         normal += 1e-5 * np.trace(normal) / n_terms * np.eye(n_terms)
         first_guess: _Matrix = np.linalg.solve(normal, self.forward.T).T.astype(np.float64)
         return (
@@ -202,7 +220,7 @@ def _problem(
 ) -> _Problem:
     orders = np.arange(0, order + 1, 2)
     rotational = _rotational_harmonics(b_s_mm2, response, orders)
-    # Convolution with the response scales every harmonic of one order alike (Healy 1998).
+    # Convolution with the response scales all harmonics of one order equally (Healy 1998).
     forward = sh_basis(order, directions) * np.repeat(rotational, 2 * orders + 1)
     constraint = sh_basis(order, small_sphere.vertices)
     weight = (
@@ -217,7 +235,7 @@ def _problem(
 def _rotational_harmonics(
     b_s_mm2: float, response: Response, orders: NDArray[np.intp]
 ) -> NDArray[np.float64]:
-    """Expand the signal of the response along z: one number for each order (Funk-Hecke)."""
+    """Expand the signal of the response along z: one coefficient per order (Funk-Hecke)."""
     cosines, weights = legendre.leggauss(_QUADRATURE_POINTS)
     first, radial, _ = response.eigenvalues_mm2_s
     signal = response.s0 * np.exp(-b_s_mm2 * (radial + (first - radial) * cosines**2))
@@ -228,17 +246,20 @@ def _rotational_harmonics(
 def deconvolve(signals: NDArray[np.float64], problem: _Problem) -> NDArray[np.float64]:
     """Solve the constrained problem for many voxels at once.
 
-    The iteration is that of Tournier (2007) as DIPY's ``csdeconv`` runs it voxel by voxel:
-    amplitudes below the threshold get a row that drives them to zero, until the set of rows
-    stands still.
+    The iteration is that of Tournier (2007) as in DIPY's ``csdeconv``: each amplitude below the
+    threshold gets a row that drives it to zero, until the set of rows does not change.
 
     Parameters
     ----------
     signals : ndarray, shape (n, V)
+        Signals of the shell.
+    problem : _Problem
+        Matrices of the deconvolution.
 
     Returns
     -------
     ndarray, shape (n, C)
+        fODF coefficients.
     """
     solved: NDArray[np.float64] = constrained_deconvolution(
         np.ascontiguousarray(signals), *problem.matrices, problem.threshold, _MAX_ITERATIONS

@@ -1,4 +1,4 @@
-"""Generalised q-sampling imaging (Yeh 2010): the signal of all shells times one matrix."""
+"""Generalised q-sampling imaging (Yeh 2010): a linear transform of the signal of all shells."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bids_tractography.core.gradients import Gradients
 from bids_tractography.reconst.base import FitInput, ModelFit
 from bids_tractography.reconst.voxels import map_voxels
 
-# Six times the diffusivity of free water, in mm²/s: scales displacements to those of free water.
+# Six times the diffusivity of free water in mm²/s, so that displacements are relative to it.
 _FREE_WATER_6D_MM2_S = 0.01506
 
 
@@ -34,7 +34,7 @@ def fit_gqi(given: FitInput, config: GqiModelConfig) -> ModelFit:
 
 
 def _q_sampling(gradients: Gradients, config: GqiModelConfig) -> NDArray[np.float64]:
-    """Return the matrix from signals to the distribution on the axes, shape (V, N)."""
+    """Return the matrix from signals to the distribution on `AXES`, shape (V, N)."""
     bvals = np.where(gradients.bvals <= gradients.b0_threshold_s_mm2, 0, gradients.bvals)
     lengths = config.sampling_length * np.sqrt(_FREE_WATER_6D_MM2_S * bvals)
     phase = (lengths[:, None] * gradients.directions) @ AXES.T

@@ -1,4 +1,4 @@
-"""The diffusion kurtosis tensor: scalar maps and its orientation distribution."""
+"""Diffusion kurtosis tensor: fit, scalar maps and orientation distribution."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from bids_tractography.errors import GradientError
 from bids_tractography.reconst.base import FitInput, ModelFit
 from bids_tractography.reconst.voxels import map_voxels
 
-_LEAST_DIRECTIONS = 15
-_LEAST_DIFFUSIVITY_UM2_MS = 0.01
+_MIN_DIRECTIONS = 15
+_MIN_DIFFUSIVITY_UM2_MS = 0.01
 
-# Independent elements of the symmetric tensors of rank 2 and 4; the latter in DIPY's order.
+# Independent elements of symmetric tensors of rank 2 and 4, the latter in DIPY's order.
 _SECOND = ("xx", "xy", "yy", "xz", "yz", "zz")
 _FOURTH = (
     "xxxx", "yyyy", "zzzz", "xxxy", "xxxz", "xyyy", "yyyz", "xzzz", "yzzz",
@@ -33,13 +33,13 @@ Array = NDArray[np.float64]
 def fit_kurtosis(given: FitInput, config: KurtosisModelConfig) -> ModelFit:
     """Fit by weighted least squares (Veraart 2013) and expand the orientation distribution.
 
-    Besides the distribution (Henriques 2015), which integrates to one, the mean, axial and radial
-    kurtosis are given as maps.
+    The distribution (Henriques 2015) integrates to one. The mean, axial and radial kurtosis are
+    returned as maps.
 
     Raises
     ------
     GradientError
-        If fewer than two shells or fifteen directions are left below ``max_b_s_mm2``, or they do
+        If there are fewer than two shells or fifteen directions up to ``max_b_s_mm2``, or they do
         not determine the tensors.
     """
     gradients = given.dwi.gradients
@@ -56,7 +56,7 @@ def fit_kurtosis(given: FitInput, config: KurtosisModelConfig) -> ModelFit:
 
     def fit(signals: Array) -> Array:
         eigenvalues, eigenvectors, kurtosis = _tensors(
-            signals[:, volumes], design, given.dwi.least_signal
+            signals[:, volumes], design, given.dwi.min_signal
         )
         odf = _odf(eigenvalues, eigenvectors, kurtosis, config.alpha)
         flat = np.concatenate([eigenvalues, eigenvectors.reshape(-1, 9), kurtosis], axis=1)
@@ -80,15 +80,15 @@ def _enough(
     if len(used) < 2:
         there = ", ".join(f"{shell.b_s_mm2:.0f}" for shell in gradients.shells)
         raise GradientError(
-            f"the kurtosis tensor needs two shells up to b = {config.max_b_s_mm2:g} s/mm²; the "
+            f"the kurtosis tensor requires two shells up to b = {config.max_b_s_mm2:g} s/mm²; the "
             f"shells are at {there} s/mm².",
             "Use another model.kind, or raise model.max_b_s_mm2 if there are shells above it.",
         )
     weighted = np.concatenate([shell.volumes for shell in used])
     n_directions = count_axes(gradients.directions[weighted])
-    if n_directions < _LEAST_DIRECTIONS:
+    if n_directions < _MIN_DIRECTIONS:
         raise GradientError(
-            f"the kurtosis tensor needs {_LEAST_DIRECTIONS} distinct directions; the shells up to "
+            f"the kurtosis tensor requires {_MIN_DIRECTIONS} distinct directions; the shells up to "
             f"b = {config.max_b_s_mm2:g} s/mm² have {n_directions}.",
             "Use another model.kind.",
         )
@@ -96,9 +96,9 @@ def _enough(
 
 
 def _monomials(vectors: Array, elements: tuple[str, ...]) -> Array:
-    """Return the products of components that a contraction sums, with multiplicities.
+    """Return the monomials of a tensor contraction, including multiplicities.
 
-    Shape (..., len(elements)) for vectors (..., 3).
+    The shape is (..., len(elements)) for vectors (..., 3).
     """
     columns = [
         _multiplicity(element) * prod(vectors[..., "xyz".index(axis)] for axis in element)
@@ -113,7 +113,7 @@ def _multiplicity(element: str) -> int:
 
 
 def _design(gradients: Gradients, volumes: NDArray[np.intp]) -> Array:
-    """Return the matrix from the elements of D, MD²·W and ln S0 to ln S, b in ms/µm²."""
+    """Return the matrix from the elements of D, MD²·W and ln S0 to ln S, with b in ms/µm²."""
     weighted = gradients.bvals[volumes] > gradients.b0_threshold_s_mm2
     b = (np.where(weighted, gradients.bvals[volumes], 0) / 1000)[:, None]
     g = gradients.directions[volumes]
@@ -122,30 +122,30 @@ def _design(gradients: Gradients, volumes: NDArray[np.intp]) -> Array:
     )
 
 
-def _tensors(signals: Array, design: Array, least_signal: float) -> tuple[Array, Array, Array]:
-    """Return eigenvalues (n, 3) in µm²/ms, eigenvectors (n, 3, 3), kurtosis (n, 15)."""
-    logs = np.log(np.maximum(signals, least_signal))
+def _tensors(signals: Array, design: Array, min_signal: float) -> tuple[Array, Array, Array]:
+    """Return eigenvalues (n, 3) in µm²/ms, eigenvectors (n, 3, 3), and kurtosis (n, 15)."""
+    logs = np.log(np.maximum(signals, min_signal))
     predicted = logs @ np.linalg.pinv(design).T @ design.T
     weights = np.exp(2 * (predicted - predicted.max(axis=1, keepdims=True)))
     n_terms = design.shape[1]
     outer = (design[:, :, None] * design[:, None, :]).reshape(len(design), -1)
     normal = (weights @ outer).reshape(-1, n_terms, n_terms)
-    # Weights of voxels that are all noise can vanish but for a few volumes.
+    # In voxels of mere noise, all but a few volumes may have zero weight.
     trace = np.einsum("nii->n", normal)
     normal += 1e-10 * trace[:, None, None] * np.eye(n_terms)
     solution = np.linalg.solve(normal, ((weights * logs) @ design)[..., None])[..., 0]
     place = [[_SECOND.index("".join(sorted(i + j))) for j in "xyz"] for i in "xyz"]
     ascending, vectors = np.linalg.eigh(solution[:, :6][:, place])
-    eigenvalues = np.maximum(ascending[:, ::-1], _LEAST_DIFFUSIVITY_UM2_MS)
+    eigenvalues = np.maximum(ascending[:, ::-1], _MIN_DIFFUSIVITY_UM2_MS)
     md = eigenvalues.mean(axis=1, keepdims=True)
     return eigenvalues, vectors[:, :, ::-1], solution[:, 6:21] / md**2
 
 
 def _odf(eigenvalues: Array, eigenvectors: Array, kurtosis: Array, alpha: float) -> Array:
-    """Sample the distribution on the axes, shape (n, N) (Jensen 2014, Henriques 2015).
+    """Sample the distribution on `AXES`, shape (n, N) (Jensen 2014, Henriques 2015).
 
-    The moment of order `alpha` of the displacements along each axis, to first order in the
-    kurtosis. Where that order falls below zero it is zero.
+    It is the moment of order `alpha` of the displacements along each axis, to first order in the
+    kurtosis, and zero where that approximation is negative.
     """
     md = eigenvalues.mean(axis=1)
     scaled = np.einsum(
@@ -157,7 +157,7 @@ def _odf(eigenvalues: Array, eigenvectors: Array, kurtosis: Array, alpha: float)
         [[_FOURTH.index("".join(sorted(i + j + pair))) for j in "xyz"] for i in "xyz"]
         for pair in _SECOND
     ]
-    # W contracted with a symmetric matrix: six terms, those off its diagonal twice.
+    # W contracted with a symmetric matrix: six terms, the off-diagonal ones twice.
     weights = np.array([_multiplicity(pair) for pair in _SECOND])
     six = np.stack(
         [scaled[:, "xyz".index(pair[0]), "xyz".index(pair[1])] for pair in _SECOND], axis=1

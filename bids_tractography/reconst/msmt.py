@@ -25,13 +25,13 @@ Array = NDArray[np.float64]
 def fit_msmt_csd(given: FitInput, config: MsmtCsdModelConfig) -> ModelFit:
     """Deconvolve the signal of all shells into a white-matter fODF and isotropic tissues.
 
-    Least squares under hard constraints: the fODF is nowhere negative on the sphere's axes, and
-    neither are the other tissues.
+    The solution is the least-squares fit under hard constraints: neither the fODF, on a set of
+    axes, nor the other tissues may be negative.
 
     Raises
     ------
     GradientError
-        If the shells do not tell as many tissues apart.
+        If the shells cannot distinguish the tissues.
     DataError
         If responses are malformed or cannot be estimated.
     """
@@ -44,7 +44,7 @@ def fit_msmt_csd(given: FitInput, config: MsmtCsdModelConfig) -> ModelFit:
     solve = _Solver(forward, n_wm)
     values = map_voxels(solve, given.dwi.data, given.mask, given.n_threads)
     tissues = ("wm", *responses.isotropic)
-    # On a constraint, rounding may leave a value just below zero.
+    # Where a constraint is active, rounding may leave a value just below zero.
     amounts = np.maximum(np.concatenate([values[..., :1], values[..., n_wm:]], axis=-1), 0)
     total = amounts.sum(axis=-1)
     fractions = {
@@ -82,7 +82,7 @@ def _count_directions(gradients: Gradients) -> int:
 def _check_shells(config: MsmtCsdModelConfig, n_shells: int) -> None:
     if config.tissues == "wm_gm_csf" and n_shells < 2:
         raise GradientError(
-            "three tissues need two shells besides b=0; there is one.",
+            "three tissues require two shells in addition to b=0; there is one.",
             "Set model.tissues to wm_csf, or use model.kind=csd.",
         )
 
@@ -98,47 +98,49 @@ def _responses(given: FitInput, config: MsmtCsdModelConfig) -> TissueResponses:
     if files.get("gm") is None:
         if config.tissues == "wm_gm_csf":
             raise DataError(
-                "three tissues need a response of grey matter.",
-                "Give model.response.gm, or set model.tissues to wm_csf.",
+                "three tissues require a grey-matter response.",
+                "Set model.response.gm, or set model.tissues to wm_csf.",
             )
         files.pop("gm", None)
     if n_shells + 1 < len(files):
         raise GradientError(
-            f"{len(files)} tissues need {len(files)} b-values with b=0; there are {n_shells + 1}.",
+            f"{len(files)} tissues require {len(files)} b-values including b=0; there are "
+            f"{n_shells + 1}.",
             "Set model.tissues to wm_csf, or use model.kind=csd.",
         )
     return read_responses({k: path for k, path in files.items() if path}, n_shells)
 
 
 def _forward(gradients: Gradients, responses: TissueResponses, order: int) -> Array:
-    """Coefficients of the tissues to signals, shape (V, C + tissues - 1)."""
+    """Return the matrix from tissue coefficients to signals, shape (V, C + tissues - 1)."""
     degrees = orders_of(order)
     matrix = np.zeros((len(gradients.bvals), len(degrees) + len(responses.isotropic)))
     groups = [gradients.b0_volumes, *(shell.volumes for shell in gradients.shells)]
-    # A response expanded in zonal harmonics convolves as on a sphere (Healy 1998).
+    # Convolution with a zonal response scales all harmonics of one order equally (Healy 1998).
     zonal_degrees = 2 * np.arange(responses.wm.shape[1])
     rotational = responses.wm * np.sqrt(4 * np.pi / (2 * zonal_degrees + 1))
     for shell, volumes in enumerate(groups):
         directions = gradients.directions[volumes]
-        if shell == 0:  # no direction matters without weighting
+        if shell == 0:  # b=0 does not depend on the direction
             matrix[volumes, 0] = rotational[0, 0] / np.sqrt(4 * np.pi)
         else:
             scale = rotational[shell, degrees // 2]
             matrix[volumes, : len(degrees)] = sh_basis(order, directions) * scale
         for column, amounts in enumerate(responses.isotropic.values(), start=len(degrees)):
-            # The constant harmonic of a tissue, whose response is one too.
+            # An isotropic tissue has a constant harmonic only, and so has its response.
             matrix[volumes, column] = amounts[shell]
     return matrix
 
 
 class _Solver:
-    """Constrained least squares for blocks of voxels, through the dual problem.
+    """Constrained least squares for blocks of voxels, solved through the dual problem.
 
     Parameters
     ----------
     forward : ndarray, shape (V, C)
+        Matrix from coefficients to signals.
     n_wm : int
-        Coefficients of the fODF; what follows are the isotropic tissues.
+        Number of fODF coefficients; those of the isotropic tissues follow.
     """
 
     def __init__(self, forward: Array, n_wm: int) -> None:
@@ -148,7 +150,7 @@ class _Solver:
         constraints[: len(amplitudes), :n_wm] = amplitudes
         constraints[len(amplitudes) :, n_wm:] = np.eye(n_terms - n_wm)
         normal = forward.T @ forward
-        # Orders that the shells do not determine are left at zero, rather than at random.
+        # Orders that the shells do not determine are set to zero rather than left arbitrary.
         normal += 1e-12 * normal.diagonal().max() * np.eye(n_terms)
         self._target = np.linalg.solve(normal, forward.T).T
         self._constraints = constraints

@@ -1,4 +1,4 @@
-"""fODFs made elsewhere: harmonics in another basis or in image axes, brought to ours."""
+"""fODFs from other software, converted from another basis or from image axes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from bids_tractography.machine.files import read_json_file
 from bids_tractography.reconst.base import FitInput, ModelFit
 from bids_tractography.reconst.voxels import map_voxels
 
-# Names as DIPY, MRtrix3, QSIRecon and the drafts of BEP016 write them, in small letters.
+# Names in DIPY, MRtrix3, QSIRecon and the drafts of BEP016, in lower case.
 _BASES = {
     "mrtrix": "tournier07",
     "mrtrix3": "tournier07",
@@ -39,25 +39,25 @@ _AXES_KEYS = ("reference", "referenceaxes")
 
 
 def fit_precomputed(given: FitInput, config: PrecomputedModelConfig) -> ModelFit:
-    """Read harmonics and express them in MRtrix3's basis and scanner axes.
+    """Read spherical harmonics and convert them to MRtrix3's basis and scanner axes.
 
-    The conversion is exact: both bases span the same functions, and so do their rotations.
+    The conversion is exact, because both bases and all their rotations span the same functions.
 
     Raises
     ------
     GridError
         If the image is not on the grid of the DWI.
     DataError
-        If the number of coefficients is none of even harmonics, or neither configuration nor
-        sidecar tells the basis.
+        If the number of coefficients is not that of even harmonics, or neither the configuration
+        nor the sidecar states the basis.
     """
     path = given.files[""]
     image = read_image(path, ndim=4)
     if not image.grid.matches(given.dwi.grid):
         raise GridError(
-            f"{path}: the fODF is not on the grid of the DWI: {image.grid.describe()}, and the DWI "
+            f"{path}: the fODF is not on the grid of the DWI: {image.grid.describe()}, but the DWI "
             f"{given.dwi.grid.describe()}.",
-            "Give the fODF that was made from this DWI run.",
+            "Provide the fODF that was computed from this DWI run.",
         )
     order = _order_of(path, image.data.shape[3])
     basis, axes = _conventions(path, config)
@@ -80,31 +80,33 @@ def _order_of(path: Path, n_coefficients: int) -> int:
         return sh_order_of(n_coefficients)
     except ValueError as error:
         raise DataError(
-            f"{path}: {error} (1, 6, 15, 28, 45, ...).", "Give even spherical harmonics."
+            f"{path}: {error} (1, 6, 15, 28, 45, ...).", "Provide even spherical harmonics."
         ) from None
 
 
 def conversion(order: int, basis: str, axes: str, grid: Grid) -> NDArray[np.float64]:
-    """Return the matrix that takes coefficients to our basis and axes, as rows times matrix.
+    """Return the matrix that converts rows of coefficients to our basis and axes.
 
     Parameters
     ----------
     order : int
+        Maximum order of the harmonics.
     basis : str
-        ``tournier07`` or ``descoteaux07``, or one of them with ``_legacy``.
+        ``tournier07`` or ``descoteaux07``, each optionally with ``_legacy``.
     axes : str
-        ``scanner``, or ``image`` for the axes along which the file stores its voxels.
+        ``scanner``, or ``image`` for the axes of the voxels as stored in the file.
     grid : Grid
-        Of the file.
+        Grid of the file.
 
     Returns
     -------
     ndarray, shape (C, C)
+        Multiply it by a row of coefficients from the left.
     """
     turn = nearest_rotation(grid.stored_affine) if axes == "image" else np.eye(3)
     _, theta, phi = cart2sphere(*(AXES @ turn).T)
     family = real_sh_tournier if basis.startswith("tournier") else real_sh_descoteaux
-    with warnings.catch_warnings():  # DIPY warns of its own default
+    with warnings.catch_warnings():  # DIPY warns about its own default
         warnings.simplefilter("ignore", PendingDeprecationWarning)
         theirs, _, _ = family(order, theta, phi, legacy=basis.endswith("_legacy"))
     matrix: NDArray[np.float64] = theirs.T @ from_axes(order)
@@ -118,9 +120,9 @@ def _conventions(path: Path, config: PrecomputedModelConfig) -> tuple[str, str]:
         written = _find(sidecar, _BASIS_KEYS)
         basis = _BASES.get(written.lower(), "")
         if not basis:
-            told = f"its sidecar says {written!r}" if written else "no sidecar tells"
+            stated = f"its sidecar states {written!r}" if written else "no sidecar states it"
             raise DataError(
-                f"{path}: the basis of the spherical harmonics is not known ({told}).",
+                f"{path}: the basis of the spherical harmonics is unknown ({stated}).",
                 "Set model.basis: tournier07 for MRtrix3, descoteaux07_legacy for DIPY.",
             )
     if axes == "auto":

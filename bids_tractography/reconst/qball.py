@@ -1,8 +1,8 @@
-"""Orientation distributions of one shell in closed form: CSA and OPDT.
+"""Closed-form orientation distributions of one shell: CSA and OPDT.
 
 Both expand a function of the signal in spherical harmonics with Laplace-Beltrami regularisation
-(Descoteaux 2007), and apply the Funk-Radon transform, which scales every harmonic of one order
-alike.
+(Descoteaux 2007) and apply the Funk-Radon transform, which scales all harmonics of one order
+equally.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from bids_tractography.reconst.base import FitInput, ModelFit
 from bids_tractography.reconst.shells import choose_order, choose_shell
 from bids_tractography.reconst.voxels import map_voxels
 
-# Attenuations outside these bounds are noise, and their logarithms have no double logarithm.
+# Attenuations outside these bounds are noise, for which the double logarithm is undefined.
 _ATTENUATION = (1e-3, 1 - 1e-3)
 
 Signals = NDArray[np.float64]
@@ -34,9 +34,9 @@ class _Transforms:
     Parameters
     ----------
     funk_radon : ndarray
-        Integrals over great circles, divided by 2π.
+        Integral over great circles, divided by 2π.
     laplacian : ndarray
-        The same of the Laplace-Beltrami operator's result.
+        The same integral of the Laplace-Beltrami operator.
     """
 
     funk_radon: NDArray[np.float64]
@@ -49,7 +49,7 @@ def fit_csa(given: FitInput, config: CsaModelConfig) -> ModelFit:
     Raises
     ------
     GradientError
-        If no shell suits.
+        If no shell is suitable.
     """
 
     def expand(attenuation: Signals, transforms: _Transforms) -> Signals:
@@ -67,7 +67,7 @@ def fit_opdt(given: FitInput, config: OpdtModelConfig) -> ModelFit:
     Raises
     ------
     GradientError
-        If no shell suits.
+        If no shell is suitable.
     """
 
     def expand(attenuation: Signals, transforms: _Transforms) -> Signals:
@@ -90,7 +90,7 @@ def _fit(
     b0_volumes = dwi.gradients.b0_volumes
 
     def fit(signals: Signals) -> Signals:
-        positive = np.maximum(signals, dwi.least_signal)
+        positive = np.maximum(signals, dwi.min_signal)
         attenuation = positive[:, shell.volumes] / positive[:, b0_volumes].mean(
             axis=1, keepdims=True
         )

@@ -1,4 +1,4 @@
-"""Responses of white matter, grey matter and fluid to each shell: from the data, or from files."""
+"""White-matter, grey-matter and CSF responses to each shell, estimated or read from files."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ from bids_tractography.reconst.base import TensorFit
 _WM_ORDER = 8
 _EDGE_MM = 5.0
 _WM_FA = 0.2
-# Shares of a tissue's voxels that represent it, as in Dhollander (2016).
+# Fractions of a tissue's voxels that represent it, as in Dhollander (2016).
 _WM_SHARE, _GM_SHARE, _CSF_SHARE = 0.005, 0.02, 0.1
-_LEAST_VOXELS = {"wm": 100, "gm": 30, "csf": 30}
+_MIN_VOXELS = {"wm": 100, "gm": 30, "csf": 30}
 
 Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
 class TissueResponses:
-    """Signal of a unit of each tissue, as spherical harmonics in MRtrix3's scale.
+    """Response of each tissue as spherical harmonics in MRtrix3's scaling.
 
     Parameters
     ----------
     wm : ndarray, shape (shells + 1, orders)
-        Zonal harmonics of a bundle along z, of even order, b=0 first.
+        Zonal harmonics of even order of a bundle along z, b=0 first.
     isotropic : mapping of str to ndarray, shape (shells + 1,)
-        Constant harmonic of ``gm`` (of three tissues) and ``csf``.
+        Constant harmonics of ``gm`` (if there are three tissues) and ``csf``.
     voxels : mapping of str to int
-        How many voxels each was estimated from.
+        Number of voxels that each response was estimated from.
     warnings : tuple of str
-        What is implausible about them.
+        Doubts about the responses.
     """
 
     wm: Array
@@ -50,7 +50,7 @@ class TissueResponses:
 
     @property
     def record(self) -> dict[str, Any]:
-        """What the sidecars tell."""
+        """Responses for the sidecars, JSON values."""
         return {
             "wm": self.wm.tolist(),
             **{tissue: amounts.tolist() for tissue, amounts in self.isotropic.items()},
@@ -58,10 +58,10 @@ class TissueResponses:
         }
 
     def figures(self, shells_s_mm2: Sequence[float]) -> dict[str, float]:
-        """Return measurements to be held against what is plausible.
+        """Return measurements to check for plausibility.
 
-        Diffusivities are those at the innermost shell: of fluid, and of white matter along and
-        across the bundle.
+        They are diffusivities at the innermost shell: that of CSF, and those of white matter along
+        and across the bundle.
 
         Parameters
         ----------
@@ -86,25 +86,32 @@ class TissueResponses:
 
 
 def read_responses(files: Mapping[str, Path], n_shells: int) -> TissueResponses:
-    """Read MRtrix3's text files: one line for each shell, b=0 first, ``#`` for comments.
+    """Read MRtrix3's text files: one line per shell, b=0 first, ``#`` for comments.
+
+    Parameters
+    ----------
+    files : mapping of str to Path
+        Files by tissue.
+    n_shells : int
+        Number of shells, not counting b=0.
 
     Raises
     ------
     DataError
-        If a file is malformed or does not belong to as many shells.
+        If a file is malformed or has another number of shells.
     """
     tables = {tissue: _table(path, n_shells) for tissue, path in files.items()}
     for tissue in ("gm", "csf"):
         if tissue in tables and tables[tissue].shape[1] != 1:
             raise DataError(
-                f"{files[tissue]} has {tables[tissue].shape[1]} numbers a line; the response of "
+                f"{files[tissue]} has {tables[tissue].shape[1]} numbers per line; the response of "
                 "an isotropic tissue has one."
             )
     if tables["wm"].shape[1] < 2:
         raise DataError(
-            f"{files['wm']} has one number a line; the response of white matter has zonal "
-            "harmonics of order 2 at least.",
-            "Give the file of white matter.",
+            f"{files['wm']} has one number per line; a white-matter response has zonal harmonics "
+            "of order 2 or higher.",
+            "Provide the white-matter response.",
         )
     isotropic = {tissue: table[:, 0] for tissue, table in tables.items() if tissue != "wm"}
     return TissueResponses(tables["wm"], isotropic)
@@ -113,26 +120,28 @@ def read_responses(files: Mapping[str, Path], n_shells: int) -> TissueResponses:
 def _table(path: Path, n_shells: int) -> Array:
     table = read_table(path)
     if not np.isfinite(table).all():
-        raise DataError(f"{path} is no table of finite numbers.")
+        raise DataError(f"{path} is not a table of finite numbers.")
     if len(table) != n_shells + 1:
         raise DataError(
-            f"{path} has {len(table)} lines; {n_shells + 1} are needed, one for each shell and one "
-            "for b=0.",
-            "Give responses made from the same shells.",
+            f"{path} has {len(table)} lines; {n_shells + 1} are required, one for each shell and "
+            "one for b=0.",
+            "Provide responses for the shells of this DWI.",
         )
     if (table[:, 0] <= 0).any():
-        raise DataError(f"{path}: the first number of a line is the mean signal, above 0.")
+        raise DataError(
+            f"{path}: the first number of each line is the mean signal, which must be positive."
+        )
     return table
 
 
 def estimate_responses(
     dwi: Dwi, mask: NDArray[np.bool_], tensor: TensorFit, *, grey_matter: bool
 ) -> TissueResponses:
-    """Find voxels of each tissue by FA and signal decay, and average them (Dhollander 2016).
+    """Select voxels of each tissue by FA and signal decay, and average them (Dhollander 2016).
 
-    White matter: the highest FA. Of the rest, Otsu's threshold on the decay, the mean of
-    ``ln(S₀/S_b)`` over the shells, parts grey matter from fluid; grey matter is represented by the
-    voxels nearest its median decay, fluid by those that decay most.
+    White-matter voxels have the highest FA. Otsu's threshold on the decay of the others, the mean
+    of ``ln(S₀/S_b)`` over the shells, separates grey matter from CSF. Grey matter is represented by
+    the voxels closest to its median decay, CSF by those with the strongest decay.
 
     Raises
     ------
@@ -145,7 +154,7 @@ def estimate_responses(
         1:-1, 1:-1, 1:-1
     ]
     inside = usable & (depth_mm > _EDGE_MM)
-    # Fluid is found up to the edge where the mask is too thin, as in a crop.
+    # In thin masks, such as crops, CSF is also searched at the edge.
     inside = inside if np.count_nonzero(inside) > 0.1 * np.count_nonzero(usable) else usable
     decay = np.zeros(mask.shape)
     decay[usable] = np.log(signals[usable][:, :1] / signals[usable][:, 1:]).mean(axis=1)
@@ -154,8 +163,8 @@ def estimate_responses(
     chosen = {"wm": _first(anisotropic, -tensor.fa, _WM_SHARE, "wm")}
     if np.count_nonzero(isotropic) < 2:
         raise DataError(
-            "no voxel of low FA is there to estimate a response of fluid from.",
-            "Check the brain mask, or give model.response files.",
+            "no voxel of low FA is available for estimating the CSF response.",
+            "Check the brain mask, or set model.response to files.",
         )
     values = decay[isotropic]
     threshold = _otsu(values)
@@ -180,7 +189,7 @@ def estimate_responses(
 
 
 def _shell_means(dwi: Dwi) -> NDArray[np.float32]:
-    """Mean signal of b=0 and of each shell, shape (X, Y, Z, shells + 1)."""
+    """Return the mean signal of b=0 and of each shell, shape (X, Y, Z, shells + 1)."""
     groups = [dwi.gradients.b0_volumes, *(shell.volumes for shell in dwi.gradients.shells)]
     return np.stack([dwi.data[..., volumes].mean(axis=-1) for volumes in groups], axis=-1)
 
@@ -188,19 +197,19 @@ def _shell_means(dwi: Dwi) -> NDArray[np.float32]:
 def _first(
     where: NDArray[np.bool_], rank: NDArray[np.floating], share: float, tissue: str
 ) -> tuple[NDArray[np.intp], ...]:
-    """Return the voxels of lowest rank: a share of them, or the least number that averages well."""
+    """Return the voxels of lowest rank: a fraction of them, or the minimum for a mean."""
     voxels = np.argwhere(where)
     if len(voxels) == 0:
         raise DataError(
-            f"no voxel is there to estimate the response of {tissue} from.",
-            "Check the brain mask, or give model.response files.",
+            f"no voxel is available for estimating the response of {tissue}.",
+            "Check the brain mask, or set model.response to files.",
         )
-    count = max(_LEAST_VOXELS[tissue], round(share * len(voxels)))
+    count = max(_MIN_VOXELS[tissue], round(share * len(voxels)))
     return tuple(voxels[np.argsort(rank[where], kind="stable")[:count]].T)
 
 
 def _otsu(values: Array) -> float:
-    """Return the threshold that parts values into the two most compact classes."""
+    """Return the threshold that separates values into the two most compact classes."""
     ordered = np.sort(values)
     counts = np.arange(1, len(ordered))
     sums = np.cumsum(ordered)
@@ -210,7 +219,7 @@ def _otsu(values: Array) -> float:
 
 
 def _zonal(dwi: Dwi, tensor: TensorFit, voxels: tuple[NDArray[np.intp], ...]) -> Array:
-    """Fit zonal harmonics to the signals of bundles turned to lie along z."""
+    """Fit zonal harmonics to the signals of bundles after rotating them to the z axis."""
     signals, axes = dwi.data[voxels].astype(np.float64), tensor.v1[voxels]
     degrees = np.arange(0, _WM_ORDER + 1, 2)
     norms = np.sqrt((2 * degrees + 1) / (4 * np.pi))
@@ -232,9 +241,9 @@ def _doubts(wm: Array, isotropic: Mapping[str, Array]) -> list[str]:
     slower = [tissue for tissue in last if tissue != "csf" and last[tissue] > 0.8 * last["csf"]]
     if slower:
         doubts.append(
-            f"the response of fluid decays hardly faster than that of {' and '.join(slower)}: "
-            "fluid may not have been found."
+            f"the CSF response hardly decays faster than that of {' and '.join(slower)}: "
+            "CSF may not have been found."
         )
     if wm[-1, 1] > -0.1 * wm[-1, 0]:
-        doubts.append("the response of white matter is blunt: fODFs will be too sharp for it.")
+        doubts.append("the white-matter response is blunt, so fODFs will be too sharp.")
     return doubts

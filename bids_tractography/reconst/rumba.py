@@ -14,7 +14,7 @@ from bids_tractography.reconst.csd import estimate_response
 from bids_tractography.reconst.shells import choose_shell
 from bids_tractography.reconst.voxels import map_voxels
 
-# Bounds and first guess of the noise's standard deviation, over the signal without weighting.
+# Bounds and initial value of the standard deviation of the noise, relative to the b=0 signal.
 _SIGMA_BOUNDS = (1 / 80, 1 / 8)
 _FIRST_SIGMA = 1 / 15
 _EPSILON = float(np.finfo(float).eps)
@@ -23,24 +23,24 @@ Array = NDArray[np.float64]
 
 
 def fit_rumba(given: FitInput, config: RumbaModelConfig) -> ModelFit:
-    """Estimate the fODF by Richardson-Lucy iterations under Rician or non-central χ noise.
+    """Estimate the fODF by Richardson-Lucy iterations for Rician or non-central χ noise.
 
     The fODF integrates to the volume fraction of white matter.
 
     Raises
     ------
     DataError
-        If no response can be estimated.
+        If the response cannot be estimated.
     """
     gradients = given.dwi.gradients
     eigenvalues, figures = _white_matter(given, config)
     weighted = np.flatnonzero(gradients.bvals > gradients.b0_threshold_s_mm2)
     kernel = _kernel(gradients, weighted, eigenvalues, config)
-    # Weights on axes to a density on the sphere, of which each axis has an equal share.
+    # Converts weights of axes to a density on the sphere, of which each axis has an equal share.
     to_sh = from_axes(config.sh_order) * len(AXES) / (4 * np.pi)
 
     def fit(signals: Array) -> Array:
-        attenuation = _attenuation(signals, gradients, weighted, given.dwi.least_signal)
+        attenuation = _attenuation(signals, gradients, weighted, given.dwi.min_signal)
         shares = _deconvolve(attenuation, kernel, config)
         return shares[:, : len(AXES)] @ to_sh
 
@@ -61,7 +61,7 @@ def _white_matter(
 ) -> tuple[tuple[float, float, float], dict[str, float]]:
     if config.wm_eigenvalues_mm2_s != "auto":
         return config.wm_eigenvalues_mm2_s, {}
-    # A tensor describes the signal of inner shells best, and here has to serve for all.
+    # The response must hold for all shells, but a tensor describes the inner shells best.
     shells = given.dwi.gradients.shells
     inner = next((s for s in shells if s.n_directions >= n_coefficients(4)), choose_shell(shells))
     response = estimate_response(given.dwi, given.mask, given.tensor, inner, AutoResponseConfig())
@@ -74,9 +74,9 @@ def _kernel(
     eigenvalues: tuple[float, float, float],
     config: RumbaModelConfig,
 ) -> Array:
-    """Signals of a unit of each compartment: axes, then grey matter and fluid if present.
+    """Return the signal of each compartment: axes, then grey matter and CSF if present.
 
-    Shape (1 + V, N), b=0 first.
+    The shape is (1 + V, N), b=0 first.
     """
     bvals = gradients.bvals[weighted, None]
     axial, radial = eigenvalues[0], (eigenvalues[1] + eigenvalues[2]) / 2
@@ -92,18 +92,18 @@ def _kernel(
 
 
 def _attenuation(
-    signals: Array, gradients: Gradients, weighted: NDArray[np.intp], least_signal: float
+    signals: Array, gradients: Gradients, weighted: NDArray[np.intp], min_signal: float
 ) -> Array:
-    """Signals over those without weighting, at most 1, with a 1 for b=0; shape (n, 1 + V)."""
-    positive = np.maximum(signals, least_signal)
+    """Return signals relative to b=0, at most 1, preceded by a 1 for b=0; shape (n, 1 + V)."""
+    positive = np.maximum(signals, min_signal)
     b0 = positive[:, gradients.b0_volumes].mean(axis=1, keepdims=True)
     return np.hstack([np.ones_like(b0), np.minimum(positive[:, weighted] / b0, 1)])
 
 
 def _deconvolve(data: Array, kernel: Array, config: RumbaModelConfig) -> Array:
-    """Return the share of each compartment, shape (n, N), rows summing to one."""
+    """Return the fraction of each compartment, shape (n, N); rows sum to one."""
     order = config.coils
-    # An axis stands for two antipodes of an even first guess.
+    # In the uniform initial value, an axis represents two antipodes.
     first = np.ones(kernel.shape[1])
     first[: len(AXES)] = 2
     shares = np.tile(first / first.sum(), (len(data), 1))

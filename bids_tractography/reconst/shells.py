@@ -1,4 +1,4 @@
-"""Which shell a model of one shell takes, and what order its directions determine."""
+"""Choice of the shell and the spherical-harmonic order of single-shell models."""
 
 from __future__ import annotations
 
@@ -16,21 +16,29 @@ _MAX_AUTO_ORDER = 8
 def choose_shell(
     shells: tuple[Shell, ...], shell_s_mm2: float | Literal["outermost"] = "outermost"
 ) -> Shell:
-    """Return the shell asked for, or the outermost that has enough directions.
+    """Return the shell at a b-value, or the outermost shell with enough directions.
 
-    Enough is what order 4 needs; if no shell has as many, the one with the most is taken.
+    There are enough directions if they determine order 4. If that is not the case for any shell,
+    the shell with the most directions is returned.
+
+    Parameters
+    ----------
+    gradients : Gradients
+        Shells to choose from.
+    shell_s_mm2 : float or "outermost"
+        b-value of the shell.
 
     Raises
     ------
     GradientError
-        If no shell is near the b-value asked for.
+        If no shell is near the b-value.
     """
     if shell_s_mm2 != "outermost":
         nearest = min(shells, key=lambda shell: abs(shell.b_s_mm2 - shell_s_mm2))
         if abs(nearest.b_s_mm2 - shell_s_mm2) > 0.1 * shell_s_mm2:
             there = ", ".join(f"{shell.b_s_mm2:.0f}" for shell in shells)
             raise GradientError(
-                f"model.shell_s_mm2 is {shell_s_mm2:g}; the shells are at {there} s/mm²."
+                f"model.shell_s_mm2 is {shell_s_mm2:g}, but the shells are at {there} s/mm²."
             )
         return nearest
     suitable = [shell for shell in shells if shell.n_directions >= n_coefficients(4)]
@@ -38,23 +46,23 @@ def choose_shell(
 
 
 def order_as_given(config: Any, gradients: Gradients, files: Mapping[str, Path]) -> int:
-    """Return the order of a model that does not choose it, see `ModelKind.sh_order`."""
+    """Return the configured order, see `ModelKind.sh_order`."""
     return int(config.sh_order)
 
 
 def order_of_shell(config: Any, gradients: Gradients, files: Mapping[str, Path]) -> int:
-    """Return the order of a model of one shell, see `ModelKind.sh_order`."""
+    """Return the order of a single-shell model, see `ModelKind.sh_order`."""
     shell = choose_shell(gradients.shells, config.shell_s_mm2)
     return choose_order(shell.n_directions, config.sh_order)
 
 
 def choose_order(n_directions: int, sh_order: int | Literal["auto"] = "auto") -> int:
-    """Return the order asked for, or the highest even one that the directions determine.
+    """Return the configured order, or the highest even order that the directions determine.
 
     Raises
     ------
     GradientError
-        If they do not determine order 2.
+        If the directions do not determine order 2.
     """
     if sh_order != "auto":
         return sh_order
@@ -63,7 +71,7 @@ def choose_order(n_directions: int, sh_order: int | Literal["auto"] = "auto") ->
     ]
     if not orders:
         raise GradientError(
-            f"this model needs at least {n_coefficients(2)} directions in a shell; the best has "
+            f"this model requires at least {n_coefficients(2)} directions in a shell; the best has "
             f"{n_directions}.",
             "Use model.kind=tensor.",
         )

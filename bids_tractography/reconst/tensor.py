@@ -1,4 +1,4 @@
-"""The diffusion tensor: scalar maps, principal direction, and its orientation distribution."""
+"""Diffusion tensor: fit, and orientation distribution."""
 
 from __future__ import annotations
 
@@ -16,27 +16,38 @@ from bids_tractography.reconst.base import FitInput, ModelFit, TensorFit
 from bids_tractography.reconst.kernels.tensor import weighted_tensors
 from bids_tractography.reconst.voxels import map_voxels
 
-_LEAST_DIRECTIONS = 6
-_LEAST_DECAY = 1e-6  # b D: less cannot be told from none
+_MIN_DIRECTIONS = 6
+_MIN_DECAY = 1e-6  # minimum of b D that differs from 0
 
 
 def fit_tensor(
     dwi: Dwi, mask: NDArray[np.bool_], config: TensorMapsConfig, n_threads: int
 ) -> TensorFit:
-    """Fit by weighted least squares (Chung 2006) to the b=0 volumes and the inner shells.
+    """Fit the tensor by weighted least squares (Chung 2006) to b=0 and the inner shells.
+
+    Parameters
+    ----------
+    dwi : Dwi
+        The diffusion-weighted image.
+    mask : ndarray of bool, shape (X, Y, Z)
+        Voxels to fit.
+    config : TensorMapsConfig
+        Maximum b-value.
+    n_threads : int
+        Number of threads; it does not affect the result.
 
     Raises
     ------
     GradientError
-        If fewer than six directions are left, or they do not determine a tensor.
+        If there are fewer than six directions, or they do not determine a tensor.
     """
     shells = dwi.gradients.shells
     used = [shell for shell in shells if shell.b_s_mm2 <= config.max_b_s_mm2] or [shells[0]]
     weighted = np.concatenate([shell.volumes for shell in used])
     n_directions = count_axes(dwi.gradients.directions[weighted])
-    if n_directions < _LEAST_DIRECTIONS:
+    if n_directions < _MIN_DIRECTIONS:
         raise GradientError(
-            f"the tensor needs {_LEAST_DIRECTIONS} distinct directions, and the shells at or below "
+            f"the tensor requires {_MIN_DIRECTIONS} distinct directions, but the shells up to "
             f"b = {config.max_b_s_mm2:g} s/mm² have {n_directions}.",
             "Raise tensor.max_b_s_mm2.",
         )
@@ -56,13 +67,14 @@ def tensor_fitter(
     Parameters
     ----------
     dwi : Dwi
+        Gradients, and the lower bound of the signal.
     weighted : ndarray of int
-        Diffusion-weighted volumes to fit to, beside those with b=0.
+        Diffusion-weighted volumes to fit to, in addition to b=0.
 
     Raises
     ------
     GradientError
-        If their directions do not determine a tensor.
+        If the directions do not determine a tensor.
     """
     gradients = dwi.gradients
     volumes = np.sort(np.concatenate([gradients.b0_volumes, weighted]))
@@ -73,8 +85,8 @@ def tensor_fitter(
     design = np.concatenate([-decays / scale, np.ones((1, len(volumes)))]).T
     if np.linalg.matrix_rank(design) < design.shape[1]:
         raise GradientError(
-            "the directions do not determine a tensor: they lie on a cone or in a plane.",
-            "Use a scheme whose directions are spread over the sphere.",
+            "the directions do not determine a tensor: they are on a cone or in a plane.",
+            "Use a scheme whose directions cover the sphere.",
         )
     basis, triangle = np.linalg.qr(design)
     rows = np.ascontiguousarray(basis.T)
@@ -82,8 +94,8 @@ def tensor_fitter(
 
     def fit(signals: NDArray[np.float64]) -> NDArray[np.float64]:
         fitted: NDArray[np.float64] = weighted_tensors(
-            np.ascontiguousarray(signals), volumes, rows, to_tensor, dwi.least_signal,
-            _LEAST_DECAY / scale,
+            np.ascontiguousarray(signals), volumes, rows, to_tensor, dwi.min_signal,
+            _MIN_DECAY / scale,
         )  # fmt: skip
         return fitted
 
@@ -93,8 +105,8 @@ def tensor_fitter(
 def tensor_odf(given: FitInput, config: TensorModelConfig) -> ModelFit:
     """Expand the tensor's orientation distribution in spherical harmonics.
 
-    Solid-angle distribution ``|D|^(-1/2) (uᵀ D⁻¹ u)^(-3/2) / 4π`` (Aganj 2010), which integrates
-    to one.
+    It is the distribution in constant solid angle, ``|D|^(-1/2) (uᵀ D⁻¹ u)^(-3/2) / 4π`` (Aganj
+    2010), which integrates to one.
     """
     tensor, to_sh = given.tensor, from_axes(config.sh_order)
     flat = np.concatenate(

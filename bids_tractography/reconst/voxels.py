@@ -1,4 +1,4 @@
-"""Fit many voxels on many threads, with the same result on any number of them."""
+"""Parallel fitting of voxels, with the same result for any number of threads."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-# Part of the result: linear algebra on another number of rows rounds otherwise. Larger blocks fall
-# out of the cache.
+# The block size is part of the result, because linear algebra rounds differently for another
+# number of rows. Larger blocks do not fit into the cache.
 _BLOCK_VOXELS = 256
 
 
@@ -25,10 +25,13 @@ def map_voxels(
     Parameters
     ----------
     function : callable
-        Takes signals (n, V), returns values (n, C).
+        Function of signals (n, V) that returns values (n, C).
     data : ndarray, shape (X, Y, Z, V)
-    mask : ndarray of bool, shape (X, Y, Z), with at least one voxel
+        Signals.
+    mask : ndarray of bool, shape (X, Y, Z)
+        Voxels, at least one.
     n_threads : int
+        Number of threads.
 
     Returns
     -------

@@ -150,7 +150,7 @@ def test_another_configuration_is_computed_again_and_the_log_says_why(
     changed = (*QUICK, "tracking.min_length_mm=30")
     again = run_cli(scanned_once, output, "participant", overrides=changed)
     assert again.returncode == 0
-    assert "made again: it was made with another configuration" in again.stderr
+    assert "made again: it was computed with a different configuration" in again.stderr
     assert fodf.stat().st_mtime_ns == before
     record = sidecar(the_tractogram(output))[RECORD_KEY]
     assert record["length_quantiles_mm"]["0"] >= 30
@@ -401,15 +401,15 @@ BAD_INPUT = {
     "a 3-D image": (lambda d: damage_image(d, lambda v: v[..., 0]), (), 65, "dimensions"),
     "a truncated image": (truncated, (), 65, "cannot be read"),
     "filters that match nothing": (None, ("--bids-filter-file", "FILTERS"), 18, "match no DWI"),
-    "an unknown participant": (None, ("--participant-label", "99"), 18, "There are: 01"),
+    "an unknown participant": (None, ("--participant-label", "99"), 18, "Available: 01"),
     "an unknown key": (None, ("--set", "tracking.algorithm.step_size=1"), 78, "step_size_mm"),
-    "an empty seed mask": (None, ("--set", "seeding.mask.above=1.5"), 65, "has no voxel"),
+    "an empty seed mask": (None, ("--set", "seeding.mask.above=1.5"), 65, "is empty"),
     "no streamline kept": (None, ("--set", "tracking.min_length_mm=249"), 65, "none of"),
     "a mask of another place": (
         None,
         ("--set", "seeding.mask={kind: file, path: MASK}"),
         65,
-        "seeding.mask has no voxel",
+        "seeding.mask is empty",
     ),
     "an unknown level": (None, ("LEVEL",), 17, "analysis level"),
     "not a dataset": (lambda d: (d / "dataset_description.json").unlink(), (), 16, "BIDS dataset"),
@@ -527,7 +527,7 @@ def test_a_dataset_of_another_pipeline_is_not_overwritten(
     before = (output / "dataset_description.json").read_bytes()
     ended = run_cli(scanned_once, output, "participant")
     assert ended.returncode == 73
-    assert "not ours" in ended.stderr
+    assert "dataset of another program" in ended.stderr
     assert (output / "dataset_description.json").read_bytes() == before
 
 
@@ -541,7 +541,7 @@ def test_a_damaged_output_is_made_again(
     path.write_bytes(whole[: len(whole) // 2])
     again = run_cli(scanned_once, output, "participant")
     assert again.returncode == 0, again.stderr
-    assert "made again: it was changed or damaged" in again.stderr
+    assert "made again: it was modified or damaged" in again.stderr
     assert path.read_bytes() == whole
     assert sha256(the_tractogram(output)) == sha256(the_tractogram(finished[0]))
 

@@ -273,8 +273,8 @@ def test_tissue_labels_are_made_again_when_their_table_changes(
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        (("import_tract=a.tck", "output.formats=[tck]"), "output: of no use"),
-        (("tissue=t1w",), "nothing asks for it"),
+        (("import_tract=a.tck", "output.formats=[tck]"), "output: not accepted"),
+        (("tissue=t1w",), "tissue: not used"),
         (("model={kind: msmt_csd, tissues: wm_csf}", "tissue=dwi", "stopping=act"), "grey matter"),
         (("import_tract=a.TCK",), "a.TCK"),
     ],

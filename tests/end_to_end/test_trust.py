@@ -22,7 +22,7 @@ from bids_tractography.outputs.names import sidecar_path
 from bids_tractography.outputs.provenance import RECORD_KEY, hash_of_sidecar
 from bids_tractography.outputs.run import read_sidecar, why_changed, why_stale
 
-CHANGED = "its sidecar was changed or damaged"
+CHANGED = "its sidecar was modified or damaged"
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
@@ -59,13 +59,13 @@ def test_an_edited_sidecar_is_stale(tmp_path: Path, change: Callable[..., object
     path = written(tmp_path)
     edit(sidecar_path(path), change)
     assert why_stale(path, FINGERPRINT) == CHANGED
-    assert changed(path) == "the sidecar was changed or damaged"
+    assert changed(path) == "the sidecar was modified or damaged"
 
 
 def test_a_sidecar_without_its_hash_is_stale(tmp_path: Path) -> None:
     path = written(tmp_path)
     edit(sidecar_path(path), lambda content: content[RECORD_KEY].pop("sidecar_sha256"))
-    assert why_stale(path, FINGERPRINT) == "it is unfinished, or not ours"
+    assert why_stale(path, FINGERPRINT) == "it is incomplete or was not written by this program"
 
 
 def test_another_layout_of_the_same_json_is_no_change(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_pipes_in_place_of_files_are_stale_and_nobody_waits(tmp_path: Path) -> N
     path = written(tmp_path)
     sidecar_path(path).unlink()
     os.mkfifo(sidecar_path(path))
-    assert why_stale(path, FINGERPRINT) == "it is unfinished, or not ours"
+    assert why_stale(path, FINGERPRINT) == "it is incomplete or was not written by this program"
     path.unlink()
     os.mkfifo(path)
     assert why_stale(path, FINGERPRINT) == "it is not a regular file"

@@ -114,7 +114,7 @@ def test_labels_are_never_mixed_by_resampling(tmp_path: Path) -> None:
     write_image(tmp_path / "fine.nii.gz", data, fine)
     files = {"m": tmp_path / "fine.nii.gz"}
     definition = {"kind": "labels", "path": files["m"], "include": [3]}
-    with pytest.raises(EmptyMaskError, match="m has no voxel"):
+    with pytest.raises(EmptyMaskError, match="m is empty"):
         made(definition, files)
 
 
@@ -161,13 +161,13 @@ def test_a_description_names_what_was_used(labels: Path) -> None:
 
 
 def test_an_empty_mask_is_an_error_that_says_what_it_was() -> None:
-    with pytest.raises(EmptyMaskError, match=r"m has no voxel.*FA > 2"):
+    with pytest.raises(EmptyMaskError, match=r"m is empty.*FA > 2"):
         made({"above": 2})
 
 
 def test_a_label_that_the_image_does_not_have_is_told_beforehand(labels: Path) -> None:
     definition = READ.validate_python({"kind": "labels", "path": labels, "include": [3, 99]})
-    with pytest.raises(DataError, match=r"no label 99.*It has: 0, 3, 4, 1007"):
+    with pytest.raises(DataError, match=r"no label 99.*Its labels: 0, 3, 4, 1007"):
         check_files(definition, {"": labels})
 
 
@@ -195,5 +195,5 @@ def test_the_kind_of_a_file_tells_its_dimensions_not_its_name(
         if n == n_dimensions:
             check_files(definition, {key: path})
         else:
-            with pytest.raises(DataError, match=f"{n} dimensions .*; {n_dimensions} are needed"):
+            with pytest.raises(DataError, match=f"{n} dimensions .*; {n_dimensions} are required"):
                 check_files(definition, {key: path})

@@ -173,7 +173,7 @@ def test_percentages_other_spaces_and_odd_labels_are_refused(head):
     odd = head.save("odd.nii.gz", np.where(fine["wm"] > 0.5, 77, 0))
     with pytest.raises(DataError, match="neither FreeSurfer"):
         head.make(DsegTissueConfig(), TissueFiles(dseg=odd))
-    with pytest.raises(DataError, match="no labels"):
+    with pytest.raises(DataError, match="not labels"):
         head.make(DsegTissueConfig(), TissueFiles(dseg=head.probseg("fine")["wm"]))
     four = head.save("four.nii.gz", np.stack([fine["wm"]] * 4, axis=3))
     with pytest.raises(DataError, match="five"):
@@ -198,7 +198,7 @@ def test_the_order_of_sources_and_what_is_missing():
     assert order == ["probseg", "dseg", "5tt", "t1w", "dwi"]
     with pytest.raises(NoInputError, match="msmt_csd"):
         choose_source(AutoTissueConfig(), everything, {}, from_model=False)
-    with pytest.raises(NoInputError, match=r"tissue\.kind dseg.*There is: dwi"):
+    with pytest.raises(NoInputError, match=r"tissue\.kind dseg.*Available: dwi"):
         choose_source(DsegTissueConfig(), everything, {}, from_model=True)
 
 

@@ -327,7 +327,7 @@ def test_weighted_volumes_need_unit_vectors(tmp_path: Path, bvecs: str) -> None:
     ("bvals", "says"),
     [
         ("1000 1000 1000 1000\n", "no volume has b <= 50"),
-        ("60 1000 1000 1000\n", "smallest is 60"),
+        ("60 1000 1000 1000\n", "smallest b-value is 60"),
         ("0 5 0 0\n", "all volumes are b=0"),
         ("0 nan 1000 1000\n", "non-finite"),
         ("0 inf 1000 1000\n", "non-finite"),

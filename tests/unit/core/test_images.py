@@ -331,7 +331,7 @@ def refused(path: Path, ndim: int = 3, error: type[TractographyError] = DataErro
 @pytest.mark.parametrize(("shape", "ndim"), [(SHAPE, 4), ((*SHAPE, 2), 3), ((*SHAPE, 1, 2), 4)])
 def test_other_dimensions_are_refused(tmp_path: Path, shape: tuple[int, ...], ndim: int) -> None:
     message = refused(save(tmp_path / "a.nii", np.zeros(shape), affine_of()), ndim)
-    assert f"{ndim} are needed" in message
+    assert f"{ndim} are required" in message
 
 
 @pytest.mark.parametrize("share", [0, 0.001, 0.01, 0.1, 0.5, 0.9])

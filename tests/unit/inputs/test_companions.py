@@ -145,7 +145,7 @@ def test_inherited_never_looks_outside_the_folders_above() -> None:
 def test_inherited_misspelled_extension_is_named_with_the_right_one() -> None:
     match = inherited(in_dwi({}), [in_dwi({}, "dwi.bvals")], ".bval")
     assert match.file is None
-    assert "BIDS names such a file .bval" in match.reasons()
+    assert "in BIDS, the extension is .bval" in match.reasons()
 
 
 # Brain masks
@@ -246,7 +246,7 @@ def test_brain_mask_without_space_counts_on_the_very_same_grid_only(
     comparable = mask_space in ("", "_space-orig")
     assert (match.file is not None) == (same_label or (comparable and shift == 0))
     if match.file is None:
-        assert ("another grid" if comparable else "is not the DWI's space") in match.reasons()
+        assert ("a different grid" if comparable else "is not the DWI's space") in match.reasons()
 
 
 def test_brain_mask_with_the_label_goes_before_one_on_the_same_grid(tmp_path: Path) -> None:

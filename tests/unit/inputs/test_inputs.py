@@ -578,8 +578,8 @@ def test_unknown_entities_are_told(several: Path, query: str) -> None:
     ("content", "says"),
     [
         ({"bold": {"task": "rest"}}, "bold"),
-        ({"dwi": "acq-a"}, "queries with their filters"),
-        ([], "queries with their filters"),
+        ({"dwi": "acq-a"}, "map queries to their filters"),
+        ([], "map queries to their filters"),
         ({"dwi": {"acquisition": {"a": 1}}}, "acquisition"),
     ],
 )
@@ -830,7 +830,7 @@ def test_the_file_of_another_run_is_never_taken(tmp_path: Path) -> None:
     root = make(tmp_path, *(f"sub-01/dwi/sub-01_dir-{d}_dwi" for d in ("AP", "PA")))
     make(root, "sub-01/dwi/sub-01_dir-AP_tractogram.tck")
     override = "import_tract={filters: {suffix: tractogram}}"
-    assert "other runs only" in refused(NoMatchError, root, overrides=[override])
+    assert "only match files of other runs" in refused(NoMatchError, root, overrides=[override])
 
 
 def test_an_import_needs_no_gradients(tmp_path: Path) -> None:

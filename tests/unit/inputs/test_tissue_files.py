@@ -14,7 +14,7 @@ from bids_tractography.inputs.index import BidsFile
 from bids_tractography.inputs.tissue import TissueFiles, find_tissue
 from bids_tractography.inputs.tissue_source import choose_source
 
-OTHER_GRID = "on another grid than the DWI"
+OTHER_GRID = "on a different grid than the DWI"
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def find(
 def test_all_three_fractions_are_needed(root: Path) -> None:
     found = find(root, *three("anat/sub-1")[:2])
     assert found.probseg is None
-    assert "there is no label-CSF with it" in found.passed_over["probseg"]
+    assert "label-CSF is missing" in found.passed_over["probseg"]
     found = find(root, *three("anat/sub-1"))
     assert found.probseg is not None
     assert {k: p.name for k, p in found.probseg.items()} == {
@@ -244,7 +244,7 @@ def test_auto_passes_over_what_is_refused_and_raises_if_nothing_else_is_there(ro
     assert choose_source(AutoTissueConfig(), found, {}, from_model=False).kind == "dseg"
     (warning,) = found.skipped
     assert "no probseg was used for tissue" in warning
-    assert "sub-1_label-WM_probseg.nii.gz (it names no space" in warning
+    assert "sub-1_label-WM_probseg.nii.gz (no space in its name" in warning
     with pytest.raises(NoMatchError, match="no probseg is known to be aligned"):
         choose_source(ProbsegTissueConfig(), found, {}, from_model=False)
     found = find(root, *probsegs, dwi="space-ACPC", dataset="other")
@@ -256,7 +256,7 @@ def test_auto_passes_over_what_is_refused_and_raises_if_nothing_else_is_there(ro
 
 def test_a_kind_of_which_only_templates_are_there_names_them(root: Path) -> None:
     found = find(root, "anat/sub-1_space-MNI152NLin6Asym_dseg.nii.gz")
-    with pytest.raises(NoInputError, match="is the space of a template"):
+    with pytest.raises(NoInputError, match="is a template space"):
         choose_source(DsegTissueConfig(), found, {}, from_model=False)
 
 

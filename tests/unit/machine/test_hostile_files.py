@@ -441,7 +441,7 @@ def test_pipes_in_the_output_are_not_waited_for(tmp_path: Path) -> None:
     image.touch()
     os.mkfifo(sidecar_path(image))
     fingerprint = Fingerprint(inputs="", config="", software="")
-    assert why_stale(image, fingerprint) == "it is unfinished, or not ours"
+    assert why_stale(image, fingerprint) == "it is incomplete or was not written by this program"
     assert read_json(sidecar_path(image)) == {}
     image.unlink()
     os.mkfifo(image)

@@ -184,10 +184,13 @@ def test_a_file_made_with_the_same_is_up_to_date(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changed", "reason"),
     [
-        ({"inputs": "x"}, "it was made with another inputs"),
-        ({"config": "x"}, "it was made with another configuration"),
-        ({"software": "x"}, "it was made with another software version"),
-        ({"inputs": "x", "software": "x"}, "it was made with another inputs and software version"),
+        ({"inputs": "x"}, "it was computed with different inputs"),
+        ({"config": "x"}, "it was computed with a different configuration"),
+        ({"software": "x"}, "it was computed with a different software version"),
+        (
+            {"inputs": "x", "software": "x"},
+            "it was computed with different inputs and a different software version",
+        ),
     ],
 )
 def test_what_has_changed_is_told(tmp_path: Path, changed: dict[str, str], reason: str) -> None:
@@ -197,10 +200,10 @@ def test_what_has_changed_is_told(tmp_path: Path, changed: dict[str, str], reaso
 def test_missing_files_and_missing_sidecars_are_stale(tmp_path: Path) -> None:
     path = written(tmp_path)
     sidecar_path(path).unlink()
-    assert why_stale(path, FINGERPRINT) == "it is unfinished, or not ours"
+    assert why_stale(path, FINGERPRINT) == "it is incomplete or was not written by this program"
     path = written(tmp_path)
     path.unlink()
-    assert why_stale(path, FINGERPRINT) == "it is not there"
+    assert why_stale(path, FINGERPRINT) == "it does not exist"
 
 
 @pytest.mark.parametrize(
@@ -222,7 +225,7 @@ def test_missing_files_and_missing_sidecars_are_stale(tmp_path: Path) -> None:
 def test_sidecars_that_are_not_ours_are_stale(tmp_path: Path, content: bytes) -> None:
     path = written(tmp_path)
     sidecar_path(path).write_bytes(content)
-    assert why_stale(path, FINGERPRINT) == "it is unfinished, or not ours"
+    assert why_stale(path, FINGERPRINT) == "it is incomplete or was not written by this program"
 
 
 def test_data_written_again_lose_their_sidecar_first(tmp_path: Path) -> None:
@@ -234,7 +237,7 @@ def test_data_written_again_lose_their_sidecar_first(tmp_path: Path) -> None:
 
     with pytest.raises(RuntimeError):
         outputs_of(tmp_path).write_data(path, fail)
-    assert why_stale(path, FINGERPRINT) == "it is unfinished, or not ours"
+    assert why_stale(path, FINGERPRINT) == "it is incomplete or was not written by this program"
 
 
 # Writing
@@ -475,7 +478,7 @@ def test_refusals_name_the_folder_and_a_remedy(bids: Path) -> None:
     with pytest.raises(OutputError) as error:
         check_output_folder(bids / "out", bids, bids.parent / "work")
     assert error.value.exit_code == 73
-    assert f"the output folder {bids}/out lies inside the input" in error.value.message
+    assert f"the output folder {bids}/out is inside the input" in error.value.message
     assert str(bids / "derivatives/bids_tractography") in error.value.remedy
     with pytest.raises(OutputError, match=f"the work folder {bids}/sub-01"):
         check_output_folder(bids.parent / "out", bids, bids / "sub-01")

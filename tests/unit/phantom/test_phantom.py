@@ -522,7 +522,7 @@ def test_a_folder_with_anything_in_it_is_refused_and_left_alone(tmp_path: Path) 
     (tmp_path / "precious").write_text("mine")
     with pytest.raises(OutputError, match="not empty"):
         write_phantom(tmp_path)
-    with pytest.raises(OutputError, match="cannot be made"):
+    with pytest.raises(OutputError, match="cannot be created"):
         write_phantom(tmp_path / "precious")
     assert [path.name for path in tmp_path.iterdir()] == ["precious"]
 

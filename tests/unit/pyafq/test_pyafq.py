@@ -280,7 +280,7 @@ def test_definitions_become_masks(definition: str, mask: dict[str, Any]) -> None
         ("NoImage()", "NoImage"),
         ("ImageFile(__import__('os').system('touch hacked'))", "system"),
         ("ImageFile(open('x'))", "open"),
-        ("ImageFile('/x.nii.gz'", "cannot be read"),
+        ("ImageFile('/x.nii.gz'", "cannot be parsed"),
         ("LabelledImageFile('/x.nii.gz', exclusive_labels=[1, 2])", "combine='and'"),
         ("LabelledImageFile('/x.nii.gz', inclusive_labels=[1, 2], combine='and')", "combine='or'"),
         ("LabelledImageFile('/x.nii.gz')", "neither"),
@@ -424,7 +424,7 @@ def test_all_faults_are_told_at_once() -> None:
         robust_tensor_fitting=True,
         brain_mask_definition="ImageFile(suffix='mask')",
     )
-    assert "CSD is nearest" in told["odf_model"]
+    assert "CSD is closest" in told["odf_model"]
     assert "boot" in told["directions"]
     assert "repulsion724" in told["sphere"]
     assert "kind: given" in told["n_seeds"]
@@ -466,7 +466,7 @@ def test_the_command_refuses_what_is_not_pyafq_s(
     path = tmp_path / "ours.yaml"
     path.write_text("tracking: {min_length_mm: 30}")
     assert main(["config", "translate", str(path)]) == ConfigError.exit_code
-    assert "no key of pyAFQ's" in capsys.readouterr().err
+    assert "no pyAFQ keys" in capsys.readouterr().err
     path.write_text("seed_mask: RoiImage()")
     assert main(["config", "translate", str(path)]) == ConfigError.exit_code
     assert "seed_mask" in capsys.readouterr().err

@@ -241,7 +241,7 @@ def test_the_order_is_no_higher_than_the_response(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("tissue", "text", "words"),
     [
-        ("wm", "1 2 3\n1 2 3\n", "3 are needed"),
+        ("wm", "1 2 3\n1 2 3\n", "3 are required"),
         ("wm", "1\n1\n1\n", "zonal"),
         ("gm", "3 2\n2 1\n1 1\n", "isotropic"),
         ("gm", "3\n2\nx\n", "gm.txt"),

@@ -62,7 +62,7 @@ def scanned(dwi: Dwi, inside: Any, count: int) -> None:
     volumes = np.sort(np.concatenate([dwi.gradients.b0_volumes, shell.volumes]))
     signals = dwi.data[inside]
     chosen = signals[np.random.default_rng(0).permutation(len(signals))[:count]].astype(float)
-    theirs = by_dipy(dwi.gradients, volumes, chosen, dwi.least_signal)
+    theirs = by_dipy(dwi.gradients, volumes, chosen, dwi.min_signal)
     assert_alike(tensor_fitter(dwi, shell.volumes)(chosen), theirs)
 
 

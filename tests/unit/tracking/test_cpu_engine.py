@@ -295,14 +295,14 @@ def test_act_ends_well_in_grey_matter_and_badly_in_fluid(kind: str, dead_ends: s
         grid, coefficients, ActRule(include, exclude), algorithm=algorithm, dead_ends=dead_ends
     )
     batch = track(engine, [[9.3, 12.6, 9.8], [9.3, 1.5, 9.8]])
-    assert nonzero(batch.counts.stops) == {"grey_matter": 3, "fluid": 1}
+    assert nonzero(batch.counts.stops) == {"grey_matter": 3, "csf": 1}
     assert nonzero(batch.counts.rejected) == ({"dead_end": 1} if dead_ends == "drop" else {})
     assert batch.seed_index.tolist() == ([1] if dead_ends == "drop" else [0, 1])
     ends = {frozenset(list(Stop)[stop] for stop in row) for row in batch.stops}
     assert frozenset({Stop.GREY_MATTER}) in ends
     for line, row in zip(streamlines(batch), batch.stops, strict=True):
         assert 13 < line[:, 0].max() <= 13.5
-        low = 3.5 if Stop.FLUID in [list(Stop)[stop] for stop in row] else 4.5
+        low = 3.5 if Stop.CSF in [list(Stop)[stop] for stop in row] else 4.5
         assert low <= line[:, 0].min() < low + 0.5
 
 
@@ -333,7 +333,7 @@ def test_cmc_in_five_percent_of_tissue_goes_on_for_tens_of_mm(
     assert steps.mean() == pytest.approx(mean, abs=4 * deviation / np.sqrt(3000))
     assert mean * 0.5 > 30
     ends = batch.counts.stops
-    assert ends[Stop.GREY_MATTER] + ends[Stop.FLUID] + ends[Stop.IMAGE_BORDER] == 6000
+    assert ends[Stop.GREY_MATTER] + ends[Stop.CSF] + ends[Stop.IMAGE_BORDER] == 6000
     assert ends[Stop.IMAGE_BORDER] < 12
     assert ends[Stop.GREY_MATTER] / 6000 == pytest.approx(grey / 0.05, abs=0.03)
 
@@ -473,7 +473,7 @@ def test_particles_find_a_way_through_partial_fluid_and_none_through_pure_fluid(
         assert nonzero(batch.counts.stops) == {"grey_matter": 80}
         assert (ahead > 16.2).all()
     else:
-        assert nonzero(batch.counts.stops) == {"grey_matter": 40, "fluid": 40}
+        assert nonzero(batch.counts.stops) == {"grey_matter": 40, "csf": 40}
         assert (ahead < 12).all()
     for line in streamlines(batch):
         steps = np.diff(line, axis=0)

@@ -441,7 +441,7 @@ def test_more_points_than_cuslines_has_are_refused() -> None:
 def test_ngpus_is_for_cuda_alone() -> None:
     assert config(ngpus=2).tracking.ngpus == 2
     for engine in ("auto", "cpu", "dipy"):
-        with pytest.raises(ValueError, match="ngpus is for engine cuda"):
+        with pytest.raises(ValueError, match="ngpus requires engine cuda"):
             config(engine=engine, ngpus=2)
 
 

@@ -22,6 +22,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from bids_tractography.config.tracking import OutputConfig
 from bids_tractography.core.images import Grid
 from bids_tractography.core.seeding import SeedBatch
 from bids_tractography.core.streamlines import Counts, Rejection, Stop, StreamlineBatch
