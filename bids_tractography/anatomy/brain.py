@@ -12,6 +12,7 @@ from scipy import ndimage
 from bids_tractography.anatomy.masks import Mask, not_empty, two_valued
 from bids_tractography.core.dwi import Dwi
 from bids_tractography.core.images import Grid, read_image
+from bids_tractography.core.morphology import close_mask
 from bids_tractography.errors import GridError
 
 _GROWTH = 1.1  # exceeds the noise of two means
@@ -139,7 +140,7 @@ def _otsu_mask(dwi: Dwi) -> NDArray[np.bool_]:
     sizes = np.bincount(labels.ravel(), minlength=n_components + 1)
     sizes[0] = 0
     mask = (sizes >= _MIN_COMPONENT * sizes.max())[labels] & mask
-    closed = _close(mask, scale * _CLOSING_RADIUS_MM, dwi.grid)
+    closed = close_mask(mask, scale * _CLOSING_RADIUS_MM, dwi.grid)
     return np.asarray(ndimage.binary_fill_holes(closed), bool)
 
 
@@ -147,16 +148,6 @@ def _without_values(n_voxels: int) -> tuple[str, ...]:
     if not n_voxels:
         return ()
     return (f"{n_voxels} voxels are excluded from the brain: the DWI is NaN or infinite there.",)
-
-
-def _close(mask: NDArray[np.bool_], radius_mm: float, grid: Grid) -> NDArray[np.bool_]:
-    """Close gaps narrower than twice the radius, with a spherical structuring element."""
-    width = [int(np.ceil(radius_mm / size)) + 1 for size in grid.voxel_size_mm]
-    padded = np.pad(mask, [(w, w) for w in width])
-    grown = ndimage.distance_transform_edt(~padded, grid.voxel_size_mm) <= radius_mm
-    closed = ndimage.distance_transform_edt(grown, grid.voxel_size_mm) > radius_mm
-    inner = tuple(slice(w, -w) for w in width)
-    return np.asarray(closed[inner] | mask)
 
 
 def _read_mask(path: Path, grid: Grid) -> Mask:

@@ -16,6 +16,7 @@ from threadpoolctl import threadpool_limits
 
 from bids_tractography.core.dwi import Dwi
 from bids_tractography.core.images import Grid, Image, read_image
+from bids_tractography.core.morphology import close_mask, depth_mm
 from bids_tractography.core.resample import resample
 from bids_tractography.errors import DataError, GridError
 
@@ -137,23 +138,17 @@ def _even(t1w: Image) -> Volume:
 
 def _brain(even: Volume, grid: Grid) -> Mask:
     """Find the largest connected region with the brightness of brain tissue."""
-    size = grid.voxel_size_mm
     low, high = _BRAIN_RANGE
     tissue = (even > low) & (even < high)
-    core = ndimage.distance_transform_edt(np.pad(tissue, 1), size)[1:-1, 1:-1, 1:-1] > _EROSION_MM
+    core = depth_mm(tissue, grid) > _EROSION_MM
     labels, n_lumps = ndimage.label(core)
     if not n_lumps:
         return np.asarray(core)
     counts = np.bincount(labels.ravel())
     counts[0] = 0
     lump = labels == counts.argmax()
-    grown = (ndimage.distance_transform_edt(~lump, size) <= _REGROWTH_MM) & tissue
-    width = [int(np.ceil(_CLOSING_MM / s)) + 1 for s in size]
-    padded = np.pad(grown, [(w, w) for w in width])
-    near = ndimage.distance_transform_edt(~padded, size) <= _CLOSING_MM
-    closed = ndimage.distance_transform_edt(near, size) > _CLOSING_MM
-    inner = tuple(slice(w, -w) for w in width)
-    return np.asarray(ndimage.binary_fill_holes(closed[inner] | grown))
+    grown = (ndimage.distance_transform_edt(~lump, grid.voxel_size_mm) <= _REGROWTH_MM) & tissue
+    return np.asarray(ndimage.binary_fill_holes(close_mask(grown, _CLOSING_MM, grid)))
 
 
 def align(t1w: Image, mask: Mask, dwi: Dwi, brain: Mask) -> tuple[NDArray[np.float64], float]:

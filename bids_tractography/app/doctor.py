@@ -24,16 +24,14 @@ from bids_tractography.app.run import run
 from bids_tractography.config import Config
 from bids_tractography.config.tracking import SeedingConfig, TotalSeedsConfig, TrackingConfig
 from bids_tractography.errors import UnavailableError
+from bids_tractography.outputs.provenance import RECORDED_LIBRARIES
 from bids_tractography.outputs.run import read_record
 from bids_tractography.phantom import write_phantom
 from bids_tractography.tracking import ENGINES
 from bids_tractography.tracking.base import EngineKind
 from bids_tractography.tractogram.summary import ContentHash
 
-_LIBRARIES = (
-    *("dipy", "nibabel", "numpy", "scipy", "numba", "pybids", "pydantic", "trx-python"),
-    *("cuslines", "ray"),
-)
+_LIBRARIES = (*RECORDED_LIBRARIES, "cuslines", "ray")
 _SEEDS = 500
 _RNG_SEED = 1
 

@@ -22,6 +22,7 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
+from bids_tractography import BIDS_VERSION
 from bids_tractography.cli.main import main as run_command
 from bids_tractography.outputs.files import write_json
 from bids_tractography.outputs.run import read_record
@@ -37,7 +38,6 @@ _PARAMETERS = {
     "stopping": "stopping.kind",
     "rng_seed": "seeding.rng_seed",
 }
-_BIDS = "1.10.0"
 
 
 def main(config: Path, folder: Path) -> int:
@@ -102,7 +102,7 @@ def _make_dataset(asked: Mapping[str, Any], folder: Path) -> tuple[Path, Path]:
     shutil.rmtree(raw, ignore_errors=True)
     for root, kind in ((raw, "raw"), (derivative, "derivative")):
         root.mkdir(parents=True)
-        description = {"Name": "brainlife", "BIDSVersion": _BIDS, "DatasetType": kind}
+        description = {"Name": "brainlife", "BIDSVersion": BIDS_VERSION, "DatasetType": kind}
         write_json(root / "dataset_description.json", description)
     for key, link in files.items():
         path = _given(asked, key, folder)

@@ -88,12 +88,12 @@ class Grid:
 
     def to_mm(self, voxels: NDArray[np.floating]) -> NDArray[np.float64]:
         """Turn voxel coordinates (N, 3) into RAS+ mm."""
-        return _apply_affine(self.affine, np.asarray(voxels, np.float64))
+        return apply_affine(self.affine, np.asarray(voxels, np.float64))
 
     def to_voxels(self, points_mm: NDArray[np.floating]) -> NDArray[np.float64]:
         """Turn RAS+ mm (N, 3) into voxel coordinates; voxel centres are integers."""
         to_voxels = np.asarray(np.linalg.inv(self.affine))
-        return _apply_affine(to_voxels, np.asarray(points_mm, np.float64))
+        return apply_affine(to_voxels, np.asarray(points_mm, np.float64))
 
     def matches(self, other: Grid) -> bool:
         """Return whether two grids have the same voxels in mm, however they are stored."""
@@ -120,7 +120,8 @@ class Grid:
         return f"{shape} voxels stored {codes}, {size} mm, origin {np.round(self.affine[:3, 3], 2)}"
 
 
-def _apply_affine(affine: NDArray[np.float64], points: NDArray[np.float64]) -> NDArray[np.float64]:
+def apply_affine(affine: NDArray[np.float64], points: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Transform points, shape (n, 3), by an affine, shape (4, 4)."""
     # Sums of columns rather than a matrix product: BLAS may round a row differently with the
     # number of rows, and a point must not depend on the points it is batched with.
     moved: NDArray[np.float64] = (

@@ -9,12 +9,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from bids_tractography import __version__
+from bids_tractography import BIDS_VERSION, __version__
 from bids_tractography.errors import NoInputError, OutputError, TractographyError
 from bids_tractography.machine.files import read_json_file
 from bids_tractography.outputs.files import leftovers, write_json, write_text
 from bids_tractography.outputs.locks import exclusive
-from bids_tractography.outputs.names import BIDS_VERSION, PIPELINE
+from bids_tractography.outputs.names import PIPELINE
 
 _BIDSIGNORE = """\
 *_tractogram.*

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 PIPELINE = "bids_tractography"
-BIDS_VERSION = "1.11.1"
 WORK = ".work"  # locks, and unfinished batches unless --work-dir is given
 
 # In the order of the two proposals and the released schema.

@@ -25,7 +25,7 @@ RECORD_VERSION = 3
 
 # Libraries whose version can change the results.
 _DECISIVE = ("dipy", "nibabel", "numba", "numpy", "scipy")
-_RECORDED = (*_DECISIVE, "pybids", "pydantic", "trx-python")
+RECORDED_LIBRARIES = (*_DECISIVE, "pybids", "pydantic", "trx-python")
 
 
 def sha256_of_file(path: Path) -> str:
@@ -118,7 +118,7 @@ def environment(container: dict[str, str] | None) -> Environment:
     return Environment(
         python=platform.python_version(),
         platform=f"{platform.system()} {platform.machine()}",
-        libraries={name: version(name) for name in _RECORDED},
+        libraries={name: version(name) for name in RECORDED_LIBRARIES},
         container=container,
     )
 

@@ -8,6 +8,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
+from bids_tractography import BIDS_VERSION
 from bids_tractography.errors import OutputError
 from bids_tractography.phantom.anatomy import Bundle, Phantom, make_phantom
 from bids_tractography.phantom.scan import (
@@ -116,5 +117,5 @@ def _facts(bundle: Bundle) -> dict[str, Any]:
 
 
 def _write_description(root: Path, name: str, **fields: Any) -> None:
-    content = {"Name": name, "BIDSVersion": "1.10.0", "License": "CC0"} | fields
+    content = {"Name": name, "BIDSVersion": BIDS_VERSION, "License": "CC0"} | fields
     write_json(root / "dataset_description.json", content)

@@ -7,7 +7,6 @@ long streamlines become are those of typical heads.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +33,7 @@ from bids_tractography.pipeline.job import Job
 from bids_tractography.reconst import MODELS
 from bids_tractography.tracking import ENGINES
 from bids_tractography.tracking.base import EngineKind, ProblemSize
+from bids_tractography.tractogram.store import POINT_BYTES, STREAMLINE_BYTES
 
 _MIB = 2.0**20
 
@@ -52,21 +52,6 @@ _KEPT_LENGTH_MM, _KEPT_LENGTH_MM_PER_ORDER = 73.0, 4.25
 # Of one thread; points are those that are kept.
 _SECONDS_PER_VALUE = 5.2e-8  # to read the DWI and bring it into order
 _SECONDS_PER_COEFFICIENT = 0.85e-6  # in a voxel: tensor, checks and writing
-_FIT_SECONDS: Mapping[str, float] = {  # the same for the model itself
-    "csd": 1.6e-6,
-    "msmt_csd": 14.5e-6,
-    "tensor": 0.6e-6,
-    "kurtosis": 4.7e-6,
-    "rumba": 104e-6,
-}
-_POINTS_PER_SECOND = {
-    ("cpu", "prob"): 3.1e6,
-    ("cpu", "det"): 2.2e6,
-    ("cpu", "pft"): 1.0e6,
-    ("dipy", "prob"): 5e4,
-    ("dipy", "det"): 5e4,
-}
-_SLOW_POINTS_PER_SECOND = 1e5
 _BYTES_PER_SECOND = 2e8
 _T1W_SECONDS = 90.0
 _SERIAL_SHARE = 0.25  # of fitting: maps are written by one thread
@@ -76,7 +61,6 @@ _BASE_MIB = 345.0
 _READING_DWI, _FITTING_FODF, _TRACKING_BATCH = 2.25, 2.3, 2.7
 _MAPS_BYTES = 53  # of a voxel: maps and masks
 
-_POINT_BYTES, _STREAMLINE_BYTES = 12, 14  # in the store
 _LINEARISED_SHARE = 0.2
 
 
@@ -233,11 +217,11 @@ def _share_above(anisotropy: float, raw: bool) -> float:
 def _seconds(job: Job, size: _Size) -> tuple[float, float]:
     """Return CPU time and wall time."""
     config = job.config
-    algorithm, engine = config.tracking.algorithm.kind, job.engine or ""
+    algorithm = config.tracking.algorithm.kind
     reading = size.voxels * size.volumes * _SECONDS_PER_VALUE
-    per_coefficient = _SECONDS_PER_COEFFICIENT + _FIT_SECONDS.get(config.model.kind, 0.1e-6)
+    per_coefficient = _SECONDS_PER_COEFFICIENT + MODELS[config.model.kind].seconds_per_coefficient
     fitting = size.brain * size.coefficients * per_coefficient
-    tracking = size.points / _POINTS_PER_SECOND.get((engine, algorithm), _SLOW_POINTS_PER_SECOND)
+    tracking = size.points / _engine(job).points_per_second(algorithm)
     writing = _file_bytes(config, size) / _BYTES_PER_SECOND
     if job.tissue is not None and job.tissue.kind == "t1w":
         reading += _T1W_SECONDS
@@ -259,7 +243,7 @@ def _memory_mib(job: Job, size: _Size) -> float:
         fodf_bytes
         + maps_bytes
         + _engine(job).memory_bytes(problem)
-        + _TRACKING_BATCH * _POINT_BYTES * size.points * share,
+        + _TRACKING_BATCH * POINT_BYTES * size.points * share,
     )
     return _BASE_MIB + max(peaks) / _MIB
 
@@ -272,11 +256,11 @@ def _disk_mib(job: Job, size: _Size) -> float:
     config = job.config
     n_maps = sum(target.product.volumes for target in job.targets.values())
     maps_bytes = size.brain * (size.coefficients + n_maps) * 4
-    store_bytes = float(size.streamlines * _STREAMLINE_BYTES)
+    store_bytes = float(size.streamlines * STREAMLINE_BYTES)
     if config.output.linearise is not None:
-        store_bytes += size.points * _POINT_BYTES * (1 + _LINEARISED_SHARE)
+        store_bytes += size.points * POINT_BYTES * (1 + _LINEARISED_SHARE)
     elif len(config.output.formats) > 1:
-        store_bytes += size.points * _POINT_BYTES
+        store_bytes += size.points * POINT_BYTES
     return (maps_bytes + store_bytes + _file_bytes(config, size)) / _MIB
 
 

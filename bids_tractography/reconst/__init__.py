@@ -39,19 +39,19 @@ class ModelKind:
         Description for sidecars.
     references : tuple of str
         Keys of the bibliography.
-    maps : tuple of str
-        Scalar maps that the model provides; volume fractions are ``wmvf``, ``gmvf`` and ``csfvf``.
     sh_order : callable
         Function of the model's section, the gradients and the files that the section names. It
         returns the order of the fODF, or raises the errors that the fit would raise without the
         signal.
+    seconds_per_coefficient : float
+        CPU time of fitting a coefficient of the fODF in a voxel, for estimates.
     """
 
     fit: Callable[..., ModelFit]
     description: str
     references: tuple[str, ...]
-    maps: tuple[str, ...] = ()
     sh_order: Callable[..., int] = order_as_given
+    seconds_per_coefficient: float = 0.1e-6
 
 
 MODELS: Mapping[str, ModelKind] = {
@@ -60,24 +60,26 @@ MODELS: Mapping[str, ModelKind] = {
         "Constrained spherical deconvolution of one shell (Tournier 2007)",
         ("tournier2007",),
         sh_order=order_of_shell,
+        seconds_per_coefficient=1.6e-6,
     ),
     "msmt_csd": ModelKind(
         fit_msmt_csd,
         "Multi-shell multi-tissue constrained spherical deconvolution (Jeurissen 2014)",
         ("jeurissen2014", "dhollander2016"),
-        ("wmvf", "gmvf", "csfvf"),
         sh_order=order_of_shells,
+        seconds_per_coefficient=14.5e-6,
     ),
     "tensor": ModelKind(
         tensor_odf,
         "Solid-angle orientation distribution of the diffusion tensor (Aganj 2010)",
         ("aganj2010",),
+        seconds_per_coefficient=0.6e-6,
     ),
     "kurtosis": ModelKind(
         fit_kurtosis,
         "Orientation distribution of the diffusion kurtosis tensor (Henriques 2015)",
         ("jensen2005", "jensen2014", "henriques2015", "veraart2013"),
-        ("mk", "ak", "rk"),
+        seconds_per_coefficient=4.7e-6,
     ),
     "csa": ModelKind(
         fit_csa,
@@ -100,6 +102,7 @@ MODELS: Mapping[str, ModelKind] = {
         fit_rumba,
         "Robust and unbiased model-based spherical deconvolution (Canales-Rodriguez 2015)",
         ("canalesrodriguez2015",),
+        seconds_per_coefficient=104e-6,
     ),
     "precomputed": ModelKind(
         fit_precomputed,

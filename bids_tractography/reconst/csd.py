@@ -10,12 +10,12 @@ import numpy as np
 from dipy.data import small_sphere
 from numpy.polynomial import legendre
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from bids_tractography.config.model import AutoResponseConfig, CsdModelConfig, GivenResponseConfig
 from bids_tractography.core.dwi import Dwi
 from bids_tractography.core.fodf import n_coefficients, sh_basis
 from bids_tractography.core.gradients import Shell
+from bids_tractography.core.morphology import depth_mm
 from bids_tractography.errors import DataError
 from bids_tractography.reconst.base import FitInput, ModelFit, TensorFit
 from bids_tractography.reconst.kernels.csd import constrained_deconvolution, padded
@@ -140,10 +140,7 @@ def estimate_response(
     DataError
         If no voxel is suitable, or the response is not that of a single fibre population.
     """
-    depth_mm = ndimage.distance_transform_edt(np.pad(mask, 1), dwi.grid.voxel_size_mm)[
-        1:-1, 1:-1, 1:-1
-    ]
-    inside = depth_mm > config.erode_mm
+    inside = depth_mm(mask, dwi.grid) > config.erode_mm
     if np.count_nonzero(inside) < config.voxels:  # a thin phantom or a small crop
         inside = mask
     signal = dwi.mean_b0

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 from scipy.special import eval_legendre
 
 from bids_tractography.core.dwi import Dwi
+from bids_tractography.core.morphology import depth_mm
 from bids_tractography.core.tables import read_table
 from bids_tractography.errors import DataError
 from bids_tractography.reconst.base import TensorFit
@@ -150,10 +150,7 @@ def estimate_responses(
     """
     signals = _shell_means(dwi)
     usable = mask & (signals > 0).all(axis=-1) & (tensor.fa < 0.99)
-    depth_mm = ndimage.distance_transform_edt(np.pad(mask, 1), dwi.grid.voxel_size_mm)[
-        1:-1, 1:-1, 1:-1
-    ]
-    inside = usable & (depth_mm > _EDGE_MM)
+    inside = usable & (depth_mm(mask, dwi.grid) > _EDGE_MM)
     # In thin masks, such as crops, CSF is also searched at the edge.
     inside = inside if np.count_nonzero(inside) > 0.1 * np.count_nonzero(usable) else usable
     decay = np.zeros(mask.shape)

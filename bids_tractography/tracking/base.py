@@ -103,6 +103,9 @@ class EngineKind:
         Why it cannot run on this machine, if so.
     limits : callable
         What of a configuration it cannot do, beside algorithm and stopping rule, if anything.
+    points_per_second : callable
+        Points of kept streamlines that one thread tracks in a second, for estimates; takes the
+        kind of algorithm.
     memory_bytes : callable
         Main memory that the engine takes for a problem, besides the problem itself.
     """
@@ -116,6 +119,7 @@ class EngineKind:
     build: Callable[[TrackingProblem, int], Engine]
     unavailable: Callable[[TrackingConfig], str | None] = lambda tracking: None
     limits: Callable[[Config], str | None] = lambda config: None
+    points_per_second: Callable[[str], float] = lambda algorithm: 1e5
     memory_bytes: Callable[[ProblemSize], float] = lambda size: 0.0
 
 

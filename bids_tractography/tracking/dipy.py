@@ -300,5 +300,6 @@ DIPY = EngineKind(
         "max_length.",
     ),
     build=DipyEngine,
+    points_per_second=lambda algorithm: 5e4,
     memory_bytes=lambda size: 8.0 * size.voxels * (size.coefficients + 1),  # float64, and a map
 )

@@ -85,6 +85,10 @@ _LENGTHS = _Array("lengths.uint32", "<u4", 1)
 _SEED = _Array("seed_index.int64", "<i8", 1)
 _ENDS = _Array("ends.uint8", "u1", 2)
 
+# Space that a point and a streamline take, for estimates.
+POINT_BYTES = _POINTS["float32"].row_bytes
+STREAMLINE_BYTES = _LENGTHS.row_bytes + _SEED.row_bytes + _ENDS.row_bytes
+
 
 @dataclass(frozen=True)
 class _Move:

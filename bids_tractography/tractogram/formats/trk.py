@@ -17,7 +17,7 @@ from nibabel.affines import voxel_sizes
 from nibabel.streamlines.trk import get_affine_trackvis_to_rasmm, header_2_dtype
 from numpy.typing import NDArray
 
-from bids_tractography.core.images import Grid
+from bids_tractography.core.images import Grid, apply_affine
 from bids_tractography.machine.files import open_plain, read_exactly
 from bids_tractography.tractogram.base import (
     LONGEST,
@@ -61,7 +61,7 @@ def trk_payload(tractogram: Streamlines, grid: Grid) -> Payload:
 
     def encode(piece: Piece) -> bytes:
         points, lengths = piece
-        return _records(_apply(to_trackvis, points).astype("<f4"), lengths).tobytes()
+        return _records(apply_affine(to_trackvis, points).astype("<f4"), lengths).tobytes()
 
     def reserve(path: Path, _crc32: int) -> int:
         return path.write_bytes(header.tobytes())
@@ -92,17 +92,6 @@ def _records(points: NDArray[np.float32], lengths: NDArray[np.uint32]) -> NDArra
     records[begins] = lengths
     records[~begins] = points.view("<i4").ravel()
     return records
-
-
-def _apply(affine: NDArray[np.float64], points: NDArray[np.float32]) -> NDArray[np.float64]:
-    # Columns one by one: a row of a matrix product may depend on the number of rows.
-    moved: NDArray[np.float64] = (
-        points[:, 0:1] * affine[:3, 0]
-        + points[:, 1:2] * affine[:3, 1]
-        + points[:, 2:3] * affine[:3, 2]
-        + affine[:3, 3]
-    )
-    return moved
 
 
 @dataclass(frozen=True)
@@ -199,5 +188,5 @@ class TrkReader:
 
 def _piece(to_mm: NDArray[np.float64], some: list[NDArray[np.float32]]) -> Piece:
     with np.errstate(invalid="ignore", over="ignore"):  # points that are not finite stay so
-        points = _apply(to_mm, np.concatenate(some).astype(np.float32)).astype(np.float32)
+        points = apply_affine(to_mm, np.concatenate(some).astype(np.float32)).astype(np.float32)
     return points, np.array([len(points) for points in some], np.uint32)
