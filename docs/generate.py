@@ -66,7 +66,7 @@ def pyafq_page() -> str:
         "every such key; what could not is a note.",
         "",
         *_pyafq_table("Translated", pyafq.TRANSLATED),
-        "A key that is left out has pyAFQ's default, not ours, and a note says so. Files with "
+        "An omitted key has pyAFQ's default, not ours, and a note says so. Files with "
         f"{_listed(pyafq.KEYS_FROM_3)}, or with "
         + ", or ".join(f"`{key}` {', '.join(v)}" for key, v in pyafq.VALUES_FROM_3.items())
         + ", are taken to be of pyAFQ 3, others of pyAFQ 1 or 2:",

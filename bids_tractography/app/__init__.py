@@ -1,1 +1,1 @@
-"""The participant and the group level: from a request to jobs, and from jobs to a dataset."""
+"""The participant and group levels: planning jobs, running them, and writing the dataset."""

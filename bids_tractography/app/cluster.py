@@ -1,4 +1,4 @@
-"""Jobs, and the batches inside a job, over a Ray cluster; the only file that knows Ray.
+"""Run jobs, and the batches inside a job, on a Ray cluster.
 
 A job is a task that fits the model and gathers batches; each batch is a task of its own, and each
 reserves the CPUs that its threads use; a job that waits for batches lends them its own. The
@@ -48,11 +48,11 @@ def run_jobs_on_ray(
     Parameters
     ----------
     jobs : iterator of Job
-        Asked for the next one when there is room for it.
+        Consumed lazily: the next job is requested when a slot is free.
     n_procs : int
-        Jobs at a time, as far as the cluster has CPUs for them.
+        Number of jobs to run at a time, if the cluster has enough CPUs.
     address : str or None
-        Of a running cluster; None starts one on this machine.
+        Address of a running cluster; None starts one on this machine.
 
     Raises
     ------
@@ -65,7 +65,9 @@ def run_jobs_on_ray(
         task = ray.remote(_run_with_batches)
 
         def start(job: Job) -> Any:
-            n_threads = min(job.n_threads, largest)  # more would wait for a node that never comes
+            n_threads = min(
+                job.n_threads, largest
+            )  # a task that needs more CPUs than any node has would wait forever
             options = task.options(num_cpus=n_threads, max_retries=_RETRIES)
             return options.remote(replace(job, n_threads=n_threads))
 
@@ -91,16 +93,18 @@ def _connect(address: str | None) -> Any:
             "--executor ray needs Ray, which is not installed.",
             "pip install 'bids-tractography[ray]'",
         ) from None
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # as Ray will, and warns
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # else it calls its makers
+    os.environ.setdefault(
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0"
+    )  # the coming default of Ray, which warns until it is set
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # disable telemetry
     try:
         ray.init(address=address, include_dashboard=False, logging_level=logging.WARNING)
-    except Exception as error:  # noqa: BLE001  # what a cluster that does not start raises is bare
+    except Exception as error:  # noqa: BLE001  # Ray raises bare exceptions if a cluster does not start
         if address in (None, "local"):
-            raise UnavailableError(f"Ray does not start on this machine: {error}", _LOGS) from None
+            raise UnavailableError(f"Ray cannot start on this machine: {error}", _LOGS) from None
         raise UnavailableError(
             f"the Ray cluster {address} cannot be reached: {error}",
-            "'ray status' tells whether it runs; --ray-address takes HOST:PORT or 'auto'.",
+            "Check it with 'ray status'; --ray-address takes HOST:PORT or 'auto'.",
         ) from None
     return ray
 
@@ -111,21 +115,21 @@ def try_ray() -> None:
     Raises
     ------
     UnavailableError
-        If it is not installed, does not start, or does not do the task.
+        If it is not installed, does not start, or cannot run the task.
     """
     ray = _connect("local")
     try:
         ray.get(ray.remote(_do_nothing).remote(), timeout=_TRIAL_SECONDS)
     except ray.exceptions.RayError as error:
         raise UnavailableError(
-            f"Ray starts on this machine, but does not do a task: {error}", _LOGS
+            f"Ray starts on this machine, but cannot run a task: {error}", _LOGS
         ) from None
     finally:
         ray.shutdown()
 
 
 def _do_nothing() -> None:
-    """Be a task."""
+    """Do nothing, as a task."""
 
 
 def _cpus_of_nodes() -> list[int]:
@@ -146,12 +150,12 @@ def _run_with_batches(job: Job) -> Outcome:
 def _track_elsewhere(
     problem: TrackingProblem, kind: EngineKind, n_threads: int, batches: Iterator[SeedBatch]
 ) -> Iterator[TrackedBatch]:
-    """Track batches in tasks, as many at a time as the cluster has room for; yield in order."""
+    """Track batches in tasks, as many at a time as there are CPUs; yield them in order."""
     import ray
 
     shared = ray.put(problem)
     cpus = _cpus_of_nodes()
-    n_threads = min(n_threads, *cpus)  # no node is too small for a batch
+    n_threads = min(n_threads, *cpus)  # so that every node can take a batch
     track = ray.remote(_track_batch).options(num_cpus=n_threads, max_retries=_RETRIES).remote
     workers = sum(count // n_threads for count in cpus)
     pending: deque[Any] = deque()
@@ -170,7 +174,7 @@ _engines: dict[str, Engine] = {}
 def _track_batch(
     problem: TrackingProblem, identity: str, kind: str, n_threads: int, seeds: SeedBatch
 ) -> TrackedBatch:
-    """Track a batch; the engine stays with the worker for the next batch of its problem."""
+    """Track a batch; the worker keeps the engine for the next batch of the same problem."""
     if identity not in _engines:
         _engines.clear()
         _engines[identity] = ENGINES[kind].build(problem, n_threads)

@@ -1,4 +1,4 @@
-"""What this machine can do: versions, engines, executors, and a small phantom tracked on each."""
+"""Report versions, engines and executors of this machine, and track a small phantom on each."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Finding:
 
 
 def examine(n_threads: int) -> Iterator[Finding]:
-    """Look at the machine, and track a small phantom on every engine and executor.
+    """Examine the machine, and track a small phantom on every engine and executor.
 
     Parameters
     ----------

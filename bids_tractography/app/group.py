@@ -1,4 +1,4 @@
-"""The group level: one table of all runs, from their sidecars alone."""
+"""The group level: a table of all tractograms, from their sidecars alone."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ logger = logging.getLogger(__name__)
 
 _COLUMNS: dict[str, str] = {
     "participant_id": "Participant.",
-    "session_id": "Session, n/a where there is none.",
+    "session_id": "Session, n/a if there is none.",
     "tractogram": "File, relative to the dataset.",
     "track": "Tracking algorithm.",
     "model": "Diffusion model.",
-    "engine": "What ran the tracker.",
+    "engine": "Tracking engine.",
     "seeds": "Seeds placed.",
     "seeds_without_direction": "Seeds where the fODF has no peak.",
     "generated": "Streamlines started.",
@@ -46,17 +46,17 @@ _COLUMNS: dict[str, str] = {
 
 
 def write_group_table(root: Path, *, read_files: bool = False) -> tuple[Path, int]:
-    """Gather the tractograms of a derivative dataset into ``group_tractograms.tsv``.
+    """Collect the tractograms of a derivative dataset in ``group_tractograms.tsv``.
 
-    What is not as it was written has no row, and a warning says so: a sidecar with another
-    content than it had, a file that is missing or has another size.
+    A tractogram gets no row, but a warning, if its sidecar was modified, or if its file is missing
+    or has another size than recorded.
 
     Parameters
     ----------
     root : Path
         The derivative dataset.
     read_files : bool
-        Compare the contents of the tractograms with their hashes, too.
+        Compare the contents of the tractograms with their hashes as well.
 
     Returns
     -------
@@ -101,12 +101,12 @@ def _row(root: Path, sidecar: Path, *, read_files: bool) -> dict[str, Any] | Non
         AttributeError,
     ) as error:
         reason = f"it has no usable record of this version ({_first_line(error)})"
-    logger.warning("%s is left out: %s.", printable(sidecar), reason)
+    logger.warning("%s has no row in the table: %s.", printable(sidecar), reason)
     return None
 
 
 def _first_line(error: Exception) -> str:
-    """Shorten a message: those of pydantic have a line for every key."""
+    """Shorten a message to one line: pydantic's have one for every key."""
     lines = [line.strip() for line in f"{type(error).__name__}: {error}".splitlines()]
     return ", ".join(lines[:3]).rstrip(".")
 

@@ -1,4 +1,4 @@
-"""Run jobs: in this process, or several at a time in processes of their own."""
+"""Run jobs in this process, or several at a time in separate processes."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ def run_jobs(
     Parameters
     ----------
     jobs : iterator of Job
-        Asked for the next one when there is room for it.
+        Consumed lazily: the next job is requested when a slot is free.
     n_procs : int
-        Jobs at a time; with more than one, each has a process of its own, so that one that dies
-        takes no other with it.
+        Number of jobs to run at a time. If it is more than one, each job has its own process, so
+        that a crash does not affect the others.
     report : callable
         Told of progress where the job runs in this process.
     """
@@ -63,7 +63,7 @@ def run_jobs(
 
 
 def run_job(job: Job, report: Callable[[Progress], None], track: Tracker = track_here) -> Outcome:
-    """Run a job in this process; what goes wrong is a value."""
+    """Run a job in this process; failures are returned as values."""
     findings = Findings(job.name, job.config.checks, job.subject)
     outcome = attempt(
         job.name,
@@ -96,7 +96,7 @@ def _run_apart(job: Job) -> Outcome:
 
 
 def _death(process: BaseProcess | None) -> Failure:
-    """Describe how a process ended: a crash would come again, one that was killed need not."""
+    """Describe how a process ended; a crash would recur, unlike a kill."""
     if process is not None:
         process.join(_JOIN_SECONDS)
     number = -(process.exitcode or 0) if process is not None else 0
@@ -112,7 +112,7 @@ def _death(process: BaseProcess | None) -> Failure:
 
 
 def _exit_with(parent: int) -> None:
-    """End this process when its parent has died, so that its locks go too."""
+    """End this process when its parent has died, which also releases its locks."""
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(DiedError.exit_code)

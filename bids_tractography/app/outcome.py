@@ -1,4 +1,4 @@
-"""What becomes of a participant or a run; `attempt` turns whatever goes wrong into a value."""
+"""Outcomes of participants and runs; `attempt` turns exceptions into values."""
 
 from __future__ import annotations
 
@@ -83,11 +83,11 @@ class Places:
 
 
 def attempt(name: str, work: Callable[[], T], places: Places) -> T | Failure:
-    """Do a piece of work; return its result, or why it failed.
+    """Call a function; return its result, or the reason why it failed.
 
-    This is the only place that catches every exception. What is not an error of ours, the
-    system's, or a lack of memory is a defect: it gets exit code 70, and its traceback goes to a
-    file that the message names.
+    This is the only place that catches every exception. An exception that is neither one of our
+    errors, nor caused by the system or a lack of memory, is a defect: its exit code is 70, and
+    its traceback is written to a file that the message names.
 
     Parameters
     ----------
@@ -98,7 +98,7 @@ def attempt(name: str, work: Callable[[], T], places: Places) -> T | Failure:
     """
     try:
         return work()
-    except BrokenPipeError:  # nobody reads the output any more
+    except BrokenPipeError:  # the reader of the output has ended
         raise
     except TractographyError as error:
         fault: TractographyError = error
@@ -112,10 +112,10 @@ def attempt(name: str, work: Callable[[], T], places: Places) -> T | Failure:
 
 
 def _memory_fault(error: MemoryError) -> TractographyError | None:
-    """Return the fault that another try may overcome.
+    """Return the error of a lack of memory, which another try may overcome.
 
-    An array that is larger than the memory of the machine will never fit: asking for one is a
-    defect, and a scheduler should not try it again.
+    An array that is larger than the memory of the machine never fits: requesting one is a defect,
+    and a scheduler should not try again.
     """
     shape, dtype = getattr(error, "shape", ()), getattr(error, "dtype", None)
     n_bytes = math.prod(shape) * dtype.itemsize if dtype is not None else 0
@@ -125,7 +125,7 @@ def _memory_fault(error: MemoryError) -> TractographyError | None:
 
 
 def _system_fault(error: OSError, places: Places) -> TractographyError | None:
-    """Return the fault of a file system or a lack of resources; None for anything else."""
+    """Return the error of a file system or a lack of resources; None for anything else."""
     reason = error.strerror or str(error)
     path = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else None
     where = f"{path}: " if path else ""
@@ -152,7 +152,7 @@ def _is_below(path: Path, folders: tuple[Path, ...]) -> bool:
 
 
 def _defect(name: str, error: Exception, places: Places) -> CrashError:
-    """Keep the traceback of a defect, and say where it is."""
+    """Write the traceback of a defect to a file; return the error that names it."""
     logger.debug("%s: unexpected error", name, exc_info=error)
     text = "".join(traceback.format_exception(error))
     path = _keep(name, text, places)
@@ -165,7 +165,7 @@ def _defect(name: str, error: Exception, places: Places) -> CrashError:
 
 
 def _keep(name: str, text: str, places: Places) -> Path | None:
-    """Write a traceback where that is possible."""
+    """Write a traceback to the first directory that accepts it."""
     started = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
     safe = re.sub(r"[^0-9A-Za-z_.+-]", "_", name)[:100]
     for folder in _log_folders(places):

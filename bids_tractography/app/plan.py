@@ -1,4 +1,4 @@
-"""From a request to one job for each DWI run."""
+"""Plan one job for each DWI run of a request."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ from bids_tractography.pipeline.job import Job
 
 @dataclass(frozen=True)
 class Planned:
-    """What is to be done under a name, or why nothing is.
+    """A planned job, or the reason why there is none.
 
     Parameters
     ----------
     name : str
         Name of the run, or of the participant if no run was found.
     what : Job, Failure or Skipped
-        Faults are values: the other runs continue.
+        Failures are values, so that the other runs continue.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Planned:
 
 
 def plan(request: Request, study: Study) -> Iterator[Planned]:
-    """Find the jobs of one participant after the other, as they are consumed."""
+    """Plan the jobs of one participant after another, lazily."""
     places = places_of(request, study)
     for subject in study.participants:
         found = attempt(f"sub-{subject}", partial(_find_runs, request, study, subject), places)
@@ -78,7 +78,7 @@ def _find_runs(request: Request, study: Study, subject: str) -> Sequence[FoundRu
 def _planned(request: Request, study: Study, run: FoundRun) -> Planned:
     match run:
         case SkippedRun():
-            # The name of the file, which no job has: another run may have what is left of it.
+            # The name of the file: without its suffix, it may be the name of another run's job.
             return Planned(f"{run.name}_dwi", Skipped(NoDwiError(f"{run.reason}.")))
         case FailedRun():
             return Planned(run.name, Failure.of(run.error))
@@ -128,7 +128,7 @@ def _tissue_source(config: Config, run: DwiRun) -> TissueSource | None:
 
 
 def _names(datasets: list[Dataset], run: DwiRun) -> list[str]:
-    """Return the names that may say that the subject is a phantom."""
+    """Return names that may show that the subject is a phantom."""
     named = [str(d.description.get("Name")) for d in datasets if d.name == run.dataset]
     sidecar = read_json(run.sidecar) if run.sidecar else {}
     parts = [str(sidecar.get(key, "")) for key in ("BodyPart", "BodyPartExamined")]
@@ -136,7 +136,7 @@ def _names(datasets: list[Dataset], run: DwiRun) -> list[str]:
 
 
 def _doubts(config: Config, run: DwiRun) -> list[str]:
-    """Warn of data that nobody has corrected."""
+    """Return a warning about data that have not been corrected."""
     preprocessed = not run.is_raw or entities_of(run.image.name).get("desc") == "preproc"
     if preprocessed or config.import_tract is not None:
         return []

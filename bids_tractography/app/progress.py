@@ -19,20 +19,20 @@ class LogProgress:
 
     def __init__(self) -> None:
         self._tenth: dict[str, int] = {}
-        self._spoke = time.monotonic()
+        self._logged_at = time.monotonic()
 
     def __call__(self, progress: Progress) -> None:
-        """Log the progress if there is something to say."""
+        """Log the progress at each tenth of the seeds, and once a minute."""
         tenth = 10 * progress.done // max(progress.total, 1)
-        minute = time.monotonic() - self._spoke > _LOG_SECONDS
+        minute = time.monotonic() - self._logged_at > _LOG_SECONDS
         if minute or tenth > self._tenth.get(progress.name, -1):
             self._tenth[progress.name] = tenth
-            self._spoke = time.monotonic()
+            self._logged_at = time.monotonic()
             logger.info("%s", describe(progress))
 
 
 def describe(progress: Progress) -> str:
-    """Say how far tracking has come, how fast, and how long it will take."""
+    """Describe how much is done, how fast, and how long the rest will take."""
     left = (progress.total - progress.done) / max(progress.seeds_per_second, 1e-9)
     share = progress.done / max(progress.total, 1)
     return (

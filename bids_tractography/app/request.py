@@ -1,4 +1,4 @@
-"""What the user asks for, checked as a whole before any participant is looked at."""
+"""The request of a user, checked as a whole before any participant is examined."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from bids_tractography.tracking import choose_engine
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asks for.
+    """The request of a user.
 
     Parameters
     ----------
@@ -38,9 +38,9 @@ class Request:
     database : Path or None
         Folder to keep pybids' databases in.
     fresh : bool
-        Do everything again.
+        Recompute everything.
     container : dict or None
-        Image that the program runs in.
+        Container image that the program runs in.
     executor : str
         ``local``, or ``ray`` for a cluster.
     ray_address : str or None
@@ -67,7 +67,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Study:
-    """The datasets and participants that a request is about.
+    """The datasets and participants of a request.
 
     Parameters
     ----------
@@ -85,7 +85,7 @@ class Study:
 
 
 def open_study(request: Request) -> Study:
-    """Check all that concerns the request as a whole, before any participant is looked at.
+    """Check everything that concerns the request as a whole.
 
     Raises
     ------
@@ -104,7 +104,7 @@ def open_study(request: Request) -> Study:
 
 
 def _choose_engine(config: Config) -> str | None:
-    """Choose the engine of all runs, once: workers may be other machines with other devices."""
+    """Choose the engine of all runs once, because workers may have other devices."""
     return choose_engine(config).name if config.import_tract is None else None
 
 
@@ -126,7 +126,7 @@ def _check_files(config: Config, datasets: list[Dataset]) -> None:
 
 
 def _datasets(request: Request) -> list[Dataset]:
-    """Open the main dataset and the derivatives, each under a name of its own."""
+    """Open the main dataset and the derivatives, each under a unique name."""
     roots: dict[str, Path] = {}
     for name, path in ((None, request.bids_dir), *request.derivatives):
         if path in roots.values():
@@ -142,5 +142,5 @@ def _datasets(request: Request) -> list[Dataset]:
             description = read_json(path / "dataset_description.json")
             datasets.append(Dataset(name, path.resolve(), description))
         else:
-            raise NoInputError(f"{path} is no folder.")
+            raise NoInputError(f"{path} is not a directory.")
     return datasets

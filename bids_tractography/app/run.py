@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 def run(
     request: Request, study: Study, report: Callable[[Progress], None]
 ) -> Iterator[tuple[str, Outcome]]:
-    """Do it: yield the outcome of every job and every participant's fault; write the dataset.
+    """Run the jobs of a request, yield their outcomes, and write the dataset around them.
 
     Yields
     ------
@@ -44,7 +44,7 @@ def run(
     Raises
     ------
     TractographyError
-        If nothing at all is left to do.
+        If every run is skipped.
     """
     others: dict[str, Failure | Skipped] = {}
     jobs = _jobs(plan(request, study), others)
@@ -57,12 +57,12 @@ def run(
 
 
 def check_not_all_skipped(ends: Mapping[str, Outcome | Job]) -> None:
-    """Check that something is left to do.
+    """Check that not every run is skipped.
 
     Raises
     ------
     TractographyError
-        If everything is skipped: what is wrong with the first.
+        The error of the first run, if every run is skipped.
     """
     skipped = [end.error for end in ends.values() if isinstance(end, Skipped)]
     if skipped and len(skipped) == len(ends):
@@ -70,7 +70,7 @@ def check_not_all_skipped(ends: Mapping[str, Outcome | Job]) -> None:
 
 
 def _jobs(planned: Iterable[Planned], others: dict[str, Failure | Skipped]) -> Iterator[Job]:
-    """Yield the jobs, setting everything else aside."""
+    """Yield the jobs, and collect failures and skipped runs."""
     for one in planned:
         name, what = one.name, one.what
         if isinstance(what, Job):
@@ -90,7 +90,7 @@ def _run_jobs(
     others: Mapping[str, Failure | Skipped],
     report: Callable[[Progress], None],
 ) -> Iterator[tuple[str, Outcome]]:
-    """Run the jobs inside a dataset with a record of how they ended, however this ends."""
+    """Run the jobs, and write a record of their outcomes even if this is interrupted."""
     started = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
     _write_dataset(request, study)
     outcomes: dict[str, Outcome] = {}
@@ -99,13 +99,17 @@ def _run_jobs(
             outcomes[job.name] = outcome
             yield job.name, outcome
     finally:
-        process = f"{platform.node()}-{os.getpid()}"  # many may start in one second
+        process = f"{platform.node()}-{os.getpid()}"  # many processes may start within a second
         path = request.output_dir / "logs" / f"{started}_{process}_participant.json"
         try:
             with dataset_files(request.output_dir):
                 _write_log(path, request, study, {**outcomes, **others})
-        except (OSError, ValueError, OutputError) as error:  # must not hide how the runs ended
-            logger.warning("The record of this call is not written: %s", error)
+        except (
+            OSError,
+            ValueError,
+            OutputError,
+        ) as error:  # must not hide the outcomes of the runs
+            logger.warning("The log of this command could not be written: %s", error)
 
 
 def _outcomes(

@@ -21,13 +21,15 @@ def as_yaml(config: Config) -> str:
 def config_command(words: list[str]) -> int:
     """Run ``bids-tractography config``; return the exit code."""
     parser = Parser(
-        prog="bids-tractography config", description="About the configuration.", allow_abbrev=False
+        prog="bids-tractography config",
+        description="Show, check or translate configurations.",
+        allow_abbrev=False,
     )
     parser.add_argument(
         "action",
         choices=("show", "schema", "check", "translate"),
-        help="show: every key with its effective value; schema: JSON Schema; check: faults; "
-        "translate: a file in pyAFQ's terms in ours",
+        help="show: print every key with its effective value; schema: print the JSON Schema; "
+        "check: report errors; translate: convert a file in pyAFQ's terms",
     )
     parser.add_argument("file", nargs="?", type=Path, help="configuration: YAML, TOML or JSON")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
@@ -37,20 +39,20 @@ def config_command(words: list[str]) -> int:
         return 0
     if options.action == "translate":
         if options.file is None or options.set:
-            raise UsageError("config translate takes a file, and nothing else.")
+            raise UsageError("config translate takes exactly one file and no other option.")
         print(_translated(options.file), end="")
         return 0
     config = load_config(options.file, options.set)
     if options.action == "show":
         print(as_yaml(config), end="")
     else:
-        print(f"{options.file or 'the configuration'}: no faults")
+        print(f"{options.file or 'the configuration'}: no errors")
     return 0
 
 
 def _translated(path: Path) -> str:
     """Return a configuration in pyAFQ's terms as YAML in ours, with notes as comments."""
-    load_config(path)  # its faults in our terms
+    load_config(path)  # reports its errors in our terms
     translation = translate_config(path)
     notes = "".join(f"# {note}\n" for note in translation.notes)
     return notes + yaml.safe_dump(translation.config, sort_keys=False, allow_unicode=True)

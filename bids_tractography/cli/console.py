@@ -1,4 +1,4 @@
-"""What people see: the log, progress, the plan and the table of outcomes."""
+"""Terminal output: the log, progress bars, the plan and the table of outcomes."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ def set_up_logging(console: Console, verbosity: int) -> None:
         handler.setFormatter(logging.Formatter(LOG_FORMAT, datefmt=LOG_TIME))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("bids_tractography").setLevel(logging.DEBUG if verbosity else logging.INFO)
-    # Its errors are raised, too; it logs a traceback when a signal interrupts a query.
+    # Its errors are raised as well; it logs a traceback if a signal interrupts a query.
     logging.getLogger("sqlalchemy").setLevel(logging.CRITICAL)
     logging.captureWarnings(capture=True)
-    # Libraries warn of what users can do nothing about.
+    # Users cannot do anything about the warnings of libraries.
     logging.getLogger("py.warnings").setLevel(logging.WARNING if verbosity else logging.ERROR)
 
 
@@ -91,10 +91,10 @@ def print_plan(request: Request, study: Study) -> int:
         if fault:
             ends[name] = fault
         if isinstance(fault, Failure):
-            print(f"\n{name}: cannot be done: {fault.message}")
+            print(f"\n{name}: would fail: {fault.message}")
         elif isinstance(fault, Skipped):
             print(f"\n{name}: skipped: {fault.error}")
-    print("\n# Only headers and text files were read: what the signal shows is checked by the run.")
+    print("\n# Only headers and text files were read; the run itself checks the signal.")
     print("\n# configuration")
     print(as_yaml(request.config), end="")
     check_not_all_skipped(ends)
@@ -102,10 +102,10 @@ def print_plan(request: Request, study: Study) -> int:
 
 
 def _print_job(job: Job) -> Failure | None:
-    """Print what a job is made from and what it will take; return what is wrong with it."""
+    """Print the inputs of a job and its estimated costs; return why it would fail, if so."""
     lines = [(role, str(path)) for role, path in job.inputs.items()]
     if "brain_mask" not in job.inputs:
-        lines.append(("brain_mask", "none found: made from the DWI (median_otsu)"))
+        lines.append(("brain_mask", "none found: computed from the DWI (median_otsu)"))
     if job.config.import_tract is None:
         expected = attempt(job.name, partial(estimate, job), Places(tuple(job.inputs.values())))
         if isinstance(expected, Failure):

@@ -1,4 +1,4 @@
-"""The command line: the only place that prints, reads the environment, and sets up logging."""
+"""Parse the command line, and run the command."""
 
 from __future__ import annotations
 
@@ -44,22 +44,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "doctor": _doctor_command,
     }
     command = commands.get(words[0]) if words else None
-    logging.raiseExceptions = False  # a log that cannot be written stops nothing
+    logging.raiseExceptions = False  # a log that cannot be written must not end the program
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be any bytes
+        sys.stdout.reconfigure(errors="backslashreplace")  # file names may be any bytes
     try:
         with signals.unwinding():
             return _run(partial(command, words[1:]) if command else partial(_bids_app, words))
     except signals.Stopped as stopped:
         return _stopped(stopped.exit_code)
-    except KeyboardInterrupt:  # from a library that has a handler of its own
+    except KeyboardInterrupt:  # raised by a library that has its own handler
         return _stopped(signals.INTERRUPTED)
     except BrokenPipeError:
         return 0
 
 
 def _run(command: Callable[[], int]) -> int:
-    """Run a command; report what goes wrong as a whole."""
+    """Run a command; report an error that ends it."""
     ended = attempt("bids-tractography", command, Places())
     if isinstance(ended, Failure):
         print(f"bids-tractography: error: {ended.message}", file=sys.stderr)
@@ -112,7 +112,7 @@ def _bids_app(words: list[str]) -> int:
 
 
 def _refuse_participant_options(options: argparse.Namespace) -> None:
-    """Refuse what the group level would ignore."""
+    """Refuse options that the group level would ignore."""
     unused = build_parser().parse_args(["in", "out", "group"])
     kept = ("bids_dir", "output_dir", "verify_files", "verbose")
     given = [
@@ -121,7 +121,7 @@ def _refuse_participant_options(options: argparse.Namespace) -> None:
         if name not in kept and value != getattr(unused, name)
     ]
     if given:
-        raise UsageError(f"the group level has no use for {', '.join(given)}.")
+        raise UsageError(f"the group level does not accept {', '.join(given)}.")
 
 
 def _request(options: argparse.Namespace) -> Request:

@@ -1,1 +1,1 @@
-"""One DWI run, from its image to a tractogram; see `process`."""
+"""The processing of one DWI run, from its image to a tractogram."""

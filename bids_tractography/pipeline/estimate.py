@@ -1,7 +1,7 @@
-"""What a job will take, from headers and small text files alone: for the dry run.
+"""Estimate the costs of a job from headers and small text files, for the dry run.
 
-Nothing is read of the signal: how much of the image is brain, how much of that is seeded and how
-long streamlines become are those of typical heads.
+The signal is not read. The size of the brain, the number of seeds in it and the length of
+streamlines are those of typical heads.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _KEPT_SHARE, _KEPT_SHARE_PER_ORDER = 0.62, 0.04
 _KEPT_LENGTH_MM, _KEPT_LENGTH_MM_PER_ORDER = 73.0, 4.25
 
 # Of one thread; points are those that are kept.
-_SECONDS_PER_VALUE = 5.2e-8  # to read the DWI and bring it into order
+_SECONDS_PER_VALUE = 5.2e-8  # to read the DWI and reorder it
 _SECONDS_PER_COEFFICIENT = 0.85e-6  # in a voxel: tensor, checks and writing
 _BYTES_PER_SECOND = 2e8
 _T1W_SECONDS = 90.0
@@ -66,12 +66,12 @@ _LINEARISED_SHARE = 0.2
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a job will take.
+    """Estimated costs of a job.
 
     Parameters
     ----------
     seeds, streamlines : int
-        To be placed, and likely to be kept.
+        Expected numbers of seeds and of kept streamlines.
     seconds : float
         Wall time.
     cpu_seconds : float
@@ -98,7 +98,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class _Size:
-    """The numbers that everything is reckoned from."""
+    """The sizes that all estimates are based on."""
 
     voxels: int
     brain: int
@@ -115,13 +115,13 @@ class _Size:
 
 
 def estimate(job: Job) -> Estimate:
-    """Look at the headers of a job's files and tell what it will take.
+    """Estimate the costs of a job from the headers of its files.
 
     Raises
     ------
     TractographyError
-        For what is wrong with files, grids, gradients or configuration; what only the signal
-        shows is not found.
+        For errors in files, grids, gradients or configuration, except those that only the
+        signal shows.
     """
     config = job.config
     findings = Findings(job.name, config.checks, job.subject)
@@ -183,7 +183,7 @@ def _engine(job: Job) -> EngineKind:
 
 
 def _voxels(mask: define.MaskConfig | None, n_voxels: int, n_brain: int, raw: bool) -> float:
-    """Return about how many voxels a mask has."""
+    """Return the approximate number of voxels of a mask."""
     match mask:
         case define.FullMaskConfig():
             return n_voxels

@@ -1,4 +1,4 @@
-"""What a run is given, held against what can be: files, grid, gradients, brain, model."""
+"""Plausibility checks of inputs, grid, gradients, brain mask and model."""
 
 from __future__ import annotations
 
@@ -149,8 +149,7 @@ def judge_gradients(record: Mapping[str, Any], config: GradientsConfig, findings
     if config.check == "error":
         raise GradientError(
             text,
-            f"Set {record['permute'][0]}, or gradients.check=warn to go on with the table as it "
-            "is.",
+            f"Set {record['permute'][0]}, or gradients.check=warn to use the table as it is.",
         )
     findings.warn(text)
 

@@ -1,4 +1,4 @@
-"""One DWI run and all that is to be done with it: settled before anything is computed."""
+"""A job: one DWI run, with everything that is decided before computing starts."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ GRADIENT_TABLE = "gradient_table"  # what the check of the gradients is called i
 
 @dataclass(frozen=True)
 class Target:
-    """A product of a job: where it goes, and what it depends on.
+    """A product of a job with its paths and dependencies.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Job:
-    """One DWI run, and all that is to be done with it.
+    """One DWI run, with everything that is decided before computing starts.
 
     Parameters
     ----------
@@ -60,20 +60,20 @@ class Job:
     config : Config
     outputs : RunOutputs
     work : Path
-        Folder for the batches; removed when the tractogram is finished.
+        Directory of the batch store; removed when the tractogram is finished.
     n_threads : int
     engine : str or None
         Name of the engine; None where nothing is tracked.
     tissue : TissueSource or None
-        Source of the tissue fractions; None where nothing needs them.
+        Source of the tissue fractions; None if they are not needed.
     frame : Frame
         Axes of the b-vectors.
     subject : str
-        Kind of subject, whose ranges of plausible figures hold.
+        Kind of subject, which selects the ranges of plausible values.
     warnings : tuple of str
-        What was doubtful when the run was planned.
+        Warnings from planning.
     fresh : bool
-        Do everything again, whatever is there.
+        Recompute everything, whatever exists.
     container : dict or None
         Image that the program runs in.
     """
@@ -93,18 +93,18 @@ class Job:
 
     @property
     def name(self) -> str:
-        """What the names of its files begin with."""
+        """Common beginning of its file names."""
         return self.outputs.name
 
     @property
     def identity(self) -> dict[str, str]:
-        """What tells this run from those of other outputs and datasets."""
+        """Output, dataset and run, which together identify the job."""
         dataset = self.outputs.links[self.run.dataset]
         return {"output": str(self.outputs.root), "dataset": str(dataset), "run": self.name}
 
     @cached_property
     def inputs(self) -> dict[str, Path]:
-        """All files that the result depends on, by role."""
+        """All files that the products depend on, by role."""
         tissue = self.tissue.paths if self.tissue else ()
         found = {**self.run.files, **{f"tissue.{n}": path for n, path in enumerate(tissue)}}
         if isinstance(self.config.model, PrecomputedModelConfig):
@@ -114,7 +114,7 @@ class Job:
 
     @cached_property
     def targets(self) -> dict[str, Target]:
-        """All that is made, by role, in the order in which it is made."""
+        """Products by role, in the order in which they are created."""
         return {product.role: self._target(product) for product in products_of(self.config)}
 
     def _target(self, product: Product) -> Target:
@@ -133,7 +133,7 @@ class Job:
 
     @property
     def former_tractograms(self) -> list[Path]:
-        """Files that the sidecar there is about, and this run will not write."""
+        """Files of the existing sidecar that this job will not replace."""
         path, *others = self.targets["tractogram"].paths
         try:
             named = [file_of_sidecar(path, name) for name in read_record(path)["file_sha256"]]
@@ -144,7 +144,7 @@ class Job:
 
     @cached_property
     def paths(self) -> dict[str, Path]:
-        """Where everything goes, by what it is; of several formats the first."""
+        """Paths of the products by role; of several formats the first."""
         return {role: target.paths[0] for role, target in self.targets.items()}
 
     @property
@@ -165,7 +165,7 @@ class Job:
         return {role: sha256_of_file(path) for role, path in self.inputs.items()}
 
     def fingerprints(self, hashes: Mapping[str, str]) -> dict[str, Fingerprint]:
-        """Return what each product is a function of, by what it is.
+        """Return the fingerprint of each product by role.
 
         Parameters
         ----------
@@ -187,7 +187,7 @@ class Job:
         }
 
     def stale(self, fingerprints: Mapping[str, Fingerprint]) -> dict[str, str]:
-        """Tell what has to be made, by what it is, and why."""
+        """Return the roles of the products that have to be created, with the reasons."""
         if self.fresh:
             return dict.fromkeys(self.targets, "--fresh asks for it")
         reasons = {
@@ -200,6 +200,6 @@ class Job:
         return stale
 
     def _is_unchecked(self) -> bool:
-        """Tell whether the fit that is there was made without the check that is wanted."""
+        """Return whether the existing fit lacks the configured check of the gradient table."""
         checks = read_record(self.paths["fod"])["details"]["checks"]
         return self.config.gradients.check != "off" and GRADIENT_TABLE not in checks

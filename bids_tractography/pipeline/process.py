@@ -1,4 +1,4 @@
-"""The whole method for one DWI run, on one screen: `process_dwi`."""
+"""Process one DWI run: the whole method is in `process_dwi` and `_track_dwi`."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Done:
-    """A job that went well.
+    """A finished job.
 
     Parameters
     ----------
     tractogram : Path
     reused : bool
-        Everything was there and up to date; nothing was computed.
+        Whether everything was up to date and nothing was computed.
     warnings : tuple of str
-        What is doubtful about the result.
+        Warnings about the result.
     """
 
     tractogram: Path
@@ -50,7 +50,7 @@ class Done:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far tracking has come.
+    """Progress of tracking.
 
     Parameters
     ----------
@@ -83,16 +83,16 @@ def process_dwi(
     ----------
     job : Job
     report : callable
-        Told of every finished batch.
+        Called with the progress after each batch.
     track : Tracker
-        Who tracks the batches; it changes nothing of what comes out.
+        Function that tracks the batches; it does not affect the result.
     findings : Findings, optional
-        Receives figures and warnings.
+        Collects measurements and warnings.
 
     Raises
     ------
     TractographyError
-        For anything wrong with inputs, configuration or output.
+        For errors of inputs, configuration or output.
     """
     findings = findings or Findings(job.name, job.config.checks, job.subject)
     with (
@@ -103,7 +103,9 @@ def process_dwi(
         job.outputs.remove_leftovers(keep=BatchStore(job.work, 0).partial)
         task = Task.begin(job, findings)
         if not task.has_stage("tracking"):
-            BatchStore(job.work, 0).discard()  # of a run that was stopped at its very end
+            BatchStore(
+                job.work, 0
+            ).discard()  # left by a run that was killed after writing the tractogram
         if not task.stale:
             logger.info("%s: everything is up to date; nothing to compute.", job.name)
             _judge_what_is_there(task)
@@ -119,7 +121,7 @@ def process_dwi(
 
 
 def _track_dwi(task: Task, report: Callable[[Progress], None], track: Tracker) -> None:
-    """Compute what is stale, from the signal to the tractogram."""
+    """Compute the stale products, from the signal to the tractogram."""
     job, watch = task.job, task.watch
     with watch.stage("reading"):
         dwi = read_dwi(job.run.image, job.run.gradients, job.config.gradients, job.frame)
@@ -128,7 +130,7 @@ def _track_dwi(task: Task, report: Callable[[Progress], None], track: Tracker) -
         fit = fit_or_read(task, dwi)
     with watch.stage("tissue"):
         tissue = tissue_or_read(task, dwi, fit)
-    del dwi  # the largest array of all; tracking does not need it
+    del dwi  # the largest array, which tracking does not need
     with watch.stage("masks"):
         sources = Sources(fit.grid, {**fit.maps, **tissue}, fit.brain, job.run.named)
         regions = RegionMaker(task, sources)
@@ -146,7 +148,7 @@ def _track_dwi(task: Task, report: Callable[[Progress], None], track: Tracker) -
 
 
 def _judge_what_is_there(task: Task) -> None:
-    """Report what was found when the files were made; a stricter configuration may refuse it."""
+    """Report the findings of reused files again; a stricter configuration may refuse them."""
     for role in ("fod", "tractogram"):
         if role in task.job.targets:
             record = read_record(task.job.paths[role])
@@ -154,7 +156,7 @@ def _judge_what_is_there(task: Task) -> None:
 
 
 def _batch_store(task: Task) -> BatchStore:
-    """Open the store, with the seed of the configuration, of the tractogram to replace, or new."""
+    """Open the store; its rng_seed is configured, that of the existing tractogram, or drawn."""
     job = task.job
     if job.fresh:
         BatchStore(job.work, 0).discard()
@@ -188,7 +190,7 @@ def _track_batches(
     report: Callable[[Progress], None],
     track: Tracker,
 ) -> None:
-    """Track the batches that the store does not have yet."""
+    """Track the batches that are not in the store yet."""
     if store.next_seed >= len(seeds):
         return
     kind, batch_size = ENGINES[job.engine or ""], job.config.tracking.batch_size

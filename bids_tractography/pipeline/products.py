@@ -24,7 +24,7 @@ _DWI = ("dwi", "bval", "bvec", "b", "brain_mask")
 
 @dataclass(frozen=True)
 class Dependencies:
-    """What a product depends on; built up step by step along the method.
+    """The inputs and settings that a product depends on.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ DependsOn = Callable[[Config, str], Dependencies]
 
 
 def _on_dwi(config: Config, frame: str) -> Dependencies:
-    # The check of the gradient table stops a run or lets it pass; it changes no file.
+    # The check of the gradient table may end a run, but it does not change any file.
     gradients = config.gradients.model_dump(mode="json", exclude={"check"})
     return Dependencies(_DWI, (gradients, frame))
 
@@ -117,31 +117,31 @@ def _with_tissue_rule(config: Config) -> bool:
 
 @dataclass(frozen=True)
 class Product:
-    """A row of the table.
+    """A product of the pipeline: one row of the table.
 
     Parameters
     ----------
     role : str
-        What code and records call it.
+        Name in code and records.
     suffix : str
         BIDS suffix.
     entities : mapping of str to str
         Entities of the file name, besides those of the DWI; ``{model}`` and ``{track}`` stand for
         the kinds of model and tractogram.
     depends_on : callable
-        Takes the configuration and the frame of the b-vectors.
+        Function of the configuration and the frame of the b-vectors.
     description : str
     unit : str
-        Empty for what has none.
+        Unit of the values; empty if there is none.
     reference : str
         Key in the bibliography.
     volumes : int
         Volumes of 32-bit numbers that the file holds, for estimates of its size; 0 for masks,
         which compress to next to nothing, and for files whose size is estimated elsewhere.
     stage : str
-        The part of the pipeline that makes it: ``fit``, ``tissue``, ``masks`` or ``tracking``.
+        Stage of the pipeline that creates it: ``fit``, ``tissue``, ``masks`` or ``tracking``.
     is_made : callable
-        Whether a configuration asks for it.
+        Function of the configuration: whether the product is created.
     """
 
     role: str
@@ -224,12 +224,12 @@ PRODUCTS: tuple[Product, ...] = (
     ),
     Product(
         "pft_include", "probseg", {"desc": "pftinclude"}, _on_stopping,
-        "Where streamlines end well: in grey matter, or where there is no tissue",
+        "Valid ends of streamlines: grey matter, and outside the tissue",
         reference="smith2012", stage="masks", is_made=_with_tissue_rule,
     ),
     Product(
         "pft_exclude", "probseg", {"desc": "pftexclude"}, _on_stopping,
-        "Where streamlines end badly: in cerebrospinal fluid",
+        "Invalid ends of streamlines: cerebrospinal fluid",
         reference="smith2012", stage="masks", is_made=_with_tissue_rule,
     ),
     Product(
@@ -245,7 +245,7 @@ PRODUCTS: tuple[Product, ...] = (
 
 
 def products_of(config: Config) -> Iterator[Product]:
-    """Yield the products that a configuration asks for, in the order in which they are made."""
+    """Yield the products of a configuration, in the order in which they are created."""
     for product in PRODUCTS:
         if product.role == "tdi" and _tracked(config):
             yield from _regions(config)
@@ -254,7 +254,7 @@ def products_of(config: Config) -> Iterator[Product]:
 
 
 def _regions(config: Config) -> Iterator[Product]:
-    """Yield the masks that decide on acceptance, of which there may be any number."""
+    """Yield the include and exclude masks."""
     for name, verb in (("include", "have to pass"), ("exclude", "must not enter")):
         for number, region in enumerate(getattr(config.tracking, name)):
             key = f"tracking.{name}.{number}"

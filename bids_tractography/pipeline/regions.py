@@ -1,4 +1,4 @@
-"""Where streamlines start, go on, have to pass and must not: made, and written as they are used."""
+"""Seed mask, stopping rule, and include and exclude masks of a run."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from bids_tractography.tracking.acceptance import Regions
 
 
 class RegionMaker:
-    """Makes and writes the masks of one job.
+    """Computes and writes the masks of one job.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ class RegionMaker:
         self._sources = sources
 
     def seed_mask(self) -> Mask | None:
-        """Make the mask of the voxels to seed; None where seeds are given."""
+        """Compute the seed mask; None if seeds are given."""
         config = self._job.config.seeding.mask
         if config is None:
             return None
@@ -55,7 +55,7 @@ class RegionMaker:
         return mask
 
     def acceptance(self) -> Regions:
-        """Make the masks that streamlines have to pass, and those they must not enter."""
+        """Compute the include and exclude masks."""
         tracking = self._job.config.tracking
         made: dict[str, list[NDArray[np.bool_]]] = {}
         for name in ("include", "exclude"):
@@ -68,7 +68,7 @@ class RegionMaker:
         return Regions(self._sources.grid, tuple(made["include"]), tuple(made["exclude"]))
 
     def stopping_rule(self) -> StoppingRule:
-        """Make the stopping rule, and write the voxels where it lets streamlines go on."""
+        """Create the stopping rule, and write the mask of the voxels where tracking continues."""
         config = self._job.config.stopping
         rule: StoppingRule
         if isinstance(config, BinaryStopConfig):
@@ -79,7 +79,9 @@ class RegionMaker:
         else:
             rule, mask = self._tissue(config)
         if mask.n_voxels == 0:
-            raise EmptyMaskError("stopping lets no voxel through: no streamline could take a step.")
+            raise EmptyMaskError(
+                "the stopping rule excludes every voxel, so that no streamline could take a step."
+            )
         self._write("stop", mask)
         return rule
 
@@ -91,7 +93,7 @@ class RegionMaker:
         record: dict[str, Any] = {"kind": "threshold", "map": name, "threshold": threshold}
         if config.percentile:
             record["threshold_percentile"] = config.threshold
-        text = f"voxels where {name} > {threshold:g} (interpolated on the way)"
+        text = f"voxels where {name} > {threshold:g} (interpolated at each step)"
         return rule, Mask(extent(rule), text, record, (parent,))
 
     def _tissue(self, config: ActStopConfig | CmcStopConfig) -> tuple[ActRule | CmcRule, Mask]:
@@ -104,9 +106,9 @@ class RegionMaker:
             self._write_map(role, data, sidecar, {"kind": config.kind})
         rule = ActRule(include, exclude) if config.kind == "act" else CmcRule(include, exclude)
         text = (
-            "voxels with at most one half of grey matter and of fluid (interpolated on the way)"
+            "voxels with at most half grey matter and half fluid (interpolated at each step)"
             if config.kind == "act"
-            else "voxels with some chance to go on: less grey matter and fluid than all"
+            else "voxels that are not entirely grey matter and fluid"
         )
         parents = ("pft_include", "pft_exclude")
         return rule, Mask(extent(rule), text, {"kind": config.kind}, parents)
@@ -127,5 +129,5 @@ class RegionMaker:
 
     def _paths(self, parents: tuple[str, ...]) -> list[Path]:
         job = self._job
-        # The GFA is computed from the fODF whenever it is asked for.
+        # The GFA is not a file: it is computed from the fODF when it is needed.
         return [{**job.inputs, **job.paths}["fod" if name == "gfa" else name] for name in parents]

@@ -1,4 +1,4 @@
-"""The tractogram's files, its density map, and the sidecar that says how it came about."""
+"""Write the tractogram, its density map and its sidecar."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def write_tractogram(
         raise NoStreamlinesError(
             f"{job.name}: none of {counts.generated} streamlines from {counts.seeds} seeds was "
             f"kept ({_fates(counts)}).",
-            "Look at the fODF and the stop mask; loosen stopping or tracking.min_length_mm.",
+            "Inspect the fODF and the stop mask, or relax stopping or tracking.min_length_mm.",
         )
     for name, value in tracking_figures(job.config, store.counts).items():
         task.findings.measure(name, value, detail=_fates(store.counts))
@@ -107,7 +107,7 @@ def write_tractogram(
 
 
 def import_tractogram(task: Task) -> None:
-    """Check a tractogram made elsewhere and add it, with its density map and sidecar."""
+    """Check and import a tractogram, and write its density map and sidecar."""
     job, watch = task.job, task.watch
     config = job.config.import_tract
     if config is None:
@@ -135,7 +135,7 @@ def import_tractogram(task: Task) -> None:
     check_unchanged()
     sidecar = import_sidecar(source, tractogram.n_streamlines)
     job.outputs.write_sidecar([job.paths["tractogram"]], sidecar, record)
-    logger.info("%s: %d streamlines brought in.", job.name, tractogram.n_streamlines)
+    logger.info("%s: %d streamlines imported.", job.name, tractogram.n_streamlines)
 
 
 def _write(job: Job, path: Path, write: Writer, tractogram: Streamlines, grid: Grid) -> None:
@@ -143,12 +143,14 @@ def _write(job: Job, path: Path, write: Writer, tractogram: Streamlines, grid: G
 
 
 def _move(job: Job, store: BatchStore, into: Payload) -> str:
-    """Move the points of the store into the tractogram; return the hash of its content."""
+    """Move the points of the store into the tractogram; return its content hash."""
     path, content = job.paths["tractogram"], ContentHash(job.config.output.dtype)
     logger.info("Writing %s", path.name)
     sidecar_path(path).unlink(missing_ok=True)
     partial = store.move_points(path, into, content.add)
-    content_sha256 = content.finish(store.lengths())  # damage is found before the file has its name
+    content_sha256 = content.finish(
+        store.lengths()
+    )  # finds damage before the file gets its final name
     try:
         partial.replace(path)
     except OSError as error:
@@ -161,7 +163,7 @@ def _write_density(task: Task, tractogram: Streamlines, grid: Grid) -> None:
 
 
 def _linearised(job: Job, store: BatchStore) -> tuple[Streamlines, dict[str, float] | None]:
-    """Linearise if that is asked for, and say how near the result is."""
+    """Linearise the tractogram if requested, and measure the error."""
     config = job.config.output.linearise
     if config is None:
         return store, None
@@ -174,7 +176,7 @@ def _linearised(job: Job, store: BatchStore) -> tuple[Streamlines, dict[str, flo
 
 
 def _source_sidecar(path: Path) -> dict[str, Any] | None:
-    """Return what the sidecar of an imported tractogram states; None if there is none.
+    """Return the sidecar of an imported tractogram; None if there is none.
 
     Raises
     ------
@@ -189,7 +191,7 @@ def _source_sidecar(path: Path) -> dict[str, Any] | None:
 
 
 def _generated_by(path: Path) -> list[Any]:
-    """Return what the dataset around a file says made it."""
+    """Return ``GeneratedBy`` of the dataset that a file belongs to."""
     for folder in path.parents:
         beside = folder / "dataset_description.json"
         description = read_json_file(beside, strict=True) if beside.exists() else None
@@ -220,7 +222,7 @@ def _common(task: Task) -> dict[str, Any]:
 
 
 def _resolved(job: Job, fit: Fit) -> dict[str, Any]:
-    """Say what tracked, and on what."""
+    """Return the parts of the record about model and engine."""
     kind = ENGINES[job.engine or ""]
     return {
         "model": fit.model,
@@ -233,9 +235,10 @@ def _resolved(job: Job, fit: Fit) -> dict[str, Any]:
 
 
 def tracking_figures(config: Config, counts: Counts) -> dict[str, float]:
-    """Measure what became of the seeds, to be held against what is plausible.
+    """Return figures of the outcome of the seeds, for the plausibility checks.
 
-    Regions and bounds that the user chose may leave as few streamlines as they like.
+    Regions and length bounds chosen by the user may keep any number of streamlines, so that the
+    figure is not checked with them.
     """
     figures = {}
     if counts.seeds >= MIN_COUNT:
@@ -251,7 +254,7 @@ def tracking_figures(config: Config, counts: Counts) -> dict[str, float]:
 
 
 def _account(job: Job, seeds: SeedList, store: BatchStore) -> dict[str, Any]:
-    """Say what became of every seed."""
+    """Return the parts of the record about seeds, streamlines and their ends."""
     counts = store.counts
     return {
         "rng_seed": store.rng_seed,
@@ -271,7 +274,7 @@ def _account(job: Job, seeds: SeedList, store: BatchStore) -> dict[str, Any]:
 
 
 def _fates(counts: Counts) -> str:
-    """Say what became of the seeds that gave no streamline."""
+    """Summarise why seeds did not lead to streamlines."""
     return (
         f"rejected: {_listed(counts.rejected)}; seeds without a direction: "
         f"{counts.seeds_without_direction}; ends: {_listed(counts.stops)}"

@@ -1,4 +1,4 @@
-"""What the sidecars say, in the words of BIDS, BEP016 and BEP046, and of the older draft."""
+"""Contents of the sidecars, in the terms of BIDS, BEP016, BEP046 and an older draft."""
 
 from __future__ import annotations
 
@@ -129,8 +129,8 @@ def tractogram_sidecar(
 
 
 def import_sidecar(source: Path, n_streamlines: int) -> Sidecar:
-    """Describe a tractogram that was made elsewhere."""
-    text = f"Tractogram made elsewhere, brought in as it is: {source.name}."
+    """Describe an imported tractogram."""
+    text = f"Imported tractogram of other software: {source.name}."
     return Sidecar(text, [source], {"Count": n_streamlines})
 
 
@@ -170,7 +170,7 @@ def _seed_source(job: Job) -> dict[str, Any]:
         case TotalSeedsConfig():
             seeds = {"Type": "Random"}
         case GivenSeedsConfig():
-            # The draft has no type for given coordinates; one seed an element is nearest.
+            # The draft has no type for given coordinates; one seed per element is the closest.
             source = uri(job.inputs["seeding.seeds"])
             return {"Type": "CountPerElement", "SeedsPerElement": 1, "Source": source}
     return {**seeds, "Source": uri(job.paths["seed"]), "Unidirectional": False}
@@ -200,7 +200,7 @@ def _acceptance(job: Job) -> dict[str, Any]:
 
 
 def _regions(job: Job, name: str = "") -> list[str]:
-    """Roles of the masks that decide on acceptance."""
+    """Return the roles of the include and exclude masks."""
     return [role for role in job.paths if role.startswith(f"tracking.{name}")]
 
 

@@ -1,4 +1,4 @@
-"""A job under way: what it is made from, what is stale, and how its products are written."""
+"""The state of a job while it runs: hashes, stale products and findings."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Task:
-    """A job under way; all steps of the pipeline are handed the same one.
+    """The state of a job while it runs, shared by all steps of the pipeline.
 
     Parameters
     ----------
@@ -30,11 +30,11 @@ class Task:
     hashes : mapping of str to str
         SHA-256 of the input files, by role.
     fingerprints : mapping of str to Fingerprint
-        What each product is a function of, by role.
+        Fingerprints of the products, by role.
     stale : mapping of str to str
-        Roles of the products that have to be made, and why.
+        Roles of the products that have to be created, with the reasons.
     findings : Findings
-        Receives figures and warnings.
+        Collects measurements and warnings.
     watch : Stopwatch
     """
 
@@ -47,7 +47,7 @@ class Task:
 
     @classmethod
     def begin(cls, job: Job, findings: Findings) -> Task:
-        """Hash the inputs of a job, and find out what has to be made."""
+        """Hash the inputs of a job, and determine which products are stale."""
         watch = Stopwatch()
         with watch.stage("hashing"):
             hashes = job.hash_inputs()
@@ -55,18 +55,18 @@ class Task:
         return cls(job, hashes, fingerprints, job.stale(fingerprints), findings, watch)
 
     def has_stage(self, stage: str) -> bool:
-        """Return whether a product of a stage has to be made; see `Product.stage`."""
+        """Return whether a product of a stage is stale; see `Product.stage`."""
         return any(self.job.targets[role].product.stage == stage for role in self.stale)
 
     def remove_stale_sidecars(self) -> None:
-        """Remove the sidecars of what is made again: however the run ends, none is untrue."""
-        if "tractogram" in self.stale:  # files of other formats would keep a sidecar of this one
+        """Remove the sidecars of stale products, so that none is untrue if the run fails."""
+        if "tractogram" in self.stale:  # files in other formats would be left with the new sidecar
             for path in self.job.former_tractograms:
                 path.unlink(missing_ok=True)
         for role, reason in self.stale.items():
             for path in self.job.targets[role].paths:
                 if path.exists():
-                    logger.info("%s is made again: %s.", path.name, reason)
+                    logger.info("%s is recomputed: %s.", path.name, reason)
                     sidecar_path(path).unlink(missing_ok=True)
 
     def write_map(
@@ -86,7 +86,7 @@ class Task:
         grid : Grid
         sidecar : Sidecar
         details : mapping
-            Goes into the record, JSON values.
+            Details for the record, JSON values.
         """
         record = Record(fingerprint=self.fingerprints[role], details=dict(details))
         self.job.outputs.write_map(self.job.paths[role], data, grid, sidecar, record)

@@ -1,1 +1,1 @@
-"""Tractograms on disk: the store of finished batches, and the files made from it."""
+"""Tractograms on disk: the batch store, file formats, import and summaries."""

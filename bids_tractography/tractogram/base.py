@@ -1,4 +1,4 @@
-"""What stores, readers, writers and summaries share: streamlines in pieces."""
+"""Types shared by stores, readers, writers and summaries: streamlines in pieces."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from bids_tractography.errors import DamagedStoreError
 # Points (n, 3), RAS+ mm, of whole streamlines, and the number of points of each (t,).
 Piece = tuple[NDArray[np.float32], NDArray[np.uint32]]
 
-# Files of a linearised tractogram, beside those of the store that it is made from.
+# Files of a linearised tractogram, in the directory of the store that it is computed from.
 LINEARISED = ("linearised.float32", "linearised.uint32")
 
 PIECE_STREAMLINES = 4096

@@ -1,4 +1,4 @@
-"""Tractograms made elsewhere: looked through, and brought into the derivatives."""
+"""Import tractograms of other software: check them, and copy or link them to the derivatives."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fewer points: those that lie on a straight line between others are dropped."""
+"""Linearisation: drop points that lie on a straight line between others."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Linearised:
     n_points_before : int
         Of the whole tractogram.
     max_error_mm : float
-        Largest distance of a dropped point to the segment that stands for it.
+        Largest distance of a dropped point to the segment that replaces it.
     mean_error_mm : float
         Mean distance of the dropped points; 0 if there is none.
     """
@@ -140,7 +140,7 @@ def kept_points(
     kept : ndarray of bool, shape (n,)
         Both ends of every streamline are.
     error_mm : ndarray, shape (n,)
-        Distance of each point to the segment that stands for it; 0 for those that are kept.
+        Distance of each point to the segment that replaces it; 0 for points that are kept.
     """
     x, y, z = np.ascontiguousarray(points.T, np.float64)
     last = np.cumsum(lengths, dtype=np.int64) - 1

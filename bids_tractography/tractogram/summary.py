@@ -1,4 +1,4 @@
-"""What a reader wants to know of a tractogram: lengths, density, content hash."""
+"""Summaries of tractograms: lengths, density, content hash."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def quantiles_mm(lengths_mm: NDArray[np.floating]) -> dict[str, float]:
 
 
 class ContentHash:
-    """Hash of points and offsets, whatever file they are in.
+    """Hash of points and offsets, independent of the file format.
 
     SHA-256 of the positions as written, as little-endian float32 (N, 3), followed by the
     offsets as little-endian uint64 (T + 1,).

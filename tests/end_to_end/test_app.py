@@ -150,7 +150,7 @@ def test_another_configuration_is_computed_again_and_the_log_says_why(
     changed = (*QUICK, "tracking.min_length_mm=30")
     again = run_cli(scanned_once, output, "participant", overrides=changed)
     assert again.returncode == 0
-    assert "made again: it was computed with a different configuration" in again.stderr
+    assert "recomputed: it was computed with a different configuration" in again.stderr
     assert fodf.stat().st_mtime_ns == before
     record = sidecar(the_tractogram(output))[RECORD_KEY]
     assert record["length_quantiles_mm"]["0"] >= 30
@@ -541,7 +541,7 @@ def test_a_damaged_output_is_made_again(
     path.write_bytes(whole[: len(whole) // 2])
     again = run_cli(scanned_once, output, "participant")
     assert again.returncode == 0, again.stderr
-    assert "made again: it was modified or damaged" in again.stderr
+    assert "recomputed: it was modified or damaged" in again.stderr
     assert path.read_bytes() == whole
     assert sha256(the_tractogram(output)) == sha256(the_tractogram(finished[0]))
 

@@ -1,4 +1,4 @@
-"""The file formats of tractograms: which writer and which reader is whose."""
+"""Readers and writers by file format."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ READERS: Mapping[str, Callable[[Path], Reader]] = {
 def writers(
     output: OutputConfig, per_streamline: Iterable[StreamlineValues] = ()
 ) -> dict[str, Writer]:
-    """Return the writer of every format that is asked for.
+    """Return the writer of each requested format.
 
     Parameters
     ----------

@@ -103,7 +103,7 @@ class TckReader:
 
     @cached_property
     def _header(self) -> dict[str, str]:
-        """The keys of the header; the last of those that stand there several times."""
+        """Keys of the header; the last value of a repeated key."""
         header: dict[str, str] = {}
         with open_plain(self.path) as file:
             if file.readline(100).strip() != b"mrtrix tracks":
