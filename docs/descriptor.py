@@ -1,4 +1,4 @@
-"""The Boutiques descriptor, from the command line's own definition."""
+"""Boutiques descriptor, generated from the definition of the command line."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ from typing import Any
 from bids_tractography import __version__, errors
 from bids_tractography.cli.parser import LEVELS, build_parser, positive
 
-# Paths that the command makes where they do not exist; all others are there, and get mounted.
+# Paths that the command creates if they do not exist; all others must exist and are mounted.
 _MADE = ("output_dir", "work_dir", "bids_database_dir")
 
-_INTERRUPTED = {130: "Interrupted; the same command goes on.", 143: "Asked to end; likewise."}
+_INTERRUPTED = {
+    130: "Interrupted; rerun the same command to resume.",
+    143: "Terminated; rerun the same command to resume.",
+}
 
 
 def boutiques() -> str:
@@ -46,11 +49,11 @@ def boutiques() -> str:
                 ("session_tractograms", "Tractograms", "sub-*/ses-*/dwi/*_tractogram.*"),
                 ("maps", "Maps and masks", "sub-*/dwi/*.nii.gz"),
                 ("session_maps", "Maps and masks", "sub-*/ses-*/dwi/*.nii.gz"),
-                ("logs", "What ended how", "logs/*_participant.json"),
+                ("logs", "Outcomes of the runs", "logs/*_participant.json"),
             ),
             {
                 "id": "group_table",
-                "name": "One row a tractogram, of the group level",
+                "name": "Table of the group level with one row per tractogram",
                 "path-template": "[OUTPUT_DIR]/group_tractograms.tsv",
                 "optional": True,
             },
@@ -64,7 +67,7 @@ def boutiques() -> str:
 
 
 def _described(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
-    """Yield what a descriptor has to offer; the actions that print and end are not."""
+    """Yield the actions of the descriptor, without those that print and exit."""
     for action in parser._actions:
         if action.dest not in ("help", "version"):
             yield action
@@ -127,7 +130,7 @@ def _outputs(*outputs: tuple[str, str, str]) -> Iterator[dict[str, Any]]:
 
 
 def _error_codes() -> dict[int, str]:
-    """Return every exit code with what the classes of errors that have it say."""
+    """Return all exit codes with the descriptions of the errors that have them."""
     texts: dict[int, list[str]] = defaultdict(list)
     for _, kind in inspect.getmembers(errors, inspect.isclass):
         own = issubclass(kind, errors.TractographyError) and "exit_code" in vars(kind)

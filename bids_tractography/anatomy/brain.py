@@ -44,10 +44,10 @@ def brain_mask(dwi: Dwi, path: Path | None) -> Mask:
     if path is not None:
         mask = _read_mask(path, dwi.grid)
     else:
-        made = _otsu_mask(dwi)
-        missing = np.zeros_like(made) if dwi.missing is None else made & dwi.missing
+        computed = _otsu_mask(dwi)
+        missing = np.zeros_like(computed) if dwi.missing is None else computed & dwi.missing
         mask = Mask(
-            made & ~missing,
+            computed & ~missing,
             "Brain mask by median filter and Otsu's threshold (DIPY median_otsu) of the mean b=0 "
             "and of the mean diffusion-weighted image, combined; small components removed, gaps "
             "closed, holes filled.",
@@ -166,6 +166,15 @@ def _read_mask(path: Path, grid: Grid) -> Mask:
 
 def check_grid(path: Path, found: Grid, grid: Grid) -> None:
     """Check that a brain mask is on the grid of the DWI.
+
+    Parameters
+    ----------
+    path : Path
+        File of the mask, for the message.
+    found : Grid
+        Grid of the mask.
+    grid : Grid
+        Grid of the DWI.
 
     Raises
     ------

@@ -117,7 +117,7 @@ def _make(config: define.MaskConfig, sources: Sources, key: str) -> Mask:
             text = f"voxels above 0 of {sources.files[key].name}"
             return Mask(data, text, record, (key,), warnings)
         case define.RoiMaskConfig(files=files):
-            keys = tuple(f"{key}.files.{place}" for place in range(len(files)))
+            keys = tuple(f"{key}.files.{index}" for index in range(len(files)))
             parts = [positive(sources.labels(one), sources.files[one].name) for one in keys]
             names = ", ".join(sources.files[one].name for one in keys)
             text = f"voxels above 0 of any of {names}"
@@ -144,7 +144,7 @@ def _make(config: define.MaskConfig, sources: Sources, key: str) -> Mask:
         case define.AnyMaskConfig(of=several) | define.AllMaskConfig(of=several):
             return _combine(
                 config.kind,
-                [_make(one, sources, f"{key}.of.{place}") for place, one in enumerate(several)],
+                [_make(one, sources, f"{key}.of.{index}") for index, one in enumerate(several)],
             )
 
 
@@ -224,10 +224,10 @@ def _threshold(config: define.ThresholdMaskConfig, sources: Sources, key: str) -
         if config.percentile:
             record[f"{word}_percentile"] = bound
         bounds.append(f"{name} {sign} {value:g}")
-    place = "voxels of the brain" if of_fit else "voxels"
+    domain = "voxels of the brain" if of_fit else "voxels"
     return Mask(
         data,
-        f"{place} where {' and '.join(bounds)}",
+        f"{domain} where {' and '.join(bounds)}",
         record,
         (parent, "brain") if of_fit else (parent,),
     )

@@ -316,16 +316,16 @@ def _classify(
         means = np.where(counts > 0, sums / np.maximum(counts, 1), means)
     probabilities = np.eye(3)[nearest]
     field = np.zeros(inside.shape)
-    least = (_MIN_SPREAD * float(means.max())) ** 2
+    min_variance = (_MIN_SPREAD * float(means.max())) ** 2
     for _ in range(_EM_ROUNDS):
         weights = np.maximum(probabilities.sum(axis=0), 1e-6)
         means = (probabilities * values[:, None]).sum(axis=0) / weights
         squares = (values[:, None] - means) ** 2
-        variance = max(float((probabilities * squares).sum()) / len(values), least)
+        variance = max(float((probabilities * squares).sum()) / len(values), min_variance)
         log_odds = np.log(weights / len(values)) - squares / (2 * variance)
-        for place in range(3):
-            field[inside] = probabilities[:, place]
-            log_odds[:, place] += _SMOOTHNESS * _neighbours(field)[inside]
+        for tissue in range(3):
+            field[inside] = probabilities[:, tissue]
+            log_odds[:, tissue] += _SMOOTHNESS * _neighbours(field)[inside]
         log_odds -= log_odds.max(axis=1, keepdims=True)
         probabilities = np.exp(log_odds)
         probabilities /= probabilities.sum(axis=1, keepdims=True)

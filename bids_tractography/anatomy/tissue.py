@@ -98,24 +98,24 @@ def make_tissue(
         If a T1w image cannot be registered.
     """
     kind, paths = source.kind, source.paths
-    least = (
+    min_overlap = (
         config.min_overlap if isinstance(config, T1wTissueConfig) else T1wTissueConfig().min_overlap
     )
     if kind == "dwi":
-        made = _RawFractions(dict(fractions_from_model or {}), {}, ())
+        raw = _RawFractions(dict(fractions_from_model or {}), {}, ())
     elif kind == "t1w":
-        fractions, record, warnings = fractions_of_t1w(paths, dwi, brain, least)
-        made = _RawFractions(fractions, record, paths, warnings)
+        fractions, record, warnings = fractions_of_t1w(paths, dwi, brain, min_overlap)
+        raw = _RawFractions(fractions, record, paths, warnings)
     else:
-        made = _READERS[kind](paths, dwi.grid, brain)
-    fractions = _checked(made)
+        raw = _READERS[kind](paths, dwi.grid, brain)
+    fractions = _checked(raw)
     return Tissue(
         **fractions,
         source=kind,
-        record={"kind": kind, **made.record},
-        sources=made.sources,
+        record={"kind": kind, **raw.record},
+        sources=raw.sources,
         figures=_overlap(fractions, brain),
-        warnings=made.warnings,
+        warnings=raw.warnings,
     )
 
 
@@ -151,10 +151,10 @@ def _from_5tt(paths: tuple[Path, ...], grid: Grid, brain: NDArray[np.bool_]) -> 
             "Create it with 5ttgen.",
         )
     _check_range(image.data, str(paths[0]))
-    cortical, deep, white, fluid, pathological = np.moveaxis(
+    cortical, deep, white, csf, pathological = np.moveaxis(
         on_grid(image, paths[0], grid, brain, nearest=False), 3, 0
     )
-    fractions = {"wm": white + pathological, "gm": cortical + deep, "csf": fluid}
+    fractions = {"wm": white + pathological, "gm": cortical + deep, "csf": csf}
     record = {"resampled": not image.grid.matches(grid), "pathological_as": "wm"}
     return _RawFractions(fractions, record, paths)
 
@@ -176,9 +176,9 @@ def _check_range(data: NDArray[np.float32], name: str) -> None:
         )
 
 
-def _checked(made: _RawFractions) -> dict[str, NDArray[np.float32]]:
+def _checked(raw: _RawFractions) -> dict[str, NDArray[np.float32]]:
     """Clip fractions to [0, 1], and divide them by their sum if it is more than 1."""
-    fractions = {t: np.clip(made.fractions[t], 0, 1).astype(np.float32) for t in TISSUES}
+    fractions = {t: np.clip(raw.fractions[t], 0, 1).astype(np.float32) for t in TISSUES}
     total = fractions["wm"] + fractions["gm"] + fractions["csf"]
     scale = np.where(total > 1 + _SUM_TOLERANCE, np.maximum(total, 1), np.float32(1))
     return {t: np.asarray(fraction / scale, np.float32) for t, fraction in fractions.items()}
@@ -229,8 +229,8 @@ def displacement_mm(
     correlation = fft.irfftn(first * np.conj(second), shape, axes=(0, 1, 2))
     shifts = [np.arange(-margin, margin + 1) for margin in margins]
     near = correlation[np.ix_(*shifts)]
-    place = np.unravel_index(int(near.argmax()), near.shape)
-    shift = [int(along[at]) for along, at in zip(shifts, place, strict=True)]
+    best = np.unravel_index(int(near.argmax()), near.shape)
+    shift = [int(along[at]) for along, at in zip(shifts, best, strict=True)]
     return float(np.linalg.norm(shift * grid.voxel_size_mm))
 
 

@@ -74,5 +74,5 @@ def sections_in(value: Any, key: str = "") -> Iterator[tuple[str, Section]]:
         for name in type(value).model_fields:
             yield from sections_in(getattr(value, name), f"{key}.{name}" if key else name)
     elif isinstance(value, tuple):
-        for place, item in enumerate(value):
-            yield from sections_in(item, f"{key}.{place}")
+        for index, item in enumerate(value):
+            yield from sections_in(item, f"{key}.{index}")

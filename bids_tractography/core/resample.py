@@ -41,7 +41,26 @@ def read_on_grid(
 def on_grid(
     image: Image, path: Path, grid: Grid, brain: NDArray[np.bool_], *, nearest: bool
 ) -> NDArray[np.float32]:
-    """Resample an image that has been read onto a grid, see `read_on_grid`."""
+    """Resample an image that has been read onto a grid, see `read_on_grid`.
+
+    Parameters
+    ----------
+    image : Image
+        The image.
+    path : Path
+        File of the image, for messages.
+    grid : Grid
+        Target grid.
+    brain : ndarray of bool, shape of `grid`
+        Voxels in which all values must be finite.
+    nearest : bool
+        Whether to take the nearest voxel, see `resample`.
+
+    Raises
+    ------
+    DataError
+        If a value in the brain is NaN or infinite.
+    """
     if image.missing is not None:
         marks = Image(image.missing.astype(np.float32), image.grid)
         missing = resample(marks, grid, nearest=True) > 0

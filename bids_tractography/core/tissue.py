@@ -56,13 +56,13 @@ def label_table(path: Path) -> tuple[Path, dict[int, str]] | None:
     DataError
         If a table is not tab-separated.
     """
-    beside = path.with_name(path.name.split(".")[0] + ".tsv")
-    for candidate in (beside, *(folder / "dseg.tsv" for folder in path.parents)):
+    own = path.with_name(path.name.split(".")[0] + ".tsv")
+    for candidate in (own, *(folder / "dseg.tsv" for folder in path.parents)):
         if candidate.is_file():
             tissue_of = _read_table(candidate)
             if set(tissue_of.values()) == set(TISSUES):
                 return candidate, tissue_of
-        if (candidate.parent / "dataset_description.json").exists() and candidate != beside:
+        if (candidate.parent / "dataset_description.json").exists() and candidate != own:
             break
     return None
 

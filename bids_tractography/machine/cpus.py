@@ -76,8 +76,8 @@ def _folders(
     """Yield the folders of a control group and its parents, as far as they are visible."""
     for line in mounts:
         # id, parent, device, root of the mount, mount point, options ... - type, source, options
-        place, _, kind = line.partition(" - ")
-        fields, (type_, *_, options) = place.split(), kind.split()
+        mount, _, kind = line.partition(" - ")
+        fields, (type_, *_, options) = mount.split(), kind.split()
         if type_ != ("cgroup" if controllers else "cgroup2"):
             continue
         if controllers and "cpu" not in options.split(","):

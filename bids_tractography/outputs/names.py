@@ -40,10 +40,10 @@ def file_name(entities: Mapping[str, str], suffix: str, extension: str) -> str:
     """
     unknown = _ENTITY_ORDER.index("run") + 0.5
 
-    def place(key: str) -> float:
+    def rank(key: str) -> float:
         return _ENTITY_ORDER.index(key) if key in _ENTITY_ORDER else unknown
 
-    ordered = sorted(entities.items(), key=lambda item: place(item[0]))
+    ordered = sorted(entities.items(), key=lambda item: rank(item[0]))
     return "_".join([*(f"{key}-{value}" for key, value in ordered), suffix]) + extension
 
 

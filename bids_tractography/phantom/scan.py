@@ -285,7 +285,19 @@ def write_tissue(
 
 
 def write_t1w(path: Path, phantom: Phantom, grid: ScanGrid, *, rng_seed: int = 0) -> None:
-    """Write a T1-weighted image: `path` with .nii.gz and .json."""
+    """Write a T1-weighted image: `path` with .nii.gz and .json.
+
+    Parameters
+    ----------
+    path : Path
+        Path without extension.
+    phantom : Phantom
+        The anatomy.
+    grid : ScanGrid
+        Voxels and storage order.
+    rng_seed : int
+        Seed of the noise.
+    """
     signal = voxelise(phantom, grid, samples_per_axis=2).tissue @ T1W_SIGNAL
     sidecar = _sequence(RepetitionTime=2.3, EchoTime=0.003, InversionTime=0.9, FlipAngle=9)
     _write_image(path, _noisy(signal, T1W_SIGNAL[0] / 50, rng_seed), grid, sidecar)

@@ -103,7 +103,13 @@ def _evaluate(node: ast.expr) -> Any:
 
 
 def file_of(definition: Definition) -> dict[str, Any]:
-    """Return the file of a definition as our configuration: a path, or filters and a scope."""
+    """Return the file of a definition as our configuration: a path, or filters and a scope.
+
+    Raises
+    ------
+    NoCounterpartError
+        If the definition has no counterpart.
+    """
     if definition["path"] is not None:
         return {"path": definition["path"]}
     if definition["suffix"] is None:
@@ -121,7 +127,13 @@ def file_of_filters(filters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def map_of(definition: Definition) -> Any:
-    """Return the map of a definition: a name, or a file."""
+    """Return the map of a definition: a name, or a file.
+
+    Raises
+    ------
+    NoCounterpartError
+        If the definition has no counterpart.
+    """
     if definition.name in ("ScalarImage", "ThresholdedScalarImage"):
         scalar = definition["scalar"]
         if scalar not in SCALARS:
@@ -135,7 +147,13 @@ def map_of(definition: Definition) -> Any:
 
 
 def fractions_of(definition: Definition) -> dict[str, Any]:
-    """Return the section ``tissue`` for a definition of three images."""
+    """Return the section ``tissue`` for a definition of three images.
+
+    Raises
+    ------
+    NoCounterpartError
+        If the definition has no counterpart.
+    """
     if definition.name not in ("PFTImage", "PVEImages"):
         raise NoCounterpartError(
             f"{definition.name} does not define three images: PFTImage(WM, GM, CSF)."

@@ -70,7 +70,7 @@ def fit_kurtosis(given: FitInput, config: KurtosisModelConfig) -> ModelFit:
         "alpha": config.alpha,
     }
     split = values.shape[3] - len(_MAPS)
-    maps = {name: values[..., split + place] for place, name in enumerate(_MAPS)}
+    maps = {name: values[..., split + index] for index, name in enumerate(_MAPS)}
     return ModelFit(np.ascontiguousarray(values[..., :split]), record, maps)
 
 
@@ -134,8 +134,8 @@ def _tensors(signals: Array, design: Array, min_signal: float) -> tuple[Array, A
     trace = np.einsum("nii->n", normal)
     normal += 1e-10 * trace[:, None, None] * np.eye(n_terms)
     solution = np.linalg.solve(normal, ((weights * logs) @ design)[..., None])[..., 0]
-    place = [[_SECOND.index("".join(sorted(i + j))) for j in "xyz"] for i in "xyz"]
-    ascending, vectors = np.linalg.eigh(solution[:, :6][:, place])
+    elements = [[_SECOND.index("".join(sorted(i + j))) for j in "xyz"] for i in "xyz"]
+    ascending, vectors = np.linalg.eigh(solution[:, :6][:, elements])
     eigenvalues = np.maximum(ascending[:, ::-1], _MIN_DIFFUSIVITY_UM2_MS)
     md = eigenvalues.mean(axis=1, keepdims=True)
     return eigenvalues, vectors[:, :, ::-1], solution[:, 6:21] / md**2

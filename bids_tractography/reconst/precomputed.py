@@ -132,10 +132,10 @@ def _conventions(path: Path, config: PrecomputedModelConfig) -> tuple[str, str]:
 
 
 def _sidecar(path: Path) -> Any:
-    beside = path.with_name(path.name.removesuffix(".gz").removesuffix(".nii") + ".json")
-    if not beside.exists():
+    sidecar = path.with_name(path.name.removesuffix(".gz").removesuffix(".nii") + ".json")
+    if not sidecar.exists():
         return {}
-    return read_json_file(beside, remedy="Correct it, or set model.basis and model.axes.")
+    return read_json_file(sidecar, remedy="Correct it, or set model.basis and model.axes.")
 
 
 def _find(sidecar: Any, keys: tuple[str, ...]) -> str:

@@ -143,6 +143,17 @@ def estimate_responses(
     of ``ln(S₀/S_b)`` over the shells, separates grey matter from CSF. Grey matter is represented by
     the voxels closest to its median decay, CSF by those with the strongest decay.
 
+    Parameters
+    ----------
+    dwi : Dwi
+        The diffusion-weighted image.
+    mask : ndarray of bool, shape (X, Y, Z)
+        Brain mask.
+    tensor : TensorFit
+        Tensor fit, for FA and principal directions.
+    grey_matter : bool
+        Whether to estimate a grey-matter response.
+
     Raises
     ------
     DataError
@@ -165,12 +176,12 @@ def estimate_responses(
         )
     values = decay[isotropic]
     threshold = _otsu(values)
-    fluid = isotropic & (decay > threshold)
+    csf = isotropic & (decay > threshold)
     if grey_matter:
-        grey = isotropic & ~fluid
+        grey = isotropic & ~csf
         middle = float(np.median(decay[grey])) if grey.any() else 0.0
         chosen["gm"] = _first(grey, np.abs(decay - middle), _GM_SHARE, "gm")
-    chosen["csf"] = _first(fluid, -decay, _CSF_SHARE, "csf")
+    chosen["csf"] = _first(csf, -decay, _CSF_SHARE, "csf")
     isotropic_responses = {
         tissue: signals[voxels].mean(axis=0, dtype=np.float64) * np.sqrt(4 * np.pi)
         for tissue, voxels in chosen.items()

@@ -4,14 +4,14 @@
 #SBATCH --mem=16G
 #SBATCH --time=08:00:00
 #SBATCH --output=logs/%x-%A_%a.out
-# One participant a task, all into one output folder; the group level when all have ended:
+# One participant per task, all into one output folder; then the group level:
 #
 #   export BIDS_DIR=/data/study OUTPUT_DIR=/data/study/derivatives/bids_tractography
 #   jobs=$(sbatch --parsable --array=1-$(docs/clusters/slurm-array.sh count)%50 \
 #       docs/clusters/slurm-array.sh)
 #   sbatch --dependency=afterany:$jobs docs/clusters/slurm-array.sh group
 #
-# Further options of the program go into OPTIONS. A task that is repeated goes on where it stopped.
+# Set OPTIONS for other options of the program. A task that is run again resumes its work.
 set -euo pipefail
 : "${BIDS_DIR:?the dataset}" "${OUTPUT_DIR:?the derivative dataset to write}"
 IMAGE=${IMAGE:-bids-tractography.sif}
@@ -28,10 +28,10 @@ case ${1:-participant} in
     participant)
         task=${SLURM_ARRAY_TASK_ID:?this is for sbatch --array}
         if ((task < 1 || task > ${#participants[@]})); then
-            echo "there is no participant $task: $BIDS_DIR has ${#participants[@]}" >&2
+            echo "no participant $task: $BIDS_DIR has ${#participants[@]}" >&2
             exit 64
         fi
-        # Unfinished work is kept in a scratch folder of its own, and goes with it.
+        # Unfinished work is in a scratch folder, which is removed when the task ends.
         scratch=$(mktemp -d "${SLURM_TMPDIR:-${TMPDIR:-/tmp}}/tractography-XXXXXX")
         trap 'rm -rf "$scratch"' EXIT
         words=(participant --participant-label "$(basename "${participants[task - 1]}")"

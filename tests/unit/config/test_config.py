@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from bids_tractography.config import Config
 from bids_tractography.config.load import load_config
+from bids_tractography.config.section import Section
 from bids_tractography.errors import ConfigError, NoInputError
 
 
@@ -735,3 +736,11 @@ def test_every_file_is_listed_with_its_key() -> None:
 )
 def test_tissue_is_made_only_where_something_asks_for_it(override: str, needed: bool) -> None:
     assert load_config(None, [override]).needs_tissue is needed
+
+
+def test_names_of_sections_end_in_config() -> None:
+    sections = [Section]
+    for section in sections:
+        sections += section.__subclasses__()
+    others = {section.__name__ for section in sections if not section.__name__.endswith("Config")}
+    assert others == {"Section"}
