@@ -17,7 +17,8 @@ from bids_tractography.cli.main import main
 from bids_tractography.phantom import Phantom, ScanGrid, make_phantom, write_dwi
 
 ROOT = Path(__file__).parents[1]
-SHARED_DATA = ROOT.parent / "shared" / "data"
+DATA = ROOT / "tests" / "data"
+SHARED_DATA = ROOT.parent / "shared" / "data"  # what cannot be redistributed
 
 # Enough for every bundle of the phantom, in seconds.
 QUICK = (

@@ -16,8 +16,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 from conftest import (
+    DATA,
     QUICK,
-    SHARED_DATA,
     opened,
     run_cli,
     sidecar,
@@ -322,8 +322,6 @@ def test_output_images_lie_on_the_stored_grid_of_the_dwi(stored_eight_ways: Path
 
 
 def test_four_tilts_of_one_head_agree_in_the_principal_direction(tmp_path: Path) -> None:
-    if not (SHARED_DATA / "scans" / "sub-prisma").is_dir():
-        pytest.skip("the scans of shared/data are not here")
     overrides = (
         "tensor.v1=true",
         "seeding.seeds={kind: total, count: 200}",
@@ -331,7 +329,7 @@ def test_four_tilts_of_one_head_agree_in_the_principal_direction(tmp_path: Path)
         "tracking.min_length_mm=5",
     )
     ended = run_cli(
-        SHARED_DATA / "scans",
+        DATA / "prisma",
         tmp_path / "output",
         "participant",
         "--participant-label",

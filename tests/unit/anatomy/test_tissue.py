@@ -5,7 +5,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from conftest import SHARED_DATA
+from conftest import DATA, SHARED_DATA
 from scipy.spatial.transform import Rotation
 
 from bids_tractography.anatomy.brain import brain_mask
@@ -247,9 +247,8 @@ def test_another_head_is_refused(head):
         head.make(T1wTissueConfig(), TissueFiles(t1w=head.root / "other.nii.gz"))
 
 
-@pytest.mark.skipif(not (SHARED_DATA / "icbm").is_dir(), reason="shared/data/icbm is not here")
 def test_fractions_of_a_simulated_head():
-    root = SHARED_DATA / "icbm" / "sub-icbm"
+    root = DATA / "icbm" / "sub-icbm"
     stem = root / "dwi" / "sub-icbm_space-ACPC_desc-preproc_dwi"
     dwi = dwi_at(stem)
     brain = read_image(root / "dwi" / "sub-icbm_space-ACPC_desc-brain_mask.nii.gz", ndim=3).data > 0

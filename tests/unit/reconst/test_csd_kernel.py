@@ -13,7 +13,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
-from conftest import SHARED_DATA
+from conftest import DATA
 from dipy.core.gradients import gradient_table
 from dipy.core.sphere import Sphere
 from dipy.reconst.csdeconv import AxSymShResponse, ConstrainedSphericalDeconvModel, csdeconv
@@ -132,10 +132,8 @@ def zonal_coefficients(response: Response, b_s_mm2: float, order: int) -> Any:
 
 @pytest.mark.filterwarnings("ignore:The legacy descoteaux07")  # DIPY's own default basis
 def test_fodfs_of_a_head_are_those_of_dipys_model() -> None:
-    stem = SHARED_DATA / "icbm/sub-icbm/dwi/sub-icbm_space-ACPC_desc-preproc_dwi"
+    stem = DATA / "icbm/sub-icbm/dwi/sub-icbm_space-ACPC_desc-preproc_dwi"
     image = stem.with_name(stem.name + ".nii.gz")
-    if not image.exists():
-        pytest.skip("the icbm data are not there")
     bval, bvec = (image.with_name(stem.name + end) for end in (".bval", ".bvec"))
     dwi = read_dwi(image, GradientFiles(bval, bvec), GradientsConfig())
     shell = dwi.gradients.shells[-1]
@@ -169,7 +167,7 @@ def test_fodfs_of_a_head_are_those_of_dipys_model() -> None:
     cosine = (fine[one.argmax(axis=1)] * fine[other.argmax(axis=1)]).sum(axis=1)[sharp]
     angle = np.rad2deg(np.arccos(np.minimum(np.abs(cosine), 1)))
     assert np.mean(angle < 1) > 0.95
-    assert angle.max() < 5
+    assert np.mean(angle < 5) > 0.99  # of two lobes of one size, rounding decides
 
 
 PROGRAM = """

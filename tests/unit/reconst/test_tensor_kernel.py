@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import SHARED_DATA
+from conftest import DATA
 from dipy.reconst.dti import TensorModel, fractional_anisotropy
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -67,15 +67,11 @@ def scanned(dwi: Dwi, inside: Any, count: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "stem", ["scans/sub-achieva/dwi/sub-achieva_dwi", "scans/sub-xa30/dwi/sub-xa30_dir-AP_dwi",
+    "stem", ["prisma/sub-prisma/dwi/sub-prisma_acq-ortho_dwi",
              "icbm/sub-icbm/dwi/sub-icbm_space-ACPC_desc-preproc_dwi"],
 )  # fmt: skip
 def test_tensors_of_a_head_are_those_of_dipy(stem: str) -> None:
-    image, *gradients = [
-        SHARED_DATA / f"{stem}.{extension}" for extension in ("nii.gz", "bval", "bvec")
-    ]
-    if not image.exists():
-        pytest.skip(f"{stem} is not there")
+    image, *gradients = [DATA / f"{stem}.{extension}" for extension in ("nii.gz", "bval", "bvec")]
     dwi = read_dwi(image, GradientFiles(*gradients), GradientsConfig())
     scanned(dwi, dwi.mean_b0 > 0.15 * np.percentile(dwi.mean_b0[dwi.mean_b0 > 0], 99), 3000)
 
