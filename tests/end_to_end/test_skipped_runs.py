@@ -298,7 +298,7 @@ def test_a_bidsignore_that_cannot_be_read_is_a_warning(root: Path) -> None:
     (root / ".bidsignore").symlink_to("nowhere")
     (run,) = found_in(root)
     assert isinstance(run, DwiRun)
-    assert ".bidsignore is a link to content that is not there" in run.warnings[0]
+    assert ".bidsignore is a link to missing content" in run.warnings[0]
 
 
 # Only the tree of BIDS
@@ -402,7 +402,7 @@ def test_a_sidecar_that_cannot_be_used_is_a_warning(root: Path) -> None:
     (run,) = found_in(root)
     assert isinstance(run, DwiRun)
     assert run.sidecar is None
-    assert "sub-01_dwi.json is a link to content that is not there" in run.warnings[0]
+    assert "sub-01_dwi.json is a link to missing content" in run.warnings[0]
 
 
 def test_an_image_whose_name_is_not_utf8_fails_alone(root: Path) -> None:

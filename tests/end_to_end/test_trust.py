@@ -96,9 +96,9 @@ def test_a_changed_file_is_found_by_size_or_content(tmp_path: Path) -> None:
     assert changed(path, read_files=True) is None
     path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     assert changed(path) is None
-    assert "was changed" in str(changed(path, read_files=True))
+    assert "was modified" in str(changed(path, read_files=True))
     path.write_bytes(whole[:-1])
-    assert "was changed" in str(changed(path))
+    assert "was modified" in str(changed(path))
     path.unlink()
     assert "does not exist" in str(changed(path))
 

@@ -245,7 +245,7 @@ def test_the_order_is_no_higher_than_the_response(tmp_path: Path) -> None:
         ("wm", "1\n1\n1\n", "zonal"),
         ("gm", "3 2\n2 1\n1 1\n", "isotropic"),
         ("gm", "3\n2\nx\n", "gm.txt"),
-        ("csf", "3\n2\n-1\n", "above 0"),
+        ("csf", "3\n2\n-1\n", "must be positive"),
         ("csf", "3\n2 1\n1\n", "csf.txt"),
     ],
 )
