@@ -36,7 +36,7 @@ from bids_tractography.tracking import ENGINES
 from bids_tractography.tractogram import linearise
 from bids_tractography.tractogram.base import Payload, Streamlines, Writer
 from bids_tractography.tractogram.formats.table import payload, writers
-from bids_tractography.tractogram.imported import bring, check_tractogram
+from bids_tractography.tractogram.imported import check_tractogram, copy_or_link
 from bids_tractography.tractogram.store import BatchStore
 from bids_tractography.tractogram.summary import (
     ContentHash,
@@ -117,7 +117,7 @@ def import_tractogram(task: Task) -> None:
         tractogram = check_tractogram(source, grid)
     with watch.stage("writing"):
         _write_density(task, tractogram, grid)
-        bring(source, job.paths["tractogram"], config.mode)
+        copy_or_link(source, job.paths["tractogram"], config.mode)
     for warning in tractogram.warnings:
         task.findings.warn(f"{source.name}: {warning}")
     record = ImportRecord(

@@ -242,16 +242,17 @@ def _check_points(path: Path, survey: _Survey, grid: Grid) -> None:
         )
 
 
-def bring(path: Path, target: Path, place: Literal["copy", "link"]) -> None:
-    """Bring a tractogram into the derivatives, whole or not at all.
+def copy_or_link(path: Path, target: Path, mode: Literal["copy", "link"]) -> None:
+    """Copy a tractogram to the derivatives, or link to it; never leave an incomplete file.
 
     Parameters
     ----------
     path : Path
+        Tractogram.
     target : Path
-        With the extension that `path` has; replaced if it is there.
-    place : str
-        ``copy``; or ``link``: a relative symbolic link, which stays right where dataset and
+        New file, with the extension of `path`; it is replaced if it exists.
+    mode : str
+        ``copy``, or ``link`` for a relative symbolic link, which remains valid if dataset and
         derivatives are moved or mounted together.
 
     Raises
@@ -262,13 +263,13 @@ def bring(path: Path, target: Path, place: Literal["copy", "link"]) -> None:
     here, there = _place(path), _place(target)
     if here == there:
         raise OutputError(f"{target} is the imported tractogram itself.", "Name another output.")
-    if place == "copy":
+    if mode == "copy":
         write_atomically(target, lambda temporary: _copy(path, temporary))
         return
     if here.parts[1] != there.parts[1]:
         logger.warning(
-            "%s links to %s, on another branch of the file system: where only one of the two is "
-            "mounted, the link leads nowhere; import_tract.mode=copy has no such limit.",
+            "%s links to %s in another top-level directory: if only one of the two is mounted, the "
+            "link is broken; import_tract.mode=copy does not depend on mounts.",
             target,
             path,
         )
@@ -276,7 +277,7 @@ def bring(path: Path, target: Path, place: Literal["copy", "link"]) -> None:
 
 
 def _place(path: Path) -> Path:
-    """Return where a file itself lies, link or not: links lead through real folders."""
+    """Resolve the directory of a file, but not the file itself, which may be a link."""
     return path.absolute().parent.resolve() / path.name
 
 

@@ -25,7 +25,7 @@ from bids_tractography.core.images import Grid, read_image
 from bids_tractography.errors import DataError, GridError, NoInputError, OutputError
 from bids_tractography.tractogram.formats.table import READERS, WRITERS
 from bids_tractography.tractogram.formats.trx import write_trx
-from bids_tractography.tractogram.imported import bring, check_tractogram
+from bids_tractography.tractogram.imported import check_tractogram, copy_or_link
 from bids_tractography.tractogram.summary import content_hash, density
 
 PEERS = SHARED_DATA / "peers" / "tractograms"
@@ -587,7 +587,7 @@ def test_a_copy_is_the_same_bytes_and_leaves_nothing_else(tmp_path: Path) -> Non
     source.write_bytes(os.urandom(10_000))
     (tmp_path / "annexed.tck.gz").symlink_to(source)
     for _ in range(2):  # the second replaces the first
-        bring(tmp_path / "annexed.tck.gz", target, "copy")
+        copy_or_link(tmp_path / "annexed.tck.gz", target, "copy")
     assert not target.is_symlink()
     assert target.read_bytes() == source.read_bytes()
     assert [path.name for path in target.parent.iterdir()] == ["b.tck.gz"]
@@ -601,9 +601,9 @@ def test_a_link_is_relative_and_survives_a_move_of_everything(tmp_path: Path) ->
     )
     source.parent.mkdir(parents=True)
     source.write_bytes(b"content")
-    bring(source, target, "copy")
+    copy_or_link(source, target, "copy")
     for _ in range(2):  # in the place of the copy, then of the link
-        bring(source, target, "link")
+        copy_or_link(source, target, "link")
     assert target.readlink() == Path("../../x/a.trx")
     assert [path.name for path in target.parent.iterdir()] == ["b.trx"]
     root.rename(tmp_path / "moved")
@@ -614,7 +614,7 @@ def test_a_link_through_linked_folders_leads_to_the_file(tmp_path: Path) -> None
     (tmp_path / "deep" / "er").mkdir(parents=True)
     (tmp_path / "short").symlink_to("deep/er")
     (tmp_path / "a.trx").write_bytes(b"content")
-    bring(tmp_path / "a.trx", tmp_path / "short" / "b.trx", "link")
+    copy_or_link(tmp_path / "a.trx", tmp_path / "short" / "b.trx", "link")
     assert (tmp_path / "short" / "b.trx").read_bytes() == b"content"
 
 
@@ -624,7 +624,7 @@ def test_a_link_to_another_branch_of_the_file_system_is_warned_of(
     elsewhere = Path("/usr/bin/env")
     assert tmp_path.resolve().parts[1] != "usr"
     with caplog.at_level(logging.WARNING):
-        bring(elsewhere, tmp_path / "b.trx", "link")
+        copy_or_link(elsewhere, tmp_path / "b.trx", "link")
     assert "copy" in caplog.text
     assert (tmp_path / "b.trx").resolve() == elsewhere.resolve()
 
@@ -634,7 +634,7 @@ def test_a_tractogram_is_not_brought_onto_itself(tmp_path: Path, place: Any) -> 
     path = tmp_path / "a.trx"
     path.write_bytes(b"content")
     with pytest.raises(OutputError):
-        bring(path, tmp_path / "." / "a.trx", place)
+        copy_or_link(path, tmp_path / "." / "a.trx", place)
     assert path.read_bytes() == b"content"
 
 
@@ -643,4 +643,4 @@ def test_a_target_that_cannot_be_written_is_told(tmp_path: Path, place: Any) -> 
     (tmp_path / "a.trx").write_bytes(b"content")
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="cannot be written"):
-        bring(tmp_path / "a.trx", tmp_path / "file" / "b.trx", place)
+        copy_or_link(tmp_path / "a.trx", tmp_path / "file" / "b.trx", place)
