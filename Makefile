@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 DEMO := demo
 VERSION = $(shell containers/version)
 
-.PHONY: demo test test-lowest test-newest bench lint generate check-generated changelog dist \
+.PHONY: demo test test-all coverage test-lowest test-newest bench lint generate check-generated changelog dist \
     image push-image locked container-test gpu-test gpu-bench gpu-wheels clean
 
 demo: $(VENV)/.installed
@@ -18,8 +18,18 @@ demo: $(VENV)/.installed
 	@echo "Tractograms, maps and sidecars: $(CURDIR)/$(DEMO)/output"
 	@find $(DEMO)/output -name '*_tractogram.trx'
 
+PYTEST := $(BIN)/pytest -n auto --dist loadfile --durations=20
+
 test: $(VENV)/.installed-dev
-	$(BIN)/pytest -n auto --dist loadfile
+	$(PYTEST) -m "not slow"
+
+# With the tests that take more than five seconds each.
+test-all: $(VENV)/.installed-dev
+	$(PYTEST)
+
+# Share of lines and branches that all tests reach; compiled kernels cannot be traced.
+coverage: $(VENV)/.installed-dev
+	$(PYTEST) --cov --cov-report=term-missing:skip-covered
 
 # The core with the oldest versions of the dependencies that pyproject.toml accepts.
 LOWEST_TESTS ?= $(foreach name,compiled config cpu_engine csd_kernel formats gradients images inputs \
