@@ -98,7 +98,9 @@ def install(fault: Fault, root: Path) -> None:
             fault("write", self, bytes(content))
             return super().write(content)
 
-    def watched_open(file: Any, mode: str = "r", buffering: int = -1, *others: Any, **named: Any):
+    def watched_open(
+        file: Any, mode: str = "r", buffering: int = -1, *others: Any, **named: Any
+    ) -> Any:
         below = isinstance(file, str | os.PathLike) and os.fspath(file).startswith(inside)
         if not below or not set(mode) & set("wax+"):
             return real_open(file, mode, buffering, *others, **named)
@@ -106,9 +108,9 @@ def install(fault: Fault, root: Path) -> None:
         buffered = io.BufferedRandom(raw) if "+" in mode else io.BufferedWriter(raw)
         return buffered if "b" in mode else io.TextIOWrapper(buffered, *others, **named)
 
-    def fsync(descriptor: int) -> None:
+    def fsync(fd: Any) -> None:
         fault("fsync", None, b"")
-        real_fsync(descriptor)
+        real_fsync(fd)
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         if event == "open":
@@ -462,8 +464,8 @@ class Trials:
 
     def disk(self, n_seeds: int, setting: str) -> float:
         """Measure the most space that batches and tractogram take, as multiples of the latter."""
-        options = (*OPTIONS, "--set", f"seeding.seeds={{kind: total, count: {n_seeds}}}")
-        options = (*options, "--set", "tracking.batch_size=1000")
+        seeds = f"seeding.seeds={{kind: total, count: {n_seeds}}}"
+        options = (*OPTIONS, "--set", seeds, "--set", "tracking.batch_size=1000")
         output = self.runs / "out"
         command = Command(self.datasets[0], output, output / ".work", setting, options)
         sizes = [0]

@@ -26,7 +26,7 @@ from bids_tractography.core.streamlines import StreamlineBatch
 from bids_tractography.tracking.base import TrackingProblem
 from bids_tractography.tracking.cpu.engine import CpuEngine
 from bids_tractography.tracking.cuda.cuslines import CudaSession, NumbaSession
-from bids_tractography.tracking.cuda.engine import UNIT, UnitEngine
+from bids_tractography.tracking.cuda.engine import UNIT, Request, Session, UnitEngine
 from bids_tractography.tracking.dipy import DipyEngine
 
 
@@ -100,11 +100,14 @@ def main() -> None:
     print("| engine | s | seeds/s | generated | kept | 1000 points kept/s |")
     print("|---|---|---|---|---|---|")
 
-    start = {"cuda": CudaSession, "numba": NumbaSession}[chosen.backend]
+    sessions: dict[str, Callable[[Request], Session]] = {
+        "cuda": CudaSession,
+        "numba": NumbaSession,
+    }
     begin = time.perf_counter()
     unit = min(UNIT, chosen.seeds)
-    engine = UnitEngine(problem, threads, start, chosen.ngpus, unit)
-    session: Any = engine._session
+    engine: Any = UnitEngine(problem, threads, sessions[chosen.backend], chosen.ngpus, unit)
+    session = engine._session
     propagator = getattr(session, "_propagator", None) or session.tracker.seed_propagator
     engine.track(SeedBatch(0, seeds[:unit]))  # compiles everything
     ready = time.perf_counter() - begin
@@ -118,7 +121,7 @@ def main() -> None:
         walked[:] += lengths.sum(), (stop - first).sum()
         return first, stop, stops
 
-    engine._cut = counted  # type: ignore[method-assign]
+    engine._cut = counted
     seconds, ours = timed(engine.track, seeds, 4 * UNIT)
     row(f"cuda ({chosen.backend})", seconds, len(seeds), ours)
     cpu = CpuEngine(problem, threads)

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -23,7 +24,7 @@ import numpy as np
 ALGORITHMS = {"prob": ("iFOD1", "iFOD2"), "det": ("SD_STREAM",)}
 
 
-def tckgen(run: Path, record: dict, algorithm: str, rng_seed: int, out: Path) -> None:
+def tckgen(run: Path, record: dict[str, Any], algorithm: str, rng_seed: int, out: Path) -> None:
     """Track with MRtrix3 from our files."""
     tracking = record["config"]["tracking"]
     step_mm = tracking["algorithm"]["step_size_mm"]

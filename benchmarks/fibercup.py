@@ -129,8 +129,12 @@ def prepare(inputs: Inputs, truth: Truth) -> None:
     place = masks / "sub-fibercup" / "dwi" / "sub-fibercup_desc-brain_mask.nii.gz"
     place.parent.mkdir(parents=True)
     save(mask, truth.regions, place)
-    description = {"Name": "masks", "BIDSVersion": "1.9.0", "DatasetType": "derivative"}
-    description["GeneratedBy"] = [{"Name": "masks"}]  # type: ignore[assignment]
+    description = {
+        "Name": "masks",
+        "BIDSVersion": "1.9.0",
+        "DatasetType": "derivative",
+        "GeneratedBy": [{"Name": "masks"}],
+    }
     (masks / "dataset_description.json").write_text(json.dumps(description))
 
 

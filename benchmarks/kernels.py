@@ -14,14 +14,19 @@ import numpy as np
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from bids_tractography.config.model import CsdModelConfig, MsmtCsdModelConfig, TensorMapsConfig
+from bids_tractography.config.model import (
+    CsdModelConfig,
+    ModelConfig,
+    MsmtCsdModelConfig,
+    TensorMapsConfig,
+)
 from bids_tractography.config.tracking import RandomSeedsConfig, TrackingConfig
 from bids_tractography.core.dwi import Dwi
 from bids_tractography.core.fodf import Fodf
 from bids_tractography.core.gradients import Gradients
 from bids_tractography.core.images import Grid
 from bids_tractography.core.seeding import SeedBatch, SeedList
-from bids_tractography.core.stopping import ActRule, ThresholdRule
+from bids_tractography.core.stopping import ActRule, StoppingRule, ThresholdRule
 from bids_tractography.core.streamlines import StreamlineBatch
 from bids_tractography.phantom import ScanGrid, make_phantom, voxelise
 from bids_tractography.phantom.scan import TWO_SHELLS, simulate_dwi
@@ -30,7 +35,7 @@ from bids_tractography.reconst.tensor import fit_tensor
 from bids_tractography.tracking.base import Engine, TrackingProblem
 from bids_tractography.tracking.cpu.engine import CPU
 
-MODELS = {"csd": CsdModelConfig(), "msmt_csd": MsmtCsdModelConfig()}
+MODELS: dict[str, ModelConfig] = {"csd": CsdModelConfig(), "msmt_csd": MsmtCsdModelConfig()}
 SEEDS = 4000
 FEWER = {"ptt": 100}
 ROUNDS = 7
@@ -47,7 +52,8 @@ def scan() -> tuple[Dwi, np.ndarray, np.ndarray]:
     gradients = Gradients(TWO_SHELLS.bvals_s_mm2, TWO_SHELLS.directions, 50, "auto")
     data = signals.reshape(*grid.shape, -1).astype(np.float32)
     tissue = voxels.tissue.reshape(*grid.shape, 3).astype(np.float32)
-    return Dwi(data, Grid(grid.shape, grid.affine), gradients), tissue.any(axis=3), tissue
+    brain = np.asarray(tissue.any(axis=3))
+    return Dwi(data, Grid(grid.shape, grid.affine), gradients), brain, tissue
 
 
 @cache
@@ -90,7 +96,7 @@ def test_place_seeds(benchmark: BenchmarkFixture) -> None:
 
 def make_engine(kind: str) -> Engine:
     tissue = scan()[2]
-    rule = ThresholdRule(tissue[..., 0], 0.3)
+    rule: StoppingRule = ThresholdRule(tissue[..., 0], 0.3)
     if kind == "pft":
         rule = ActRule(tissue[..., 1], tissue[..., 2])
     return CPU.build(TrackingProblem(fodf(), rule, TrackingConfig(algorithm=kind), 1), 1)

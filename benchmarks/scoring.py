@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -44,7 +45,8 @@ class Lines:
         first, last = self.offsets[:-1], self.offsets[1:] - 1
         inner = np.stack([np.minimum(first + 1, last), np.maximum(last - 1, first)], axis=1)
         outward = self.ends - self.points[inner]
-        return outward / np.maximum(np.linalg.norm(outward, axis=2, keepdims=True), 1e-9)
+        lengths = np.maximum(np.linalg.norm(outward, axis=2, keepdims=True), 1e-9)
+        return np.asarray(outward / lengths)
 
     @property
     def lengths_mm(self) -> Floats:
@@ -52,7 +54,7 @@ class Lines:
         steps = np.linalg.norm(np.diff(self.points, axis=0), axis=1)
         steps[self.offsets[1:-1] - 1] = 0  # from one streamline to the next
         total = np.concatenate([[0.0], np.cumsum(steps, dtype=np.float64)])
-        return total[self.offsets[1:] - 1] - total[self.offsets[:-1]]
+        return np.asarray(total[self.offsets[1:] - 1] - total[self.offsets[:-1]])
 
     def take(self, chosen: NDArray[np.intp]) -> Lines:
         """Return some of the streamlines, in the order given."""
@@ -90,7 +92,7 @@ class Volume:
         Voxel indices to RAS+ mm.
     """
 
-    data: NDArray[np.generic]
+    data: NDArray[Any]
     affine: Floats
 
     @property
@@ -102,17 +104,17 @@ class Volume:
     @property
     def voxel_size_mm(self) -> Floats:
         """Lengths of the edges of a voxel."""
-        return np.linalg.norm(self.affine[:3, :3], axis=0)
+        return np.asarray(np.linalg.norm(self.affine[:3, :3], axis=0))
 
     def voxels(self, points: Floats) -> Floats:
         """Return voxel coordinates of points in mm."""
-        return nib.affines.apply_affine(np.linalg.inv(self.affine), points)
+        return np.asarray(nib.affines.apply_affine(np.linalg.inv(self.affine), points))
 
     def nearest(self, points: Floats) -> NDArray[np.int64]:
         """Return the flat index of the voxel nearest to each point."""
         index = np.rint(self.voxels(points)).astype(np.int64)
         index = np.clip(index, 0, np.array(self.shape) - 1)
-        return np.ravel_multi_index(tuple(np.moveaxis(index, -1, 0)), self.shape)
+        return np.asarray(np.ravel_multi_index(tuple(np.moveaxis(index, -1, 0)), self.shape))
 
 
 def read_volume(path: Path) -> Volume:

@@ -52,8 +52,8 @@ def main(folder: Path) -> None:
     halves = [density(np.concatenate(list(theirs[n::2]))) for n in range(2)]
     both = density(theirs.get_data())
     print(f"r of densities, ours and theirs: {[f'{np.corrcoef(o, both)[0, 1]:.3f}' for o in ours]}")
-    print(f"r of densities, ours twice: {np.corrcoef(*ours)[0, 1]:.3f}")
-    print(f"r of densities, halves of theirs: {np.corrcoef(*halves)[0, 1]:.3f}")
+    print(f"r of densities, ours twice: {np.corrcoef(ours[0], ours[1])[0, 1]:.3f}")
+    print(f"r of densities, halves of theirs: {np.corrcoef(halves[0], halves[1])[0, 1]:.3f}")
 
 
 if __name__ == "__main__":

@@ -59,6 +59,8 @@ def write_problem(run: str | None, folder: Path, n_seeds: int, below: float = ST
     """Write it, from an output run or the phantom; return what it is."""
     from bids_tractography.core.images import Grid, read_image, write_image
 
+    fod: np.ndarray
+    stop: np.ndarray
     if run is None:
         from bids_tractography.core.fodf import sh_basis
         from bids_tractography.phantom import ScanGrid, make_phantom, voxelise
@@ -68,9 +70,9 @@ def write_problem(run: str | None, folder: Path, n_seeds: int, below: float = ST
         grid = Grid(scan.shape, scan.affine)
         degrees = np.repeat([0, 2, 4, 6, 8], [1, 5, 9, 13, 17])
         lobes = sh_basis(8, voxels.fibre_direction) * np.exp(-degrees * (degrees + 1) / 40)
-        fod = np.zeros((len(voxels.tissue), 45), np.float32)
-        np.add.at(fod, voxels.fibre_voxel, voxels.fibre_fraction[:, None] * lobes)
-        fod, stop = fod.reshape(*grid.shape, 45), voxels.tissue[:, 0].reshape(grid.shape)
+        rows = np.zeros((len(voxels.tissue), 45), np.float32)
+        np.add.at(rows, voxels.fibre_voxel, voxels.fibre_fraction[:, None] * lobes)
+        fod, stop = rows.reshape(*grid.shape, 45), voxels.tissue[:, 0].reshape(grid.shape)
         name = "the phantom, 2 mm"
     else:
         model = next(Path(run).parent.glob(f"{Path(run).name}_model-*_param-fod_dwimap.nii.gz"))

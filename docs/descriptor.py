@@ -132,9 +132,9 @@ def _outputs(*outputs: tuple[str, str, str]) -> Iterator[dict[str, Any]]:
 def _error_codes() -> dict[int, str]:
     """Return all exit codes with the descriptions of the errors that have them."""
     texts: dict[int, list[str]] = defaultdict(list)
+    base = errors.TractographyError
     for _, kind in inspect.getmembers(errors, inspect.isclass):
-        own = issubclass(kind, errors.TractographyError) and "exit_code" in vars(kind)
-        if own and kind is not errors.TractographyError:
-            texts[kind.exit_code].append(inspect.getdoc(kind).splitlines()[0])
-    several = {errors.TractographyError.exit_code: ["Runs failed for different reasons."]}
+        if issubclass(kind, base) and kind is not base and "exit_code" in vars(kind):
+            texts[kind.exit_code].append((inspect.getdoc(kind) or "").splitlines()[0])
+    several = {base.exit_code: ["Runs failed for different reasons."]}
     return {code: " ".join(lines) for code, lines in (several | texts).items()} | _INTERRUPTED

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,7 +44,7 @@ def run_cli(*words: object, overrides: tuple[str, ...] = QUICK) -> Ended:
         try:
             code = main([*map(str, words), *settings])
         except SystemExit as exit_:  # argparse
-            code = exit_.code
+            code = int(exit_.code or 0)
         finally:
             logging.captureWarnings(capture=False)
     return Ended(code, stdout.getvalue(), stderr.getvalue())
@@ -60,8 +61,10 @@ def opened(path: Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         trx.close()
 
 
-def sidecar(path: Path) -> dict:
-    return json.loads(path.with_name(path.name.split(".")[0] + ".json").read_text())
+def sidecar(path: Path) -> dict[str, Any]:
+    text = path.with_name(path.name.split(".")[0] + ".json").read_text()
+    content: dict[str, Any] = json.loads(text)
+    return content
 
 
 def tractograms(output: Path) -> list[Path]:

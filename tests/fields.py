@@ -84,7 +84,8 @@ def stored_as(codes: str, shape: Any, affine: Any) -> Grid:
     turn = ornt_transform(axcodes2ornt("RAS"), axcodes2ornt(codes))
     stored = np.empty(3, int)
     stored[turn[:, 0].astype(int)] = shape
-    return Grid(tuple(int(n) for n in stored), affine @ inv_ornt_aff(turn, shape))
+    x, y, z = stored.tolist()
+    return Grid((x, y, z), affine @ inv_ornt_aff(turn, shape))
 
 
 def affine_of(size_mm: Any, turn_deg: Any, shape: Any) -> Any:

@@ -45,7 +45,7 @@ def stored(folder: Path, streamlines: list[Any], size: int = 10**6, ends: Any = 
         for first in range(0, len(streamlines), size):
             some = streamlines[first : first + size]
             n = len(some)
-            stops = {**dict.fromkeys(Stop, 0), Stop.STOPPING_RULE: 2 * n}
+            stops: dict[str, int] = {**dict.fromkeys(Stop, 0), Stop.STOPPING_RULE: 2 * n}
             batch = StreamlineBatch(
                 np.concatenate(some).astype(np.float32),
                 np.cumsum([0, *map(len, some)]).astype(np.int64),

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import nibabel as nib
 import numpy as np
@@ -30,6 +30,8 @@ from numpy.typing import NDArray
 
 from bids_tractography.errors import DataError, GridError
 from bids_tractography.machine.files import max_plain_bytes, open_plain, read_to_end
+
+Scalar = TypeVar("Scalar", bound=np.generic)
 
 # Scanner software rounds direction cosines to about 1e-4; real shears are far larger.
 _SHEAR_TOLERANCE = 0.01
@@ -86,7 +88,7 @@ class Grid:
         """Unit vectors of the image axes in RAS+ mm, as columns, orthonormal, shape (3, 3)."""
         return nearest_rotation(self.affine)
 
-    def to_mm(self, voxels: NDArray[np.floating]) -> NDArray[np.float64]:
+    def to_mm(self, voxels: NDArray[np.floating | np.integer]) -> NDArray[np.float64]:
         """Turn voxel coordinates (N, 3) into RAS+ mm."""
         return apply_affine(self.affine, np.asarray(voxels, np.float64))
 
@@ -103,11 +105,11 @@ class Grid:
         apart = np.abs(self.to_mm(corners) - other.to_mm(corners)).max()
         return bool(apart < _GRID_TOLERANCE_MM)
 
-    def from_stored(self, data: NDArray[np.generic]) -> NDArray[np.generic]:
+    def from_stored(self, data: NDArray[Scalar]) -> NDArray[Scalar]:
         """Reorder an array from the order of the file to RAS+ order (a view)."""
         return np.asarray(apply_orientation(data, self._orientation))
 
-    def to_stored(self, data: NDArray[np.generic]) -> NDArray[np.generic]:
+    def to_stored(self, data: NDArray[Scalar]) -> NDArray[Scalar]:
         """Reorder an array from RAS+ order to the order of the file (a view)."""
         back = ornt_transform(np.array([[0, 1], [1, 1], [2, 1]]), self._orientation)
         return np.asarray(apply_orientation(data, back))

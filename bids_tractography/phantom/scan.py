@@ -119,9 +119,10 @@ class ScanGrid:
     rotation_deg: Vector = (0.0, 0.0, 0.0)
 
     @property
-    def shape(self) -> tuple[int, ...]:
+    def shape(self) -> tuple[int, int, int]:
         """Number of voxels along R, A and S."""
-        return tuple(np.ceil(FIELD_OF_VIEW_MM / self.voxel_size_mm - 1e-6).astype(int).tolist())
+        x, y, z = np.ceil(FIELD_OF_VIEW_MM / self.voxel_size_mm - 1e-6).astype(int).tolist()
+        return x, y, z
 
     @property
     def affine(self) -> Floats:

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import ROOT
@@ -61,7 +62,7 @@ def test_every_option_of_the_command_line_is_in_it() -> None:
 
 
 def test_its_command_line_is_understood_as_it_was_meant(bosh: str, tmp_path: Path) -> None:
-    values = {
+    values: dict[str, Any] = {
         "bids_dir": "data",
         "output_dir": "out",
         "analysis_level": "participant",

@@ -10,7 +10,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -18,6 +20,7 @@ import pytest
 from conftest import (
     DATA,
     QUICK,
+    Ended,
     opened,
     run_cli,
     sidecar,
@@ -39,7 +42,9 @@ def the_tractogram(output: Path) -> Path:
     return path
 
 
-def test_a_dataset_becomes_a_tractogram_with_maps_masks_and_sidecars(finished) -> None:
+def test_a_dataset_becomes_a_tractogram_with_maps_masks_and_sidecars(
+    finished: tuple[Path, Ended],
+) -> None:
     output, ended = finished
     assert ended.returncode == 0, ended.stderr
     written = {path.name for path in (output / "sub-01" / "dwi").iterdir()}
@@ -67,7 +72,7 @@ def test_a_dataset_becomes_a_tractogram_with_maps_masks_and_sidecars(finished) -
     }
 
 
-def test_the_output_passes_the_bids_validator(finished) -> None:
+def test_the_output_passes_the_bids_validator(finished: tuple[Path, Ended]) -> None:
     validator = shutil.which("bids-validator-deno", path=str(Path(sys.executable).parent))
     if validator is None:
         pytest.skip("bids-validator-deno is not installed")
@@ -78,7 +83,9 @@ def test_the_output_passes_the_bids_validator(finished) -> None:
     assert checked.returncode == 0, checked.stdout
 
 
-def test_every_bundle_of_the_phantom_is_found(finished, phantom: Phantom) -> None:
+def test_every_bundle_of_the_phantom_is_found(
+    finished: tuple[Path, Ended], phantom: Phantom
+) -> None:
     output, _ = finished
     with opened(the_tractogram(output)) as (points, offsets):
         found = connected_bundles(phantom, points, offsets)
@@ -86,7 +93,7 @@ def test_every_bundle_of_the_phantom_is_found(finished, phantom: Phantom) -> Non
     assert sum(found[bundle.name] for bundle in phantom.bundles) > 2 * found["invalid"], found
 
 
-def test_the_sidecar_says_what_became_of_every_seed(finished) -> None:
+def test_the_sidecar_says_what_became_of_every_seed(finished: tuple[Path, Ended]) -> None:
     output, _ = finished
     path = the_tractogram(output)
     content = sidecar(path)
@@ -109,7 +116,9 @@ def test_the_sidecar_says_what_became_of_every_seed(finished) -> None:
     assert record.config.tracking.algorithm.step_size_mm == 1
 
 
-def test_sources_are_bids_uris_of_files_that_are_there(finished, scanned_once: Path) -> None:
+def test_sources_are_bids_uris_of_files_that_are_there(
+    finished: tuple[Path, Ended], scanned_once: Path
+) -> None:
     output, _ = finished
     description = json.loads((output / "dataset_description.json").read_text())
     roots = {"": output} | {
@@ -131,7 +140,9 @@ def test_record_keys_change_only_with_the_record_version() -> None:
     assert hashlib.sha256(keys.encode()).hexdigest()[:12] == digests[RECORD_VERSION]
 
 
-def test_a_second_run_computes_nothing_and_says_so(finished, scanned_once: Path) -> None:
+def test_a_second_run_computes_nothing_and_says_so(
+    finished: tuple[Path, Ended], scanned_once: Path
+) -> None:
     output, _ = finished
     before = {path: path.stat().st_mtime_ns for path in output.glob("sub-*/**/*")}
     again = run_cli(scanned_once, output, "participant")
@@ -142,7 +153,7 @@ def test_a_second_run_computes_nothing_and_says_so(finished, scanned_once: Path)
 
 
 def test_another_configuration_is_computed_again_and_the_log_says_why(
-    finished, scanned_once: Path, tmp_path: Path
+    finished: tuple[Path, Ended], scanned_once: Path, tmp_path: Path
 ) -> None:
     output = shutil.copytree(finished[0], tmp_path / "output")
     fodf = next(output.glob("sub-01/dwi/*fod_dwimap.nii.gz"))
@@ -170,7 +181,7 @@ def test_a_drawn_seed_is_recorded_and_makes_the_same_file(
 @pytest.mark.parametrize("batch_size", [7, 1000])
 @pytest.mark.parametrize("threads", [1, 2])
 def test_threads_and_batches_do_not_change_a_byte(
-    finished, scanned_once: Path, tmp_path: Path, threads: int, batch_size: int
+    finished: tuple[Path, Ended], scanned_once: Path, tmp_path: Path, threads: int, batch_size: int
 ) -> None:
     ended = run_cli(
         scanned_once,
@@ -192,12 +203,13 @@ def batches_in(output: Path) -> int:
 
 
 def test_a_killed_run_resumes_to_the_same_bytes(
-    finished, scanned_once: Path, tmp_path: Path
+    finished: tuple[Path, Ended], scanned_once: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "output"
     quick_batches = (*QUICK, "tracking.batch_size=10")  # 60 of them
     settings = [word for override in quick_batches for word in ("--set", override)]
-    command = [sys.executable, "-m", "bids_tractography", scanned_once, output, "participant"]
+    files = (str(scanned_once), str(output))
+    command = [sys.executable, "-m", "bids_tractography", *files, "participant"]
     ends = []
     for after in np.random.default_rng(5).permutation([0, 13, 27, 44]).cumsum() % 50:
         with subprocess.Popen(
@@ -219,7 +231,7 @@ def test_a_killed_run_resumes_to_the_same_bytes(
 @pytest.mark.parametrize("file", ["points.float32", "lengths.uint32"])
 @pytest.mark.parametrize("moment", ["density", "payload"])
 def test_batches_damaged_during_assembly_write_nothing_and_the_next_try_succeeds(
-    finished,
+    finished: tuple[Path, Ended],
     scanned_once: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -229,7 +241,7 @@ def test_batches_damaged_during_assembly_write_nothing_and_the_next_try_succeeds
     output = tmp_path / "output"
     function = getattr(results, moment)
 
-    def damage(*arguments, **named):
+    def damage(*arguments: Any, **named: Any) -> Any:
         (path,) = output.rglob(file)
         content = bytearray(path.read_bytes())
         content[len(content) // 2] ^= 16
@@ -358,12 +370,12 @@ def test_four_tilts_of_one_head_agree_in_the_principal_direction(tmp_path: Path)
         assert np.median(angle) < 12, (tilt, np.median(angle))
 
 
-def damage_gradients(dataset: Path, change) -> None:
+def damage_gradients(dataset: Path, change: Callable[[Any], Any]) -> None:
     path = dataset / "sub-01" / "dwi" / "sub-01_dwi.bvec"
     np.savetxt(path, change(np.loadtxt(path)), fmt="%.6f")
 
 
-def damage_image(dataset: Path, change) -> None:
+def damage_image(dataset: Path, change: Callable[[Any], Any]) -> None:
     path = dataset / "sub-01" / "dwi" / "sub-01_dwi.nii.gz"
     image = nib.load(path)
     data = change(image.get_fdata(dtype=np.float32))
@@ -380,7 +392,7 @@ def truncated(dataset: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-BAD_INPUT = {
+BAD_INPUT: dict[str, tuple[Callable[[Path], object] | None, tuple[str, ...], int, str]] = {
     "no DWI": (lambda d: shutil.rmtree(d / "sub-01" / "dwi"), (), 66, "has no DWI"),
     "no b-vectors": (
         lambda d: (d / "sub-01" / "dwi" / "sub-01_dwi.bvec").unlink(),
@@ -459,7 +471,7 @@ def test_an_output_folder_that_cannot_be_written_is_refused(dataset: Path, tmp_p
 
 @pytest.mark.parametrize("n_procs", [1, 2])
 def test_a_bad_participant_does_not_stop_the_others(
-    dataset: Path, finished, tmp_path: Path, n_procs: int
+    dataset: Path, finished: tuple[Path, Ended], tmp_path: Path, n_procs: int
 ) -> None:
     for label in ("02", "03"):
         folder = dataset / f"sub-{label}" / "dwi"
@@ -494,7 +506,9 @@ def test_a_dry_run_writes_nothing(scanned_once: Path, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_the_group_level_gathers_one_row_a_run(finished, tmp_path: Path) -> None:
+def test_the_group_level_gathers_one_row_a_run(
+    finished: tuple[Path, Ended], tmp_path: Path
+) -> None:
     output = shutil.copytree(finished[0], tmp_path / "output")
     ended = run_cli("unused", output, "group", overrides=())
     assert ended.returncode == 0
@@ -531,7 +545,7 @@ def test_a_dataset_of_another_pipeline_is_not_overwritten(
 
 @pytest.mark.parametrize("what", ["tractogram.trx", "fod_dwimap.nii.gz", "seed_mask.nii.gz"])
 def test_a_damaged_output_is_made_again(
-    finished, scanned_once: Path, tmp_path: Path, what: str
+    finished: tuple[Path, Ended], scanned_once: Path, tmp_path: Path, what: str
 ) -> None:
     output = shutil.copytree(finished[0], tmp_path / "output")
     (path,) = output.glob(f"sub-01/dwi/*{what}")
@@ -545,7 +559,7 @@ def test_a_damaged_output_is_made_again(
 
 
 def test_two_algorithms_share_an_output_folder(
-    finished, scanned_once: Path, tmp_path: Path
+    finished: tuple[Path, Ended], scanned_once: Path, tmp_path: Path
 ) -> None:
     output = shutil.copytree(finished[0], tmp_path / "output")
     det = (*QUICK, "tracking.algorithm.kind=det")
@@ -555,7 +569,9 @@ def test_two_algorithms_share_an_output_folder(
     assert "nothing to compute" in again.stderr
 
 
-def test_links_of_earlier_calls_stay(finished, scanned_once: Path, tmp_path: Path) -> None:
+def test_links_of_earlier_calls_stay(
+    finished: tuple[Path, Ended], scanned_once: Path, tmp_path: Path
+) -> None:
     output = shutil.copytree(finished[0], tmp_path / "output")
     write_description(tmp_path / "extra", DatasetType="derivative")
     extra = ("-d", f"extra={tmp_path / 'extra'}")
@@ -566,7 +582,7 @@ def test_links_of_earlier_calls_stay(finished, scanned_once: Path, tmp_path: Pat
 
 
 def test_a_run_without_gradients_does_not_stop_the_other_runs(
-    dataset: Path, finished, tmp_path: Path
+    dataset: Path, finished: tuple[Path, Ended], tmp_path: Path
 ) -> None:
     folder = dataset / "sub-01" / "dwi"
     shutil.copy(folder / "sub-01_dwi.nii.gz", folder / "sub-01_dir-PA_dwi.nii.gz")
@@ -582,7 +598,9 @@ def test_a_run_without_gradients_does_not_stop_the_other_runs(
     assert sha256(the_tractogram(tmp_path / "output")) == sha256(the_tractogram(finished[0]))
 
 
-def test_the_group_level_refuses_what_it_would_ignore(finished, tmp_path: Path) -> None:
+def test_the_group_level_refuses_what_it_would_ignore(
+    finished: tuple[Path, Ended], tmp_path: Path
+) -> None:
     output = shutil.copytree(finished[0], tmp_path / "output")
     ended = run_cli("unused", output, "group", "--dry-run", overrides=())
     assert ended.returncode == 64
@@ -590,7 +608,9 @@ def test_the_group_level_refuses_what_it_would_ignore(finished, tmp_path: Path) 
     assert not (output / "group_tractograms.tsv").exists()
 
 
-def test_the_group_level_leaves_out_tractograms_that_are_gone(finished, tmp_path: Path) -> None:
+def test_the_group_level_leaves_out_tractograms_that_are_gone(
+    finished: tuple[Path, Ended], tmp_path: Path
+) -> None:
     output = shutil.copytree(finished[0], tmp_path / "output")
     the_tractogram(output).unlink()
     ended = run_cli("unused", output, "group", overrides=())
@@ -599,12 +619,13 @@ def test_the_group_level_leaves_out_tractograms_that_are_gone(finished, tmp_path
 
 
 def test_a_request_to_end_is_obeyed_at_once_and_the_run_resumes(
-    finished, scanned_once: Path, tmp_path: Path
+    finished: tuple[Path, Ended], scanned_once: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "output"
     slow = (*QUICK, "tracking.batch_size=10")
     settings = [word for override in slow for word in ("--set", override)]
-    command = [sys.executable, "-m", "bids_tractography", scanned_once, output, "participant"]
+    files = (str(scanned_once), str(output))
+    command = [sys.executable, "-m", "bids_tractography", *files, "participant"]
     with subprocess.Popen(
         [*command, "--n-procs", "2", *settings],
         stdout=subprocess.DEVNULL,

@@ -219,7 +219,7 @@ def test_faults_of_definitions_are_told_before_anything_is_computed(
 ) -> None:
     labels = tmp_path / "labels.nii.gz"
     nib.save(nib.Nifti1Image(np.ones((4, 4, 4), np.int16), np.eye(4)), labels)
-    words = ("-d", f"lab={imported}", "--dry-run")
+    words: tuple[str, ...] = ("-d", f"lab={imported}", "--dry-run")
     if code == 65:
         words = words[:2]
     override = override.replace("LABELS", str(labels))

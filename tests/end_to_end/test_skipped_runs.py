@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,9 @@ def axes(n: int) -> np.ndarray:
     return np.stack([np.sqrt(1 - z**2) * np.cos(phi), np.sqrt(1 - z**2) * np.sin(phi), z])
 
 
-def write_scheme(stem: Path, bvals: Sequence[float], bvecs: np.ndarray | None = None) -> None:
+def write_scheme(
+    stem: Path, bvals: Sequence[float] | np.ndarray, bvecs: np.ndarray | None = None
+) -> None:
     stem.parent.mkdir(parents=True, exist_ok=True)
     if bvecs is None:
         bvecs = axes(len(bvals)) * (np.array(bvals) > 0)
@@ -350,7 +352,7 @@ def test_an_image_of_another_participant_in_the_folder_is_skipped(root: Path) ->
 
 # What cannot be read
 
-STRANGE = {
+STRANGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "dangling": (lambda path: path.symlink_to(".git/annex/objects/x"), "datalad get"),
     "pointer": (lambda path: path.write_text("/annex/objects/MD5E-s1--0.nii.gz\n"), "datalad get"),
     "loop": (lambda path: path.symlink_to(path.name), "cannot be read"),

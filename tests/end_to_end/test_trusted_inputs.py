@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from conftest import Ended, run_cli, tractograms
 from hostile import GRID
 
+from bids_tractography.core.dwi import Dwi, read_dwi
 from bids_tractography.core.images import write_image
 from bids_tractography.pipeline import process
 from bids_tractography.pipeline.job import Job
+from bids_tractography.pipeline.results import write_tractogram
 
 DWI = "sub-01/dwi/sub-01_dwi.nii.gz"
 
@@ -63,13 +66,12 @@ def test_an_input_that_is_restored_after_reading_another_is_noticed(
 ) -> None:
     path, aside, other = dataset / DWI, tmp_path / "aside", tmp_path / "other"
     other.write_bytes(path.read_bytes())
-    read_dwi = process.read_dwi
 
-    def read_other(*args: object) -> object:
+    def read_other(*args: Any) -> Dwi:
         path.rename(aside)
         other.rename(path)
         try:
-            return read_dwi(*args)  # type: ignore[arg-type]
+            return read_dwi(*args)
         finally:
             path.rename(other)
             aside.rename(path)
@@ -83,11 +85,9 @@ def test_an_input_that_is_restored_after_reading_another_is_noticed(
 def test_an_input_that_changes_while_tracking_leaves_no_tractogram_recorded(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = process.write_tractogram
-
-    def touch_and_write(*args: object) -> None:
+    def touch_and_write(*args: Any) -> None:
         touch(dataset / DWI)
-        write(*args)  # type: ignore[arg-type]
+        write_tractogram(*args)
 
     monkeypatch.setattr(process, "write_tractogram", touch_and_write)
     assert run_cli(dataset, tmp_path / "output", "participant").returncode == 75

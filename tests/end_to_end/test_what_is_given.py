@@ -51,12 +51,14 @@ def run(root: Path, output: Path, *settings: str) -> Ended:
 
 def record(output: Path) -> dict[str, Any]:
     (path,) = tractograms(output)
-    return sidecar(path)[RECORD_KEY]
+    content: dict[str, Any] = sidecar(path)[RECORD_KEY]
+    return content
 
 
 def of_run(output: Path) -> dict[str, Any]:
     (path,) = (output / "logs").glob("*_participant.json")
-    return json.loads(path.read_text())
+    content: dict[str, Any] = json.loads(path.read_text())
+    return content
 
 
 @pytest.mark.parametrize("factor", [1e-7, 1e7])
@@ -227,7 +229,8 @@ def test_voxels_of_any_size_run_or_do_not_suit(
 
 def test_intensities_that_wrapped_around_are_refused(dataset: Path, tmp_path: Path) -> None:
     def wrap(data: NDArray[np.float32]) -> NDArray[np.float32]:
-        return (data / data.max() * 90_000).astype(np.int64).astype(np.int16).astype(np.float32)
+        scaled = (data / data.max() * 90_000).astype(np.int64)
+        return np.asarray(scaled.astype(np.int16).astype(np.float32))
 
     changed(dataset, wrap)
     ended = run(dataset, tmp_path / "output", "gradients.check=off")

@@ -195,7 +195,7 @@ def test_points_of_a_trk_are_voxel_mm_from_the_corner_of_the_first_stored_voxel(
 def test_mrtrix_counts_and_reads_our_tck(tmp_path: Path) -> None:
     streamlines, path = random_streamlines(200), tmp_path / "a.tck"
     WRITERS["tck"](path, stored(tmp_path / "s", streamlines, 33), oblique_las_grid())
-    command = ["tckinfo", "-count", path]
+    command: list[str | Path] = ["tckinfo", "-count", path]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert re.search(r"\bcount: +0*200\n", said)
     assert re.search(r"total_count: +0*200\n", said)

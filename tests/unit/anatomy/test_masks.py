@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
-from bids_tractography.anatomy.masks import Sources, check_files, interface, make_mask
+from bids_tractography.anatomy.masks import Mask, Sources, check_files, interface, make_mask
 from bids_tractography.config.masks import MaskConfig as Definition
 from bids_tractography.config.model import PrecomputedModelConfig
 from bids_tractography.config.section import Section
@@ -29,14 +30,23 @@ WM = np.zeros(SHAPE, np.float32)
 WM[2:4] = 0.8
 GM = np.zeros(SHAPE, np.float32)
 GM[4:] = 0.9
-MAPS = {"fa": FA, "md": 1 - FA, "gfa": FA / 2, "wm": WM, "gm": GM, "csf": 1 - WM - GM}
+MAPS: dict[str, np.ndarray] = {
+    "fa": FA,
+    "md": 1 - FA,
+    "gfa": FA / 2,
+    "wm": WM,
+    "gm": GM,
+    "csf": 1 - WM - GM,
+}
 LABELS = np.zeros(SHAPE, np.float32)
 LABELS[0], LABELS[1], LABELS[2] = 3, 4, 1007
 
 READ = TypeAdapter(Definition)
 
 
-def made(definition: object, files: dict[str, Path] | None = None, **maps: np.ndarray):
+def made(
+    definition: object, files: dict[str, Path] | None = None, **maps: NDArray[np.float32]
+) -> Mask:
     sources = Sources(GRID, {**MAPS, **maps}, BRAIN, files or {})
     return make_mask(READ.validate_python(definition), sources, "m")
 
@@ -64,7 +74,9 @@ def labels(tmp_path: Path) -> Path:
         ({"kind": "all", "of": ["brain", {"kind": "not", "of": "tissue"}]}, BRAIN & (WM <= 0.5)),
     ],
 )
-def test_a_definition_gives_the_voxels_that_it_says(definition, expected) -> None:
+def test_a_definition_gives_the_voxels_that_it_says(
+    definition: object, expected: NDArray[np.bool_]
+) -> None:
     mask = made(definition)
     np.testing.assert_array_equal(mask.data, expected)
     assert mask.n_voxels == expected.sum()
@@ -98,7 +110,9 @@ def test_the_interface_is_white_matter_that_touches_or_holds_grey_matter() -> No
     ("include", "exclude", "planes"),
     [((3, 1007), (), (0, 2)), ((), (4,), (0, 2)), ((3, 4), (1007,), (0, 1))],
 )
-def test_labels_are_included_and_excluded_by_number(labels, include, exclude, planes) -> None:
+def test_labels_are_included_and_excluded_by_number(
+    labels: Path, include: tuple[int, ...], exclude: tuple[int, ...], planes: tuple[int, ...]
+) -> None:
     definition = {"kind": "labels", "path": labels, "include": include, "exclude": exclude}
     mask = made(definition, {"m": labels})
     expected = np.zeros(SHAPE, bool)

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pytest
 from conftest import DATA, SHARED_DATA
+from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from bids_tractography.anatomy.brain import brain_mask
@@ -26,6 +29,7 @@ from bids_tractography.config.tissue import (
     GivenTissueConfig,
     ProbsegTissueConfig,
     T1wTissueConfig,
+    TissueConfig,
 )
 from bids_tractography.core.checks import QUANTITIES
 from bids_tractography.core.dwi import Dwi, read_dwi
@@ -35,7 +39,7 @@ from bids_tractography.core.tissue import TISSUES, TissueSource
 from bids_tractography.errors import DataError, GridError, NoInputError
 from bids_tractography.inputs import TissueFiles
 from bids_tractography.inputs.tissue_source import choose_source
-from bids_tractography.phantom import ScanGrid, write_dwi, write_t1w, write_tissue
+from bids_tractography.phantom import Phantom, ScanGrid, write_dwi, write_t1w, write_tissue
 from bids_tractography.reconst.tensor import fit_tensor
 
 DWI_GRID = ScanGrid("LAS", (3.0, 3.0, 3.0))
@@ -50,7 +54,7 @@ def dwi_at(stem: Path) -> Dwi:
 class Head:
     """A phantom's DWI, its truth, and more images of it."""
 
-    def __init__(self, root: Path, phantom) -> None:
+    def __init__(self, root: Path, phantom: Phantom) -> None:
         self.root = root
         write_dwi(root / "dwi", phantom, DWI_GRID)
         write_tissue(root / "coarse", phantom, DWI_GRID)
@@ -60,24 +64,30 @@ class Head:
         self.brain = read_image(root / "coarse_desc-brain_mask.nii.gz", ndim=3).data > 0
         self.truth = {t: read_image(p, ndim=3).data for t, p in self.probseg("coarse").items()}
 
-    def probseg(self, name):
+    def probseg(self, name: str) -> dict[str, Path]:
         return {t: self.root / f"{name}_label-{t.upper()}_probseg.nii.gz" for t in TISSUES}
 
-    def save(self, name, data, like="fine"):
+    def save(self, name: str, data: NDArray[Any], like: str = "fine") -> Path:
         affine = nib.load(self.probseg(like)["wm"]).affine
         nib.Nifti1Image(data.astype(np.float32), affine).to_filename(self.root / name)
         return self.root / name
 
-    def load(self, name="fine"):
+    def load(self, name: str = "fine") -> dict[str, NDArray[np.float64]]:
         return {t: nib.load(p).get_fdata() for t, p in self.probseg(name).items()}
 
-    def make(self, config, files=TissueFiles(), config_files=None, **more):  # noqa: B008
+    def make(
+        self,
+        config: TissueConfig,
+        files: TissueFiles = TissueFiles(),  # noqa: B008
+        config_files: Mapping[str, Path] | None = None,
+        **more: Any,
+    ) -> Tissue:
         source = choose_source(
             config, files, config_files or {}, from_model="fractions_from_model" in more
         )
         return make_tissue(config, source, self.dwi, self.brain, **more)
 
-    def agreement(self, tissue: Tissue):
+    def agreement(self, tissue: Tissue) -> dict[str, float]:
         return {
             t: np.corrcoef(getattr(tissue, t)[self.brain], self.truth[t][self.brain])[0, 1]
             for t in TISSUES
@@ -85,11 +95,11 @@ class Head:
 
 
 @pytest.fixture(scope="module")
-def head(tmp_path_factory, phantom):
+def head(tmp_path_factory: pytest.TempPathFactory, phantom: Phantom) -> Head:
     return Head(tmp_path_factory.mktemp("head"), phantom)
 
 
-def test_fractions_on_the_grid_pass_as_they_are(head):
+def test_fractions_on_the_grid_pass_as_they_are(head: Head) -> None:
     tissue = head.make(ProbsegTissueConfig(), TissueFiles(probseg=head.probseg("coarse")))
     for name in TISSUES:
         assert np.array_equal(getattr(tissue, name), head.truth[name])
@@ -99,14 +109,14 @@ def test_fractions_on_the_grid_pass_as_they_are(head):
     assert tissue.sources == tuple(head.probseg("coarse").values())
 
 
-def test_finer_fractions_are_averaged(head):
+def test_finer_fractions_are_averaged(head: Head) -> None:
     tissue = head.make(AutoTissueConfig(), TissueFiles(probseg=head.probseg("fine")))
     for name in TISSUES:
         assert np.abs(getattr(tissue, name) - head.truth[name]).mean() < 0.02
         assert getattr(tissue, name).sum() == pytest.approx(head.truth[name].sum(), rel=0.01)
 
 
-def test_the_same_head_as_labels_5tt_and_files(head):
+def test_the_same_head_as_labels_5tt_and_files(head: Head) -> None:
     fine = head.load()
     stack = np.stack([fine["gm"], fine["wm"], fine["csf"]])
     three = np.where(stack.sum(axis=0) > 0.5, stack.argmax(axis=0) + 1, 0)
@@ -135,7 +145,7 @@ def test_the_same_head_as_labels_5tt_and_files(head):
     assert np.array_equal(made["bids"].wm, made["freesurfer"].wm)
 
 
-def test_a_table_beside_a_segmentation_decides(head):
+def test_a_table_beside_a_segmentation_decides(head: Head) -> None:
     fine = head.load()
     stack = np.stack([fine["csf"], fine["gm"], fine["wm"]])
     swapped = np.where(stack.sum(axis=0) > 0.5, stack.argmax(axis=0) + 1, 0)
@@ -156,11 +166,11 @@ def test_a_table_beside_a_segmentation_decides(head):
         ((0, 6, 500, 99999), None),
     ],
 )
-def test_numbers_of_freesurfer(labels, tissue):
+def test_numbers_of_freesurfer(labels: tuple[int, ...], tissue: str | None) -> None:
     assert {freesurfer_tissue(label) for label in labels} == {tissue}
 
 
-def test_percentages_other_spaces_and_odd_labels_are_refused(head):
+def test_percentages_other_spaces_and_odd_labels_are_refused(head: Head) -> None:
     fine = head.load()
     percent = {t: head.save(f"percent_{t}.nii.gz", 100 * d) for t, d in fine.items()}
     with pytest.raises(DataError, match="from 0 to 1") as error:
@@ -180,14 +190,14 @@ def test_percentages_other_spaces_and_odd_labels_are_refused(head):
         head.make(FiveTissueTypesConfig(), TissueFiles(fivett=four))
 
 
-def test_sums_over_one_are_divided(head):
+def test_sums_over_one_are_divided(head: Head) -> None:
     twice = dict.fromkeys(TISSUES, head.brain.astype(np.float32))
     tissue = head.make(AutoTissueConfig(), fractions_from_model=twice)
     assert tissue.source == "dwi"
     np.testing.assert_allclose(tissue.wm, head.brain / 3, rtol=1e-6)
 
 
-def test_the_order_of_sources_and_what_is_missing():
+def test_the_order_of_sources_and_what_is_missing() -> None:
     path = Path("/x.nii.gz")
     everything = TissueFiles(dict.fromkeys(TISSUES, path), path, path, path, path)
     order = []
@@ -202,7 +212,7 @@ def test_the_order_of_sources_and_what_is_missing():
         choose_source(DsegTissueConfig(), everything, {}, from_model=True)
 
 
-def test_include_exclude_and_interface():
+def test_include_exclude_and_interface() -> None:
     wm, gm, csf = (np.zeros((5, 4, 4), np.float32) for _ in range(3))
     wm[1:3], gm[3], csf[4, :2] = 0.8, 0.7, 1
     wm[3], gm[1, 0, 0] = 0.3, 0.6
@@ -219,7 +229,7 @@ def test_include_exclude_and_interface():
     assert np.array_equal(rim, expected)
 
 
-def test_a_displaced_t1w_is_brought_back_and_segmented(head, phantom):
+def test_a_displaced_t1w_is_brought_back_and_segmented(head: Head, phantom: Phantom) -> None:
     """Known motion, known fractions."""
     image = nib.load(head.root / "t1w.nii.gz")
     motion = np.eye(4)
@@ -239,7 +249,7 @@ def test_a_displaced_t1w_is_brought_back_and_segmented(head, phantom):
     assert tissue.warnings
 
 
-def test_another_head_is_refused(head):
+def test_another_head_is_refused(head: Head) -> None:
     noise = np.random.default_rng(0).random((30, 30, 30)) * 100
     noise[5:12] += 500
     nib.Nifti1Image(noise, np.diag([4.0, 4, 4, 1])).to_filename(head.root / "other.nii.gz")
@@ -247,7 +257,7 @@ def test_another_head_is_refused(head):
         head.make(T1wTissueConfig(), TissueFiles(t1w=head.root / "other.nii.gz"))
 
 
-def test_fractions_of_a_simulated_head():
+def test_fractions_of_a_simulated_head() -> None:
     root = DATA / "icbm" / "sub-icbm"
     stem = root / "dwi" / "sub-icbm_space-ACPC_desc-preproc_dwi"
     dwi = dwi_at(stem)
@@ -264,7 +274,7 @@ def test_fractions_of_a_simulated_head():
 
 @pytest.mark.slow
 @pytest.mark.skipif(not (SHARED_DATA / "scans").is_dir(), reason="shared/data/scans is not here")
-def test_a_real_t1w():
+def test_a_real_t1w() -> None:
     root = SHARED_DATA / "scans" / "sub-xa30"
     stem = root / "dwi" / "sub-xa30_dir-AP_dwi"
     dwi = dwi_at(stem)
@@ -288,11 +298,12 @@ def test_a_t1w_with_voxels_of_microns_is_refused(tmp_path: Path) -> None:
     affine = np.diag([2e-3, 2e-3, 2e-3, 1])
     nib.save(nib.Nifti1Image(np.ones((8, 8, 8), np.float32), affine), tmp_path / "T1w.nii")
     with pytest.raises(GridError, match="too small for a head"):
+        # The DWI and its mask are not reached.
         fractions_of_t1w((tmp_path / "T1w.nii",), None, None, 0.8)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("voxels", [(0, 0, 0), (2, 0, 0), (0, -3, 0), (0, 0, 2), (-1, 2, 1)])
-def test_the_displacement_of_tissue_is_measured(head, voxels):
+def test_the_displacement_of_tissue_is_measured(head: Head, voxels: tuple[int, int, int]) -> None:
     brain, grid = head.brain, head.dwi.grid
     fa = fit_tensor(head.dwi, brain, TensorMapsConfig(), 1).fa
     moved = np.roll(head.truth["wm"], voxels, axis=(0, 1, 2))

@@ -17,7 +17,7 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import pytest
-from conftest import QUICK, run_cli, sidecar, tractograms
+from conftest import QUICK, Ended, run_cli, sidecar, tractograms
 
 from bids_tractography.app import cluster
 from bids_tractography.app.doctor import examine_ray
@@ -129,6 +129,7 @@ def test_a_task_reserves_the_cpus_that_its_threads_use(
     request = Request(scanned_once, tmp_path / "out", tmp_path / "work", Config())
     (planned,) = plan(request, open_study(request))
     job = planned.what
+    assert isinstance(job, Job)
     with nodes(2, 1) as address:
         for wanted, given in ((1, 1), (64, 2)):  # no node has more than two
             jobs = iter([replace(job, n_threads=wanted)])
@@ -146,7 +147,9 @@ def on_ray(dataset: Path, output: Path, *words: str) -> subprocess.Popen[str]:
 
 
 @pytest.mark.slow
-def test_a_cluster_gives_the_same_bytes(finished, scanned_once: Path, tmp_path: Path) -> None:
+def test_a_cluster_gives_the_same_bytes(
+    finished: tuple[Path, Ended], scanned_once: Path, tmp_path: Path
+) -> None:
     pytest.importorskip("ray")
     process = on_ray(scanned_once, tmp_path / "out")
     _, errors = process.communicate(timeout=300)
@@ -158,7 +161,7 @@ def test_a_cluster_gives_the_same_bytes(finished, scanned_once: Path, tmp_path: 
 
 @pytest.mark.slow
 def test_a_node_that_dies_costs_its_batches_only(
-    finished, scanned_once: Path, tmp_path: Path
+    finished: tuple[Path, Ended], scanned_once: Path, tmp_path: Path
 ) -> None:
     pytest.importorskip("ray")
     from ray.cluster_utils import Cluster

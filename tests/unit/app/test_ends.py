@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +22,12 @@ from bids_tractography.app import local
 from bids_tractography.app import run as app_run
 from bids_tractography.app.outcome import Failure, Places, attempt
 from bids_tractography.cli import main as cli_main
+from bids_tractography.config import Config
 from bids_tractography.errors import GridError
 from bids_tractography.inputs import ParticipantFiles
 
 
-def raising(error: BaseException):
+def raising(error: BaseException) -> Callable[..., None]:
     def work(*_args: object, **_kwargs: object) -> None:
         raise error
 
@@ -50,7 +52,9 @@ def test_attempt_keeps_the_code_of_our_errors(tmp_path: Path) -> None:
 
 
 @given(st.sampled_from([KeyError, RecursionError, AssertionError, ZeroDivisionError]), st.text())
-def test_attempt_makes_a_defect_one_line_and_keeps_its_traceback(tmp_path_factory, kind, text):
+def test_attempt_makes_a_defect_one_line_and_keeps_its_traceback(
+    tmp_path_factory: pytest.TempPathFactory, kind: type[Exception], text: str
+) -> None:
     folder = tmp_path_factory.mktemp("output")
     failure = attempt("sub-01_acq-[x]/y", raising(kind(text)), Places(written=(folder,)))
     assert isinstance(failure, Failure)
@@ -100,7 +104,7 @@ def test_a_defect_in_planning_is_the_row_of_its_participant(
     add_participant(dataset, "02")
     whole = ParticipantFiles.dwi_runs
 
-    def dwi_runs(self: ParticipantFiles, config: object) -> object:
+    def dwi_runs(self: ParticipantFiles, config: Config) -> object:
         if self._subject == "01":
             raise ZeroDivisionError("bug")
         return whole(self, config)
@@ -173,7 +177,8 @@ def test_a_record_that_cannot_be_written_does_not_hide_the_table(
 
 def test_a_full_standard_error_does_not_hide_the_table(dataset: Path, tmp_path: Path) -> None:
     (dataset / "sub-01" / "dwi" / "sub-01_dwi.bvec").unlink()
-    command = [sys.executable, "-m", "bids_tractography", dataset, tmp_path / "out", "participant"]
+    files = (str(dataset), str(tmp_path / "out"))
+    command = [sys.executable, "-m", "bids_tractography", *files, "participant"]
     with Path("/dev/full").open("w") as full:
         ended = subprocess.run(command, stdout=subprocess.PIPE, stderr=full, text=True, check=False)
     assert ended.returncode == 66
@@ -217,6 +222,7 @@ def test_a_signal_during_imports_ends_without_a_traceback(number: int, code: int
     with subprocess.Popen(
         [sys.executable, "-c", SLOW_IMPORT], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
+        assert process.stdout
         assert process.stdout.readline() == b"importing\n"
         process.send_signal(number)
         _, error = process.communicate(timeout=20)
@@ -229,7 +235,8 @@ def test_a_signal_during_imports_ends_without_a_traceback(number: int, code: int
 def test_two_signals_in_a_run_end_it_without_a_traceback(
     dataset: Path, tmp_path: Path, number: int, code: int, n_procs: int
 ) -> None:
-    command = [sys.executable, "-m", "bids_tractography", dataset, tmp_path / "out", "participant"]
+    files = (str(dataset), str(tmp_path / "out"))
+    command = [sys.executable, "-m", "bids_tractography", *files, "participant"]
     settings = ["--set", "seeding.seeds={kind: total, count: 100000000}"]
     with subprocess.Popen(
         [*command, *settings, "--n-procs", str(n_procs)],
@@ -260,7 +267,8 @@ sys.exit(main())
 
 
 def test_nowhere_to_write_and_no_home_is_no_obstacle(dataset: Path, tmp_path: Path) -> None:
-    words = [dataset, tmp_path / "out", "participant", "--set", "tracking.engine=cpu"]
+    files = (str(dataset), str(tmp_path / "out"))
+    words = [*files, "participant", "--set", "tracking.engine=cpu"]
     command = [sys.executable, "-c", NOWHERE, *words, "--set", "seeding.rng_seed=1"]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr

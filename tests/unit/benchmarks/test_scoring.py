@@ -14,6 +14,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 from conftest import ROOT, SHARED_DATA
+from nibabel.affines import apply_affine, from_matvec
+from nibabel.eulerangles import euler2mat
 
 BENCHMARKS = ROOT / "benchmarks"
 FIBERCUP = SHARED_DATA / "fibercup" / "truth"
@@ -30,13 +32,13 @@ def scoring() -> Iterator[Any]:
 
 def affine() -> np.ndarray:
     """Oblique, mirrored voxels, so that no axis can be mistaken for another."""
-    turn = nib.eulerangles.euler2mat(0.2, -0.3, 0.4)
-    return nib.affines.from_matvec(turn @ np.diag([-VOXEL_MM, VOXEL_MM, 3.0]), [5, -7, 11])
+    turn = euler2mat(0.2, -0.3, 0.4)
+    return np.asarray(from_matvec(turn @ np.diag([-VOXEL_MM, VOXEL_MM, 3.0]), [5, -7, 11]))
 
 
 def line(scoring: Any, *voxels: tuple[float, float, float]) -> np.ndarray:
     """A streamline through voxel coordinates, in mm."""
-    return nib.affines.apply_affine(affine(), np.array(voxels, float))
+    return np.asarray(apply_affine(affine(), np.array(voxels, float)))
 
 
 def volume(scoring: Any, data: np.ndarray) -> Any:

@@ -14,6 +14,8 @@ from pydantic import ValidationError
 
 from bids_tractography.config import Config
 from bids_tractography.config.load import load_config
+from bids_tractography.config.masks import AllMaskConfig, AnyMaskConfig, NotMaskConfig
+from bids_tractography.config.model import CsdModelConfig
 from bids_tractography.config.section import Section
 from bids_tractography.errors import ConfigError, NoInputError
 
@@ -277,6 +279,7 @@ def test_a_nested_override_reaches_through_a_bare_kind(tmp_path: Path) -> None:
     assert config.model.model_dump() == {"kind": "tensor", "sh_order": 6}
     config = from_yaml(tmp_path, "model: csd\n", "model.response.voxels=50", "model.sh_order=6")
     assert config.model.model_dump()["response"]["voxels"] == 50
+    assert isinstance(config.model, CsdModelConfig)
     assert config.model.sh_order == 6
 
 
@@ -669,7 +672,11 @@ def test_what_is_shown_reads_back_as_the_same(
 def test_masks_contain_masks_to_any_depth() -> None:
     override = "seeding.mask={kind: not, of: {kind: all, of: [brain, {kind: any, of: [tissue]}]}}"
     mask = load_config(None, [override]).seeding.mask
-    assert mask.of.of[1].of[0].model_dump() == {"kind": "tissue", "tissue": "wm", "above": 0.5}
+    assert isinstance(mask, NotMaskConfig)
+    assert isinstance(mask.of, AllMaskConfig)
+    inner = mask.of.of[1]
+    assert isinstance(inner, AnyMaskConfig)
+    assert inner.of[0].model_dump() == {"kind": "tissue", "tissue": "wm", "above": 0.5}
 
 
 @pytest.mark.parametrize(
@@ -715,7 +722,7 @@ def test_every_file_is_listed_with_its_key() -> None:
             "model={kind: precomputed, path: f.nii}",
         ],
     )
-    assert {key: file.path.name for key, file in config.files()} == {
+    assert {key: file.path and file.path.name for key, file in config.files()} == {
         "model": "f.nii",
         "seeding.mask.of.0": "a.nii",
         "seeding.mask.of.1.map": "b.nii",

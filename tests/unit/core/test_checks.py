@@ -124,9 +124,14 @@ def test_a_part_of_a_brain_may_have_any_volume() -> None:
 
 @given(st.lists(st.sampled_from(["first", "second", "third"])))
 def test_a_warning_is_logged_and_kept_once_with_the_name_of_the_run(texts: list[str]) -> None:
-    findings, seen = Findings("sub-01_run-2", ChecksConfig()), []
-    handler = logging.Handler()
-    handler.emit = lambda record: seen.append(record.getMessage())
+    findings = Findings("sub-01_run-2", ChecksConfig())
+    seen: list[str] = []
+
+    class Keep(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            seen.append(record.getMessage())
+
+    handler = Keep()
     logger = logging.getLogger("bids_tractography.core.checks")
     logger.addHandler(handler)
     try:

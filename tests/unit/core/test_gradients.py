@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from bids_tractography.config.model import GradientsConfig
+from bids_tractography.config.model import FrameName, GradientsConfig
 from bids_tractography.core.gradients import (
     FSL,
     Frame,
@@ -56,7 +57,7 @@ def text_of(rows: NDArray[np.floating] | Sequence[Sequence[float]], digits: int 
     return "\n".join(" ".join(f"{value:.{digits}f}" for value in row) for row in rows) + "\n"
 
 
-def with_shells(folder: Path, bvals: list[float], **options: float) -> Gradients:
+def with_shells(folder: Path, bvals: Sequence[float], **options: Any) -> Gradients:
     vectors = np.tile([[0.0], [0.6], [0.8]], len(bvals))
     return read(folder, text_of([bvals]), text_of(vectors), n_volumes=len(bvals), **options)
 
@@ -258,9 +259,9 @@ def test_harmless_variants_are_accepted(tmp_path: Path, bvals: str, bvecs: str) 
 # What is refused
 
 
-def refused(folder: Path, **options: object) -> str:
+def refused(folder: Path, **options: Any) -> str:
     with pytest.raises(GradientError) as error:
-        read(folder, **options)  # type: ignore[arg-type]
+        read(folder, **options)
     assert error.value.exit_code == 65
     return str(error.value)
 
@@ -398,13 +399,14 @@ def _affine(
     return affine
 
 
-def on_disk(kind: str, grid: Grid) -> NDArray[np.float64]:
+def on_disk(kind: FrameName, grid: Grid) -> NDArray[np.float64]:
     """The same directions in mm, as a file of this frame has them: shape (13, 3)."""
-    return np.vstack([np.zeros(3), VECTORS @ np.linalg.inv(Frame(kind, "").axes(grid)).T])
+    from_mm = np.linalg.inv(Frame(kind, "").axes(grid))
+    return np.vstack([np.zeros(3), VECTORS @ from_mm.T])
 
 
 def write_gradients(
-    folder: Path, grid: Grid, bvec_frame: str | None, *, table: bool
+    folder: Path, grid: Grid, bvec_frame: FrameName | None, *, table: bool
 ) -> GradientFiles:
     bval = bvec = b = None
     if bvec_frame:
@@ -420,7 +422,7 @@ def write_gradients(
 @settings(max_examples=60, deadline=None)
 @given(affine=affines, frame=st.sampled_from(["fsl", "image", "scanner"]))
 def test_one_scheme_is_read_alike_in_every_frame(
-    tmp_path_factory: pytest.TempPathFactory, affine: NDArray[np.float64], frame: str
+    tmp_path_factory: pytest.TempPathFactory, affine: NDArray[np.float64], frame: FrameName
 ) -> None:
     grid = Grid((5, 6, 7), affine)
     files = write_gradients(tmp_path_factory.getbasetemp(), grid, frame, table=False)
@@ -441,7 +443,7 @@ def test_one_scheme_is_read_alike_in_every_frame(
 def test_a_gradient_table_decides_whatever_lies_next_to_it(
     tmp_path_factory: pytest.TempPathFactory,
     affine: NDArray[np.float64],
-    frame: str | None,
+    frame: FrameName | None,
     generated_by: tuple[str, ...],
 ) -> None:
     grid = Grid((5, 6, 7), affine)

@@ -19,7 +19,7 @@ from bids_tractography.errors import DataError, GridError, NoInputError, Tractog
 
 SHAPE = (4, 5, 6)
 ORDERS = list(itertools.permutations(range(3)))
-FLIPS = list(itertools.product([False, True], repeat=3))
+FLIPS = list(itertools.product([False, True], [False, True], [False, True]))
 
 
 def turned(degrees: tuple[float, float, float]) -> NDArray[np.float64]:
@@ -28,7 +28,7 @@ def turned(degrees: tuple[float, float, float]) -> NDArray[np.float64]:
     about_x = np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]])
     about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
     about_z = np.array([[cz, -sz, 0], [sz, cz, 0], [0, 0, 1]])
-    return about_z @ about_y @ about_x
+    return np.asarray(about_z @ about_y @ about_x)
 
 
 def affine_of(
@@ -50,7 +50,7 @@ def stored(
 ) -> tuple[NDArray[Any], NDArray[np.float64]]:
     """Store a head otherwise: axis k of the result is axis order[k], run backwards if flipped."""
     moved = data.transpose(*order, *range(3, data.ndim))
-    moved = np.flip(moved, [k for k in range(3) if flips[k]])
+    moved = np.flip(moved, tuple(k for k in range(3) if flips[k]))
     columns, origin = [], affine[:3, 3].copy()
     for k, flipped in zip(order, flips, strict=True):
         columns.append(-affine[:3, k] if flipped else affine[:3, k])

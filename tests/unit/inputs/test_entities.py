@@ -16,7 +16,7 @@ from bids_tractography.pipeline.job import Job
 OWN = ["T1w", "T2w", "ACPC", "individual", "orig", "scanner", "native", "boldref", "dwi", None]
 
 
-def test_the_spaces_of_the_specification_are_templates_and_those_of_the_participant_are_not():
+def test_spaces_of_the_specification_are_templates_and_those_of_participants_are_not() -> None:
     enums = load_schema()["objects"]["enums"]
     known = enums["_StandardTemplateCoordSys"]["enum"] + [
         *enums["_StandardTemplateDeprecatedCoordSys"]["enum"], "mni152nlin6asym", "dhcpAsym", "WHS",
@@ -28,12 +28,12 @@ def test_the_spaces_of_the_specification_are_templates_and_those_of_the_particip
 
 
 @pytest.mark.parametrize("space", ["T1w", "T2w", "anat", "individual", "native", "scanner", None])
-def test_spaces_of_the_participants_anatomy_are_native(space: str | None):
+def test_spaces_of_the_participants_anatomy_are_native(space: str | None) -> None:
     assert is_native(space)
     assert not is_native("ACPC")
 
 
-def test_space_orig_is_the_space_of_acquisition():
+def test_space_orig_is_the_space_of_acquisition() -> None:
     assert parse_name("sub-1_space-orig_dwi.nii.gz").space is None
     assert parse_name("sub-1_space-T1w_dwi.nii.gz").space == "T1w"
 
@@ -47,7 +47,9 @@ def test_space_orig_is_the_space_of_acquisition():
         ("sub-1_desc-preproc_dwi", False),
     ],
 )
-def test_what_names_a_space_says_what_that_refers_to(tmp_path: Path, name: str, referred: bool):
+def test_what_names_a_space_says_what_that_refers_to(
+    tmp_path: Path, name: str, referred: bool
+) -> None:
     dataset = tmp_path / "in"
     folder = dataset / "sub-1" / "dwi"
     folder.mkdir(parents=True)

@@ -213,6 +213,10 @@ def test_uncompressed_images_are_found(tmp_path: Path) -> None:
 RUNS = ("acq-a", "acq-b", "acq-b_dir-AP", "dir-PA_run-1", "dir-PA_run-2", "run-01", "run-11")
 
 
+def name_of(path: Path | None) -> str | None:
+    return path.name if path else None
+
+
 def test_every_run_of_every_session_has_its_own_gradients(tmp_path: Path) -> None:
     stems = [f"sub-01_ses-{session}_{run}" for session in ("a", "b") for run in RUNS]
     root = make(tmp_path, *(f"sub-01/{stem[7:12]}/dwi/{stem}_dwi" for stem in stems))
@@ -220,6 +224,8 @@ def test_every_run_of_every_session_has_its_own_gradients(tmp_path: Path) -> Non
     assert sorted(names(runs)) == sorted(stems)
     for run in runs:
         assert run.session == run.image.name[11]
+        assert run.bval
+        assert run.bvec
         assert run.bval.name == run.image.name.replace(".nii.gz", ".bval")
         assert run.bvec.name == run.image.name.replace(".nii.gz", ".bvec")
 
@@ -228,7 +234,7 @@ def test_a_plain_run_beside_ones_with_more_entities_has_its_own_gradients(tmp_pa
     others = ("acq-hires", "dir-AP", "run-2", "part-mag", "acq-hires_dir-AP")
     stems = ["sub-01", *(f"sub-01_{other}" for other in others)]
     root = make(tmp_path, *(f"sub-01/dwi/{stem}_dwi" for stem in stems))
-    gradients = {run.image.name: (run.bval.name, run.bvec.name) for run in runs_of(root)}
+    gradients = {run.image.name: (name_of(run.bval), name_of(run.bvec)) for run in runs_of(root)}
     assert gradients == {
         f"{stem}_dwi.nii.gz": (f"{stem}_dwi.bval", f"{stem}_dwi.bvec") for stem in stems
     }
@@ -345,6 +351,8 @@ def test_preprocessed_runs_are_preferred_in_each_session(tmp_path: Path) -> None
     ]
     assert {run.session: run.dataset for run in runs} == {"1": "set0", "2": "set1"}
     for run in runs:
+        assert run.bvec
+        assert run.bval
         assert run.bvec.parent == run.bval.parent == run.image.parent
 
 
@@ -398,7 +406,7 @@ def test_what_the_dataset_lies_in_does_not_matter(tmp_path: Path, parents: str) 
         "sub-01/ses-1/dwi/sub-01_ses-1_run-2_desc-brain_mask.nii.gz",
     )
     found = {
-        run.image.name: (run.session, run.bvec.name, run.brain_mask and run.brain_mask.name)
+        run.image.name: (run.session, name_of(run.bvec), name_of(run.brain_mask))
         for run in runs_of(root)
     }
     one, two = "sub-01_ses-1_run-1", "sub-01_ses-1_run-2"
@@ -419,7 +427,7 @@ def test_what_the_dataset_lies_in_does_not_matter(tmp_path: Path, parents: str) 
 
 def mask_of(*roots: Path, **options: Any) -> str | None:
     (run,) = runs_of(*roots, **options)
-    return run.brain_mask and str(run.brain_mask.relative_to(roots[-1]))
+    return str(run.brain_mask.relative_to(roots[-1])) if run.brain_mask else None
 
 
 def test_the_mask_of_the_right_run_and_space_is_chosen(tmp_path: Path) -> None:
@@ -769,6 +777,7 @@ def test_a_dataset_that_moved_is_not_confused(tmp_path: Path) -> None:
     root.rename(tmp_path / "new")
     (run,) = runs_of(tmp_path / "new", database=database)
     assert run.image == tmp_path / "new/sub-01/dwi/sub-01_dwi.nii.gz"
+    assert run.bvec
     assert run.bvec.is_file()
     make(tmp_path / "old", "sub-01/dwi/sub-01_acq-b_dwi")
     assert names(runs_of(tmp_path / "old", database=database)) == ["sub-01_acq-b"]

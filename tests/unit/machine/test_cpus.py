@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from bids_tractography.machine import cpus
 from bids_tractography.machine.cpus import count_cpus
 
 V2 = "30 23 0:26 {top} /sys/fs/cgroup rw shared:4 - cgroup2 cgroup2 rw,nsdelegate\n"
@@ -22,7 +21,7 @@ V1 = (
 
 @pytest.fixture(autouse=True)
 def _sixty_four_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpus.os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
 
 
 def system(root: Path, group: str, mounts: str, files: dict[str, str]) -> Path:

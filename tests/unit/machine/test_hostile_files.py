@@ -144,7 +144,7 @@ def _make_socket(path: Path) -> None:
         server.bind(os.path.relpath(path))
 
 
-STRANGE = {
+STRANGE: dict[str, Callable[[Path], object]] = {
     "pipe": os.mkfifo,
     "device": lambda path: path.symlink_to("/dev/zero"),
     "terminal": lambda path: path.symlink_to("/dev/tty"),

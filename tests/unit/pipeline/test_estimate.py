@@ -6,6 +6,7 @@ import gzip
 import json
 import re
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import nibabel as nib
@@ -27,7 +28,9 @@ from bids_tractography.tracking.cpu.sphere import order_sphere
 
 
 def foreseen(text: str, what: str) -> float:
-    return float(re.search(rf"^  {what} +about (\d+)", text, re.MULTILINE)[1])
+    match = re.search(rf"^  {what} +about (\d+)", text, re.MULTILINE)
+    assert match, text
+    return float(match[1])
 
 
 def test_the_dry_run_foresees_streamlines_and_names_of_files(
@@ -42,7 +45,9 @@ def test_the_dry_run_foresees_streamlines_and_names_of_files(
     record = sidecar(path)[RECORD_KEY]
     assert foreseen(dry.stdout, "seeds") == record["seeds"] == 600
     assert 0.5 < foreseen(dry.stdout, "streamlines") / record["streamlines_kept"] < 2
-    assert json.loads(re.search("^  model +(.*)", dry.stdout, re.MULTILINE)[1]) == {
+    model = re.search("^  model +(.*)", dry.stdout, re.MULTILINE)
+    assert model, dry.stdout
+    assert json.loads(model[1]) == {
         "kind": "csd",
         "sh_order": record["model"]["sh_order"],
     }
@@ -170,7 +175,7 @@ MASKS = st.recursive(
 
 
 @given(MASKS, st.booleans())
-def test_any_mask_has_between_none_and_all_of_the_voxels(mask: dict, raw: bool) -> None:
+def test_any_mask_has_between_none_and_all_of_the_voxels(mask: dict[str, Any], raw: bool) -> None:
     config = load_config(None, [f"seeding.mask={json.dumps(mask)}"])
     assert 0 <= _voxels(config.seeding.mask, 1000, 275, raw) <= 1000
 

@@ -99,7 +99,7 @@ def test_shares_of_the_tissues_and_the_direction_of_the_bundle_are_recovered(
     tmp_path: Path,
 ) -> None:
     shares = np.random.default_rng(0).dirichlet([1, 1, 1], 40)
-    shares[:4] = [[1, 0, 0], [0, 1, 0], [0, 0, 1], [0.5, 0.5, 0]]
+    shares[:4] = [[1.0, 0, 0], [0, 1.0, 0], [0, 0, 1.0], [0.5, 0.5, 0]]
     directions = random_directions((40,), seed=4)
     # The eighth power of the cosine is nowhere negative and has no harmonics above order 8, so
     # that nothing keeps the solution from being exact.

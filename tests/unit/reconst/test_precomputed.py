@@ -34,7 +34,7 @@ ORDERS = {
 }
 
 
-def grid_of(linear: Any, shape: tuple[int, ...] = SHAPE) -> Grid:
+def grid_of(linear: Any, shape: tuple[int, int, int] = SHAPE) -> Grid:
     affine = np.eye(4)
     affine[:3, :3], affine[:3, 3] = linear, (-7, 11, 3)
     return Grid(shape, affine)

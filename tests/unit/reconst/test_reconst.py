@@ -172,7 +172,7 @@ def test_csd_is_that_of_dipy(angle: float, n_directions: int, order: int, noise:
 
 
 @pytest.mark.parametrize("angle", [60, 90])
-def test_csd_of_a_crossing_has_its_peaks_along_both_bundles(angle: float) -> None:
+def test_csd_of_a_crossing_has_its_peaks_along_both_bundles(angle: int) -> None:
     gradients = scheme((3000, 90))
     signals, one, other = crossing(gradients, angle, 30)
     fit = csd(dwi_of(signals, gradients), response=RESPONSE)
@@ -544,6 +544,8 @@ def test_csd_agrees_with_mrtrix3_on_the_directions_of_single_bundles(tmp_path: P
 
 def test_a_shell_with_too_few_directions_for_csd_is_refused() -> None:
     dwi = dwi_of(np.ones((2, 2, 2, 7)), scheme((1000, 5)))
-    fit = TensorFit(np.zeros((2, 2, 2, 3)), np.zeros((2, 2, 2, 3, 3)), (1000.0,))
+    fit = TensorFit(
+        np.zeros((2, 2, 2, 3), np.float32), np.zeros((2, 2, 2, 3, 3), np.float32), (1000.0,)
+    )
     with pytest.raises(GradientError, match="6 directions"):
         fit_model(dwi, whole(dwi), fit, CsdModelConfig(response=RESPONSE), 1)

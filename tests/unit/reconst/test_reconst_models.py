@@ -63,7 +63,7 @@ KINDS = [
 
 
 def name(model: Any) -> str:
-    return model.kind + getattr(model, "method", "")
+    return str(model.kind) + getattr(model, "method", "")
 
 
 def fit(dwi: Dwi, model: Any, threads: int = 1) -> ModelFit:
@@ -254,9 +254,9 @@ def test_the_kurtosis_odf_is_the_radial_moment_of_the_displacements(alpha: float
                 hermite -= 3 * np.einsum("ijkl,i,j,kl", w, y, y, inverse)
                 hermite += 0.75 * np.einsum("ijkl,ij,kl", w, inverse, inverse)
                 gaussian = np.exp(-(length**2) * direction @ inverse @ direction / 4)
-                return length**alpha * gaussian * (1 + md**2 / 6 * hermite)
+                return float(length**alpha * gaussian * (1 + md**2 / 6 * hermite))
 
-            return quad(density, 0, 40, limit=200)[0]
+            return float(quad(density, 0, 40, limit=200)[0])
 
         some = slice(0, 724, 60)
         expected = np.array([moment(direction) for direction in DENSE[some]])

@@ -205,6 +205,8 @@ def test_directions_on_a_cone_or_in_a_plane_make_no_tensor(height: float) -> Non
     angle = np.linspace(0, 2 * np.pi, 13, endpoint=False)
     radius = np.sqrt(1 - height**2)
     ring = np.stack([radius * np.cos(angle), radius * np.sin(angle), 0 * angle + height], axis=1)
-    gradients = Gradients(np.append(0, np.full(13, 1000.0)), np.append([[0] * 3], ring, 0), 50, 100)
+    gradients = Gradients(
+        np.append(0, np.full(13, 1000.0)), np.concatenate([np.zeros((1, 3)), ring]), 50, 100
+    )
     with pytest.raises(GradientError, match="cone"):
         tensor_fit(dwi_of(np.ones((2, 1, 1, 14)), gradients))

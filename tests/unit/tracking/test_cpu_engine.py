@@ -259,7 +259,7 @@ def test_what_only_a_corner_without_weight_has_is_never_drawn() -> None:
     algorithm = {"kind": "prob", "max_angle_deg": 89, "pmf_threshold": 0}
     engine = build(grid, coefficients, algorithm=algorithm)
     assert isinstance(engine, CpuEngine)
-    cone_start, cone = engine._alive[3:5]
+    cone_start, cone = (np.asarray(a, np.int64) for a in engine._alive[3:5])
     last = int(np.abs(axes @ (X + axes[across])).argmax())
     among = cone[cone_start[last] : cone_start[last + 1]]
     wanted = int(np.flatnonzero(among >> 1 == across)[0])
@@ -500,7 +500,8 @@ def tissue_rule(kind: str) -> ActRule | CmcRule:
     _, _, tissue = phantom()
     exclude = tissue[..., 2].astype(np.float32)
     include = (1 - tissue[..., 0] - tissue[..., 2]).astype(np.float32)
-    return {"act": ActRule, "cmc": CmcRule}[kind](include, exclude)
+    rules: dict[str, type[ActRule | CmcRule]] = {"act": ActRule, "cmc": CmcRule}
+    return rules[kind](include, exclude)
 
 
 def white_matter() -> ThresholdRule:

@@ -30,7 +30,7 @@ from bids_tractography.tracking.cpu.engine import CpuEngine
 from bids_tractography.tracking.cuda import cuslines as cuda
 from bids_tractography.tracking.cuda.cuslines import NumbaSession
 from bids_tractography.tracking.cuda.engine import UNIT as UNIT_OF_SEEDS
-from bids_tractography.tracking.cuda.engine import Probe, Request, UnitEngine, unit_mark
+from bids_tractography.tracking.cuda.engine import Request, UnitEngine, unit_mark
 from bids_tractography.tracking.cuda.lattice import make_lattice
 
 needs_cuslines = pytest.mark.skipif(
@@ -59,10 +59,11 @@ def make_problem(
 
 def make_engine(*arguments: Any, start: Any = PretendSession, **tracking: Any) -> UnitEngine:
     problem = make_problem(*arguments, **tracking)
+    assert problem.tracking.ngpus is not None
     return UnitEngine(problem, 1, start, problem.tracking.ngpus, UNIT)
 
 
-GEOMETRIES = {
+GEOMETRIES: dict[str, tuple[Any, Any, Any]] = {
     "isotropic": ((12, 11, 10), [2, 2, 2], [0, 0, 0]),
     "anisotropic": ((16, 11, 8), [1.5, 2.0, 3.2], [0, 0, 0]),
     "oblique": ((12, 11, 10), [2, 2, 2], [12, -8, 25]),
@@ -393,7 +394,9 @@ def test_macros_say_what_the_configuration_says() -> None:
         make_problem(grid, along(grid, X), algorithm={"kind": "ptt", "max_angle_deg": 20,
                      "step_size_mm": 0.5, "probe_length_mm": 1.5, "probe_quality": 4})
     )  # fmt: skip
-    assert ptt.probe == Probe(step=pytest.approx(0.25), steps=3)
+    assert ptt.probe is not None
+    assert ptt.probe.step == pytest.approx(0.25)
+    assert ptt.probe.steps == 3
     # The circle on which a step of 0.25 voxels turns by 20 degrees.
     radius = 0.25 / (2 * np.sin(np.deg2rad(10)))
     assert float(cuda.macros(ptt)["MAX_CURVATURE"]) == pytest.approx(1 / radius)
@@ -511,6 +514,7 @@ def test_host_buffers_are_those_of_the_call() -> None:
         engine = make_engine(grid, coefficients, start=cuda.CudaSession)
         assert len(track(engine, few)) == 1
         assert len(track(engine, [CENTRE] * 8, first=8)) == 8
+        assert isinstance(engine._session, cuda.CudaSession)
         propagator = engine._session._propagator
         assert np.shares_memory(propagator.nSlines_old, propagator.nSlines)  # the defect
         del engine, propagator
@@ -642,7 +646,7 @@ def compile_kernels(said: dict[str, str], algorithm: str) -> str:
     nvrtc.nvrtcGetProgramLog(program, log)
     assert int(code) == 0, log.decode()
     _, size = nvrtc.nvrtcGetPTXSize(program)
-    assembler = b" " * size
+    assembler: bytes = b" " * size
     nvrtc.nvrtcGetPTX(program, assembler)
     return assembler.decode()
 

@@ -573,7 +573,7 @@ def test_lengths_are_those_of_mrtrix(tmp_path: Path) -> None:
         pytest.skip("shared data are not here")
     grid = read_image(path.with_name("mask.nii.gz"), ndim=3).grid
     found = check_tractogram(path, grid)
-    command = ["tckstats", "-quiet", "-dump", tmp_path / "lengths.txt", path]
+    command: list[str | Path] = ["tckstats", "-quiet", "-dump", tmp_path / "lengths.txt", path]
     subprocess.run(command, check=True, capture_output=True)
     lengths = np.loadtxt(tmp_path / "lengths.txt")
     assert found.n_streamlines == len(lengths) == 5000

@@ -579,7 +579,8 @@ def test_pieces_read_back_are_the_streamlines_however_small_the_pieces(
     assert len(offsets) > 5
     assert np.concatenate(offsets).tolist() == whole.offsets.tolist()
     seeds, ends = store.per_streamline("seed"), store.per_streamline("ends")
-    assert (seeds.dtype, seeds.columns, ends.dtype, ends.columns) == ("int64", 1, "uint8", 2)
+    assert (seeds.dtype, seeds.columns) == (np.dtype("int64"), 1)
+    assert (ends.dtype, ends.columns) == (np.dtype("uint8"), 2)
     assert len(list(ends.read())) > 2
     assert np.concatenate(list(seeds.read())).tolist() == whole.seed_index.tolist()
     assert np.concatenate(list(ends.read())).tolist() == whole.stops.tolist()
@@ -748,7 +749,7 @@ def long_streamlines(folder: Path, dtype: Dtype) -> BatchStore:
     with store:
         for first in range(0, 1000, 20):
             n = 20 if first % 100 < 60 else 0
-            stops = {**dict.fromkeys(Stop, 0), Stop.STOPPING_RULE: 2 * n}
+            stops: dict[str, int] = {**dict.fromkeys(Stop, 0), Stop.STOPPING_RULE: 2 * n}
             counts = Counts(20, 20 - n, n, n, stops=stops)
             batch = StreamlineBatch(
                 np.tile(points, (n, 1)),
