@@ -469,6 +469,7 @@ def test_an_output_folder_that_cannot_be_written_is_refused(dataset: Path, tmp_p
     assert "cannot be written" in ended.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_procs", [1, 2])
 def test_a_bad_participant_does_not_stop_the_others(
     dataset: Path, finished: tuple[Path, Ended], tmp_path: Path, n_procs: int

@@ -266,6 +266,7 @@ sys.exit(main())
 """
 
 
+@pytest.mark.slow
 def test_nowhere_to_write_and_no_home_is_no_obstacle(dataset: Path, tmp_path: Path) -> None:
     files = (str(dataset), str(tmp_path / "out"))
     words = [*files, "participant", "--set", "tracking.engine=cpu"]

@@ -84,6 +84,7 @@ def damaged(content: bytes) -> dict[str, bytes]:
     return {"cut": content[: len(content) // 2], "empty": b"", "flipped": bytes(flipped)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["cut", "empty", "flipped"])
 @pytest.mark.parametrize("extension", ["nbi", "nbc"])
 def test_damaged_compiled_code_is_compiled_again(folder: Path, extension: str, damage: str) -> None:

@@ -281,6 +281,7 @@ for name, (content, read) in cases.items():
 """
 
 
+@pytest.mark.slow
 def test_sizes_that_a_file_cannot_hold_are_refused_in_little_memory(tmp_path: Path) -> None:
     begin = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
     ended = subprocess.run(

@@ -180,6 +180,7 @@ print(bids_tractography.__file__, kernels._combine.stats.cache_hits, *total[:4])
 """
 
 
+@pytest.mark.slow
 def test_kernels_run_where_no_folder_can_be_written(tmp_path: Path) -> None:
     package = Path(bids_tractography.__file__).parent
     copy = tmp_path / "site" / "bids_tractography"

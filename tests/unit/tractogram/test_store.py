@@ -293,6 +293,7 @@ def test_lines_of_another_ledger_are_not_believed(tmp_path: Path, complete: Path
     assert BatchStore.open(folder, FINGERPRINT, 6).next_seed == 0
 
 
+@pytest.mark.slow
 def test_no_flipped_bit_of_the_first_line_loses_the_rng_seed_or_a_batch(
     tmp_path: Path, complete: Path
 ) -> None:
@@ -650,6 +651,7 @@ def files(complete: Path) -> dict[str, bytes]:
     return content
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(
     name=st.sampled_from(list(ALONE)),
@@ -819,6 +821,7 @@ def size_of(folder: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
+@pytest.mark.slow
 def test_runs_killed_at_random_moments_are_finished_to_the_same_bytes(tmp_path: Path) -> None:
     folder, endless = tmp_path / "work", str(10**9)
     rng = np.random.default_rng()
