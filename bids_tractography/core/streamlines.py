@@ -9,7 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-class Stop(StrEnum):
+class _Reason(StrEnum):
+    @property
+    def code(self) -> int:
+        """Place among all reasons of its kind: what arrays and compiled code hold in its place."""
+        return list(type(self)).index(self)
+
+
+class Stop(_Reason):
     """Why an end of a streamline is where it is."""
 
     STOPPING_RULE = "stopping_rule"  # a threshold or a mask
@@ -25,7 +32,7 @@ class Stop(StrEnum):
 DEAD = (Stop.FLUID, Stop.ANGLE, Stop.NO_DIRECTION)
 
 
-class Rejection(StrEnum):
+class Rejection(_Reason):
     """Why a streamline is not kept; the first that applies, in this order."""
 
     TOO_LONG = "too_long"
@@ -94,7 +101,7 @@ class StreamlineBatch:
         Index of its seed in the whole list.
     counts : Counts
     stops : ndarray of uint8, shape (T, 2)
-        Why its first and its last point are its ends: places in ``list(Stop)``.
+        Why its first and its last point are its ends: the ``code`` of a `Stop`.
     """
 
     points_mm: NDArray[np.float32]
