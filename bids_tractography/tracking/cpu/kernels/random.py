@@ -1,4 +1,8 @@
-"""Random numbers of a streamline: Philox4x32-10 (Salmon 2011), by counter."""
+"""Random numbers of a streamline: Philox4x32-10 (Salmon 2011), by counter.
+
+A generator with a state would make the numbers of a streamline depend on what was tracked before
+it. Philox has none: it encrypts a counter, and the counter says what the numbers are for.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +13,18 @@ import numpy as np
 from bids_tractography.machine.compiled import inlined_kernel
 from bids_tractography.tracking.cpu.kernels.memory import words_at
 
-# What a block of random numbers is for: the highest word of its counter, beside the half.
+# What random numbers are for, in the highest bits of the last word of the counter. The half, the
+# particle and the attempt have the rest of that word, from these bits on and from 0.
 DIRECTION, STOPPING, PARTICLE, CURVE = range(4)
 _PURPOSE, _HALF, _PARTICLE = 28, 27, 16
+
+# No draw makes so many attempts: the words of the one that cannot fail.
 LAST_ATTEMPT = 0xFFFF
 
-DRAWS, ATTEMPTS = 8, 4  # of directions, for which random words are made at once
-_W = DRAWS * ATTEMPTS  # from a word of a block to its next
+# Draws of a direction for which random words are made together, and attempts of each: 32 blocks of
+# words, which fill vector registers of any width.
+DRAWS, ATTEMPTS = 8, 4
+_W = DRAWS * ATTEMPTS  # from one of the four words to the next
 
 
 class Stream(NamedTuple):
@@ -50,7 +59,19 @@ def philox(c0, c1, c2, c3, k0, k1):
 
 @inlined_kernel
 def make_stream(rng_seed, seed, direction, half):
-    """Return the stream of a half (0 or 1) of a streamline from a seed."""
+    """Return the stream of one half of a streamline.
+
+    Parameters
+    ----------
+    rng_seed : int
+        Of the configuration, 64 bits.
+    seed : int
+        Index of the seed in the whole list, 56 bits.
+    direction : int
+        Index of the initial direction, 8 bits.
+    half : int
+        0 or 1.
+    """
     key, index = np.uint64(rng_seed), np.uint64(seed)
     return Stream(
         key & _MASK,
@@ -63,9 +84,14 @@ def make_stream(rng_seed, seed, direction, half):
 
 @inlined_kernel
 def make_counter(stream, purpose, turn, particle, attempt):
-    """Return four words that are those of no other stream, purpose, turn, particle and attempt.
+    """Return four words that no other stream, purpose, turn, particle or attempt shares.
 
-    A turn may have 32 bits, a particle 11 and an attempt 16.
+    Parameters
+    ----------
+    stream : Stream
+    purpose : int
+    turn, particle, attempt : int
+        32, 11 and 16 bits.
     """
     last = (
         (np.uint64(purpose) << np.uint64(_PURPOSE))
@@ -87,16 +113,17 @@ def random_words(stream, purpose, turn, particle, attempt):
 def fill_words(stream, turn, more_turns, particle, more_particles, words):
     """Make what `random_words` gives for the first attempts of eight draws of directions.
 
-    All at once they take a fifth of the time: they fill the lanes of a vector.
+    Made together they take a fifth of the time: LLVM puts them in the lanes of vectors.
 
     Parameters
     ----------
+    stream : Stream
     turn, particle : int
         Of the first draw.
     more_turns, more_particles : int
-        From a draw to the next.
+        Added from one draw to the next.
     words : address of uint32, shape (4, 8, 4)
-        Written: each of the four words of each draw and attempt.
+        Written: the four words of each draw and attempt.
     """
     words = words_at(words)
     c0, c1, c2, c3 = make_counter(stream, DIRECTION, turn, particle, 0)
