@@ -1,8 +1,8 @@
 """Compile functions with numba, and cache the result even in read-only installations.
 
 numba caches compiled code only where it can write. In a container image, or in a package that an
-administrator has installed, it cannot: code that was compiled beforehand is then read from beside
-the source, and the rest is compiled again in every process.
+administrator has installed, it cannot: code that was compiled beforehand is then read from
+``__pycache__``, and the rest is compiled again in every process.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ Set the environment variable ``BIDS_TRACTOGRAPHY_KERNELS`` to ``scalar`` to get 
 def kernel_with(**options: Any) -> Callable[[Function], Function]:
     """Return a decorator that compiles a function on its first call.
 
-    Compiled code is kept on disk where there is a place for it. The interpreter's lock is
-    released while it runs.
+    Compiled code is cached on disk where that is possible. The interpreter's lock is released
+    while it runs.
 
     Parameters
     ----------
@@ -142,9 +142,9 @@ class _Places(CompileResultCacheImpl):  # type: ignore[misc]
 
 
 class _CheckedFiles(IndexDataCacheFile):  # type: ignore[misc]
-    """numba's files, each followed by the SHA-256 of what it holds.
+    """numba's files, each followed by the SHA-256 of its content.
 
-    numba would fail on a file that is cut, and run whatever is in one that is damaged.
+    numba would fail on a truncated file, and execute whatever is in a damaged one.
     """
 
     def _load_index(self) -> dict[Any, str]:

@@ -49,7 +49,7 @@ from bids_tractography.tracking.directions import RELATIVE_PEAK, SEPARATION_DEG,
 
 ALGORITHMS = {
     "prob": PROB,
-    "pft": PROB,  # beside particles
+    "pft": PROB,  # with particles where it ends badly
     "det": DET,
     "closest_peak": CLOSEST_PEAK,
     "eudx": DET,  # curves choose no vertices

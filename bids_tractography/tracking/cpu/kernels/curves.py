@@ -313,7 +313,7 @@ def _draw_curve(field, curves, corners, place, frame, stream, turn):
         1/mm.
     """
     here = _section(field, curves, corners, place, frame)
-    most = 0.0
+    bound = 0.0
     for attempt in range(_SAMPLES + _TRIES):
         w0, w1, w2, _ = random_words(stream, CURVE, turn, np.int64(0), attempt)
         # The root makes points uniform in the disc of permitted curvatures.
@@ -323,8 +323,8 @@ def _draw_curve(field, curves, corners, place, frame, stream, turn):
         ahead = _probe(field, curves, corners, place, frame, k1, k2)
         support = (here + ahead) ** curves.exponent
         if attempt < _SAMPLES:
-            most = max(most, support * _MARGIN**curves.exponent)
-        elif np.float64(w2) * 2.0**-32 * most < support:
+            bound = max(bound, support * _MARGIN**curves.exponent)
+        elif np.float64(w2) * 2.0**-32 * bound < support:
             return True, k1, k2
     return False, 0.0, 0.0
 

@@ -134,7 +134,7 @@ class Corners(NamedTuple):
 
 @inlined_kernel
 def is_inside(field, x, y, z):
-    """Tell whether a point, in voxels, lies in the image."""
+    """Return whether a point, in voxels, lies in the image."""
     return -0.5 <= x < field.nx - 0.5 and -0.5 <= y < field.ny - 0.5 and -0.5 <= z < field.nz - 0.5
 
 

@@ -131,7 +131,7 @@ def find_amplitude(values, which, wanted):
 
 
 @kernel
-def sum_lanes(values, which, least, sums):
+def sum_lanes(values, which, smallest, sums):
     """Sum what is not below a value at each place in a block, then over the places before it."""
     values, sums = ints(values), ints(sums)
     for lane in range(BLOCK):
@@ -139,7 +139,7 @@ def sum_lanes(values, which, least, sums):
         for block in range(MAX_BLOCKS):
             if (np.int64(which) >> block) & 1:
                 value = np.int64(values[BLOCK * block + lane])
-                sum_ += value if value >= least else np.int64(0)
+                sum_ += value if value >= smallest else np.int64(0)
         sums[lane] = sum_
 
 

@@ -332,7 +332,7 @@ def find_amplitude(_context, values, which, wanted):
 
 
 @intrinsic
-def sum_lanes(_context, values, which, least, sums):
+def sum_lanes(_context, values, which, smallest, sums):
     """Sum what is not below a value at each place in a block, then over the places before it.
 
     A number below the last sum then finds its place among the sums first, and after that its axis
@@ -344,18 +344,18 @@ def sum_lanes(_context, values, which, least, sums):
     values : address of int32
     which : int32
         The blocks of them.
-    least : int32
+    smallest : int32
     sums : address of int32, shape (16,)
         Written: sums over all blocks of the places up to and including each.
     """
 
     def generate(_context, builder, _signature, arguments):
-        values, which, least, sums = arguments
-        least = _spread(builder, least)
+        values, which, smallest, sums = arguments
+        smallest = _spread(builder, smallest)
         sum_ = cgutils.alloca_once_value(builder, _ZERO)
         with _each(builder, which) as (_, place):
             block = _load(builder, _INTS, values, place, 4)
-            block = builder.select(builder.icmp_signed(">=", block, least), block, _ZERO)
+            block = builder.select(builder.icmp_signed(">=", block, smallest), block, _ZERO)
             builder.store(builder.add(builder.load(sum_), block), sum_)
         running = _running_sums(builder, builder.load(sum_), builder.add)
         _store(builder, running, sums, ir.Constant(_LONG, 0))
@@ -413,10 +413,10 @@ def gather_cells(_context, cells, cell, step_y, step_x, dx, dy, dz, start, share
         four, eight = ir.Constant(_LONG, 4), ir.VectorType(ir.FloatType(), 8)
 
         # Cells that are neighbours along z are neighbours in memory: two are loaded as one vector.
-        beside = builder.add(cell, step_x)
+        next_x = builder.add(cell, step_x)
         two_cells = [
             _load(builder, eight, cells, builder.mul(place, four), 4)
-            for place in (cell, builder.add(cell, step_y), beside, builder.add(beside, step_y))
+            for place in (cell, builder.add(cell, step_y), next_x, builder.add(next_x, step_y))
         ]
         a, b, c, d = two_cells
         near, far = _pick(builder, a, b, list(range(16))), _pick(builder, c, d, list(range(16)))

@@ -1,4 +1,4 @@
-"""Compiled ways to choose the next vertex of the sphere: drawn, or the largest."""
+"""Ways to choose the next vertex of the sphere: drawn, the largest, or the closest peak."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def is_below(field, corners, value):
 
 
 @kernel
-def _draw_axis(field, corners, which, least, share):
+def _draw_axis(field, corners, which, smallest, share):
     """Draw an axis of a cone with a probability in proportion to its amplitude.
 
     Parameters
@@ -73,7 +73,7 @@ def _draw_axis(field, corners, which, least, share):
         ``values`` as `fill_cone` writes them.
     which : int32
         Bits of the blocks of the cone.
-    least : float
+    smallest : float
         Smaller amplitudes are not drawn.
     share : float
         Uniform in [0, 1).
@@ -86,8 +86,8 @@ def _draw_axis(field, corners, which, least, share):
     values, sums = ints(corners.values), ints(corners.sums)
     # The inverse of the cumulative distribution, in integers: without rounding, an axis of
     # amplitude zero has an interval of length zero and is never drawn.
-    least = np.int32(np.ceil(least))
-    sum_lanes(corners.values, which, least, corners.sums)
+    smallest = np.int32(np.ceil(smallest))
+    sum_lanes(corners.values, which, smallest, corners.sums)
     left = np.int32(share * sums[BLOCK - 1])
     lane = 0
     for n in range(BLOCK - 1):
@@ -96,7 +96,7 @@ def _draw_axis(field, corners, which, least, share):
         left -= sums[lane - 1]
     for axis in range(lane, field.n_axes, BLOCK):
         value = values[np.uint64(axis)]
-        if which & 1 and value >= least:
+        if which & 1 and value >= smallest:
             left -= value
             if left < 0:
                 return axis
@@ -224,8 +224,8 @@ def draw_from_sum(field, corners, last, stream, turn, particle):
     axis = _draw_axis(field, corners, which, field.pmf_threshold * largest, uniform(w0, w1))
     value = ints(corners.values)[axis]
     if is_below(field, corners, value):
-        least = field.pmf_threshold * find_above(field, corners, np.int32(0), False)[0]
-        axis = _draw_axis(field, corners, which, least, uniform(w2, w3))
+        smallest = field.pmf_threshold * find_above(field, corners, np.int32(0), False)[0]
+        axis = _draw_axis(field, corners, which, smallest, uniform(w2, w3))
     return _vertex_near(field, axis, last) if axis >= 0 else -1
 
 
