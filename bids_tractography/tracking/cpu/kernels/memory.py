@@ -59,7 +59,7 @@ if PLAIN:
             with self._lock:
                 place = bisect_right(self._starts, address) - 1
                 array = self._arrays[place]() if place >= 0 else None
-            skipped = address - self._starts[place] if array is not None else 0
+                skipped = address - self._starts[place]
             if array is None or skipped >= array.nbytes:
                 raise IndexError(f"no array that a kernel may read is at {address:#x}")
             size = np.dtype(kind).itemsize
