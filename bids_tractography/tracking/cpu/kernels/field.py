@@ -134,7 +134,14 @@ class Corners(NamedTuple):
 
 @inlined_kernel
 def is_inside(field, x, y, z):
-    """Return whether a point, in voxels, lies in the image."""
+    """Return whether a point lies in the image, half a voxel beyond the outermost centres.
+
+    Parameters
+    ----------
+    field : Field
+    x, y, z : float
+        Voxels.
+    """
     return -0.5 <= x < field.nx - 0.5 and -0.5 <= y < field.ny - 0.5 and -0.5 <= z < field.nz - 0.5
 
 
@@ -171,7 +178,20 @@ def gather_corners(field, x, y, z, corners):
 
 @inlined_kernel
 def amplitude(field, corners, axis):
-    """Interpolate the fODF along an axis."""
+    """Interpolate the fODF along an axis.
+
+    Parameters
+    ----------
+    field : Field
+    corners : Corners
+        Of the point, as `gather_corners` writes them.
+    axis : int
+
+    Returns
+    -------
+    float32
+        In the unit of the fODF.
+    """
     rows, start, share = shorts(field.rows), longs(corners.start), floats(corners.share)
     value = np.float32(0)
     for corner in range(8):

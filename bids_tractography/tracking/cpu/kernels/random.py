@@ -44,7 +44,14 @@ _MASK, _32 = np.uint64(0xFFFFFFFF), np.uint64(32)
 
 @inlined_kernel
 def philox(c0, c1, c2, c3, k0, k1):
-    """Philox4x32-10 (Salmon 2011): four words of counter and two of key give four words."""
+    """Turn four words of counter and two of key into four random words: Philox4x32-10.
+
+    Parameters
+    ----------
+    c0, c1, c2, c3, k0, k1 : uint64
+        Words of 32 bits. In 64 bits, a product of two of them has its high word where it can be
+        shifted down, and no sum overflows.
+    """
     for _ in range(10):
         one, other = c0 * _M0, c2 * _M1
         c0, c1, c2, c3 = (
@@ -104,7 +111,14 @@ def make_counter(stream, purpose, turn, particle, attempt):
 
 @inlined_kernel
 def random_words(stream, purpose, turn, particle, attempt):
-    """Return four random words (32 bits each)."""
+    """Return four random words of 32 bits.
+
+    Parameters
+    ----------
+    stream : Stream
+    purpose, turn, particle, attempt : int
+        See `make_counter`.
+    """
     c0, c1, c2, c3 = make_counter(stream, purpose, turn, particle, attempt)
     return philox(c0, c1, c2, c3, stream.key0, stream.key1)
 
@@ -138,7 +152,13 @@ def fill_words(stream, turn, more_turns, particle, more_particles, words):
 
 @inlined_kernel
 def words_of(words, draw, attempt):
-    """Return the four words of a draw and attempt that `fill_words` has made."""
+    """Return the four words of a draw and attempt that `fill_words` has made.
+
+    Parameters
+    ----------
+    words : address of uint32, shape (4, 8, 4)
+    draw, attempt : int
+    """
     words, n = words_at(words), np.uint64(ATTEMPTS * draw + attempt)
     w0, w1 = np.uint64(words[n]), np.uint64(words[n + np.uint64(_W)])
     w2, w3 = np.uint64(words[n + np.uint64(2 * _W)]), np.uint64(words[n + np.uint64(3 * _W)])
@@ -147,5 +167,5 @@ def words_of(words, draw, attempt):
 
 @inlined_kernel
 def uniform(high, low):
-    """Turn two words into a number in [0, 1) of 53 bits."""
+    """Turn two words into a number in [0, 1) of 53 bits, as many as a float64 has."""
     return np.float64(((high << _32) | low) >> np.uint64(11)) * 2.0**-53

@@ -1,8 +1,10 @@
 """Plain loops that do what `vectors` does, to the bit.
 
 A float32 is rounded after every operation here because the lanes of a vector are; the order of the
-operations is that of `vectors`, and fused multiply-adds are emulated exactly. Parameters and
-results are documented there.
+operations is that of `vectors`, and fused multiply-adds are emulated exactly, since neither Python
+before 3.13 nor numba has them. Parameters and results are documented there.
+
+NumPy raises a float32 by a Python float to float32, numba to float64: no operation here mixes them.
 """
 
 from __future__ import annotations

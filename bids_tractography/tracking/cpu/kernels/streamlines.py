@@ -34,7 +34,12 @@ from bids_tractography.tracking.cpu.kernels.field import (
 )
 from bids_tractography.tracking.cpu.kernels.memory import doubles, enlarge, longs, truths
 from bids_tractography.tracking.cpu.kernels.particles import run_particles
-from bids_tractography.tracking.cpu.kernels.random import DRAWS, fill_words, make_stream
+from bids_tractography.tracking.cpu.kernels.random import (
+    DRAWS,
+    Stream,
+    fill_words,
+    make_stream,
+)
 from bids_tractography.tracking.cpu.kernels.vertices import (
     closest_peak,
     draw_vertex,
@@ -89,6 +94,29 @@ class Half(NamedTuple):
 
     points: int
     vertices: int
+
+
+class Start(NamedTuple):
+    """Where a half of a streamline sets out, and where it is written.
+
+    Parameters
+    ----------
+    seed : tuple of float
+        Voxels.
+    vertex : int
+        Vertex to set out along: the middle of the first cone.
+    stream : Stream
+    n_before : int
+        Points that the streamline has so far.
+    half : Half
+        Written.
+    """
+
+    seed: tuple[float, float, float]
+    vertex: int
+    stream: Stream
+    n_before: np.int64
+    half: Half
 
 
 class Problem(NamedTuple):
@@ -150,7 +178,7 @@ class Made(NamedTuple):
 
 
 @kernel
-def track_half(problem, particles, corners, seed, vertex, stream, n_before, half):
+def track_half(problem, particles, corners, start):
     """Track one half of a streamline.
 
     Parameters
@@ -158,15 +186,7 @@ def track_half(problem, particles, corners, seed, vertex, stream, n_before, half
     problem : Problem
     particles : Particles or None
     corners : Corners
-    seed : tuple of float
-        Voxels.
-    vertex : int
-        Vertex to set out along: the middle of the first cone.
-    stream : Stream
-    n_before : int
-        Points that the streamline has so far.
-    half : Half
-        Written.
+    start : Start
 
     Returns
     -------
@@ -175,15 +195,13 @@ def track_half(problem, particles, corners, seed, vertex, stream, n_before, half
     """
     n, turn, trials = np.int64(0), np.int64(0), np.int64(0)
     while True:
-        n, turn, stop = _walk(problem, corners, seed, vertex, stream, n_before, half, n, turn)
+        n, turn, stop = _walk(problem, corners, start, n, turn)
         if particles is None:
             return n, stop
         if trials == particles.trials or not _may_be_avoided(stop):
             return n, stop
         trials += 1
-        n, turn, stop = _rescue(
-            problem, particles, corners, seed, vertex, stream, n_before, half, n, turn, stop
-        )
+        n, turn, stop = _rescue(problem, particles, corners, start, n, turn, stop)
         if stop != GO_ON:
             return n, stop
 
@@ -195,22 +213,22 @@ def _may_be_avoided(stop):
 
 
 @inlined_kernel
-def _end_of(half, n, seed, vertex):
+def _end_of(start, n):
     """Return the last point of a half of n points and the vertex that led to it."""
-    points, vertices = doubles(half.points), longs(half.vertices)
+    points, vertices = doubles(start.half.points), longs(start.half.vertices)
     if n == 0:
-        x, y, z = seed
-        return x, y, z, np.int64(vertex)
+        x, y, z = start.seed
+        return x, y, z, np.int64(start.vertex)
     return points[3 * n - 3], points[3 * n - 2], points[3 * n - 1], vertices[n - 1]
 
 
 @kernel
-def _walk(problem, corners, seed, vertex, stream, n_before, half, n, turn):
+def _walk(problem, corners, start, n, turn):
     """Go on with a half, step by step, until it ends.
 
     Parameters
     ----------
-    problem, corners, seed, vertex, stream, n_before, half
+    problem, corners, start
         See `track_half`.
     n, turn : int
         Points and draws of this half so far.
@@ -220,8 +238,9 @@ def _walk(problem, corners, seed, vertex, stream, n_before, half, n, turn):
     n, turn, stop : int
     """
     field, plan, criteria = problem
+    stream, n_before, half = start.stream, start.n_before, start.half
     steps, points, vertices = doubles(field.steps), doubles(half.points), longs(half.vertices)
-    x, y, z, last = _end_of(half, n, seed, vertex)
+    x, y, z, last = _end_of(start, n)
     gather_corners(field, x, y, z, corners)
     # Not a constant but a number: one version of each function is compiled, not two.
     alone = np.int64(0)
@@ -259,12 +278,12 @@ def _walk(problem, corners, seed, vertex, stream, n_before, half, n, turn):
 
 
 @kernel
-def _rescue(problem, particles, corners, seed, vertex, stream, n_before, half, n, turn, stop):
+def _rescue(problem, particles, corners, start, n, turn, stop):
     """Run particles from some way back, and put the path of one in the place of a half's end.
 
     Parameters
     ----------
-    problem, particles, corners, seed, vertex, stream, n_before, half
+    problem, particles, corners, start
         See `track_half`.
     n, turn, stop : int
         Points and draws of the half so far, and why it ended.
@@ -278,14 +297,14 @@ def _rescue(problem, particles, corners, seed, vertex, stream, n_before, half, n
     ended = n + 1 if stop == FLUID else n
     out = max(ended - particles.back, 0)
     n_steps = ended - out + particles.front
-    x, y, z, last = _end_of(half, out, seed, vertex)
+    x, y, z, last = _end_of(start, out)
     node, end = run_particles(
-        problem.field, particles, corners, (x, y, z), last, n_steps, stream, turn
+        problem.field, particles, corners, (x, y, z), last, n_steps, start.stream, turn
     )
     turn += n_steps
     if node < 0:
         return n, turn, stop
-    n = follow(particles, node, out, n_before, problem.plan.max_points, half)
+    n = follow(particles, node, out, start.n_before, problem.plan.max_points, start.half)
     if n < 0:
         return np.int64(0), turn, np.int64(MAX_LENGTH)
     return n, turn, end
@@ -403,15 +422,13 @@ def _track_both(problem, particles, curves, room, seed, axis, index, direction):
     n_behind, stop_behind = zero, np.int64(MAX_LENGTH)
     if curves is None:
         vertex = 2 * axis
-        n_ahead, stop_ahead = track_half(
-            problem, particles, corners, seed, vertex, stream, one, ahead
-        )
+        start = Start(seed, vertex, stream, one, ahead)
+        n_ahead, stop_ahead = track_half(problem, particles, corners, start)
         if n_ahead > 0:
             vertex = longs(ahead.vertices)[0]
         if stop_ahead != MAX_LENGTH:
-            n_behind, stop_behind = track_half(
-                problem, particles, corners, seed, vertex ^ 1, other, one + n_ahead, behind
-            )
+            start = Start(seed, vertex ^ 1, other, one + n_ahead, behind)
+            n_behind, stop_behind = track_half(problem, particles, corners, start)
     else:
         axes, heading = doubles(field.axes), doubles(corners.heading)
         towards = axes[3 * axis], axes[3 * axis + 1], axes[3 * axis + 2]

@@ -53,7 +53,16 @@ def _vertex_near(field, axis, last):
 
 @inlined_kernel
 def is_below(field, corners, value):
-    """Return whether an amplitude, in the units of `fill_cone`, is below the threshold."""
+    """Return whether an amplitude is below the threshold.
+
+    Parameters
+    ----------
+    field : Field
+    corners : Corners
+        Of the point.
+    value : float
+        In the units of `fill_cone`.
+    """
     value = np.float64(value)
     # The largest along any axis is at most UNIT: often that settles it without reading an axis.
     if value >= field.pmf_threshold * UNIT:
