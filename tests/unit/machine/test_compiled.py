@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 MODULE = """
-from bids_tractography.compiled import kernel
+from bids_tractography.machine.compiled import kernel
 
 @kernel
 def reciprocal(x):

@@ -174,7 +174,7 @@ def test_fodfs_of_a_head_are_those_of_dipys_model() -> None:
 
 PROGRAM = """
 import numpy as np, bids_tractography
-from bids_tractography.reconst import kernels_csd as kernels
+from bids_tractography.reconst.kernels import csd as kernels
 matrix = np.eye(3, 16) * 4
 total = np.zeros(16)
 kernels._combine(np.array([1.0, 2.0, 3.0]), matrix, total)
@@ -186,7 +186,9 @@ def test_kernels_run_where_no_folder_can_be_written(tmp_path: Path) -> None:
     package = Path(bids_tractography.__file__).parent
     copy = tmp_path / "site" / "bids_tractography"
     shutil.copytree(package, copy, ignore=shutil.ignore_patterns("__pycache__"))
-    (copy / "reconst" / "__pycache__").write_text("a file, so that no folder can be made")
+    (copy / "reconst" / "kernels" / "__pycache__").write_text(
+        "a file, so that no folder can be made"
+    )
     (tmp_path / "blocked").write_text("likewise")
     nowhere = str(tmp_path / "blocked" / "folder")
     environment = {
