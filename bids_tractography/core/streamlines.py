@@ -9,7 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-class Stop(StrEnum):
+class _Reason(StrEnum):
+    @property
+    def code(self) -> int:
+        """Place among all reasons of its kind: what arrays and compiled code hold in its place."""
+        return list(type(self)).index(self)
+
+
+class Stop(_Reason):
     """Reason why a streamline ended."""
 
     STOPPING_RULE = "stopping_rule"  # a threshold or a mask
@@ -25,7 +32,7 @@ class Stop(StrEnum):
 DEAD = (Stop.CSF, Stop.ANGLE, Stop.NO_DIRECTION)
 
 
-class Rejection(StrEnum):
+class Rejection(_Reason):
     """Reason why a streamline was rejected: the first that applies, in this order."""
 
     TOO_LONG = "too_long"
@@ -97,7 +104,7 @@ class StreamlineBatch:
     counts : Counts
         Counts of all seeds and streamlines of the batch.
     stops : ndarray of uint8, shape (T, 2)
-        Why the first and the last end stopped, as indices into ``list(Stop)``.
+        Why the first and the last point are ends: the ``code`` of a `Stop`.
     """
 
     points_mm: NDArray[np.float32]

@@ -1,8 +1,8 @@
-"""Compile functions with numba, and find them again where nothing can be written.
+"""Compile functions with numba, and cache the result even in read-only installations.
 
-numba keeps compiled code only where it can write. In an image, or installed by an administrator,
-it cannot: what was compiled beforehand is then read from beside the source, and what is missing
-is compiled anew.
+numba caches compiled code only where it can write. In a container image, or in a package that an
+administrator has installed, it cannot: code that was compiled beforehand is then read from
+``__pycache__``, and the rest is compiled again in every process.
 """
 
 from __future__ import annotations
@@ -22,12 +22,33 @@ from numba.core.caching import CompileResultCacheImpl, FunctionCache, IndexDataC
 
 Function = Callable[..., Any]
 
+PLAIN = bool(numba.config.DISABLE_JIT)
+"""Whether kernels run as plain Python (``NUMBA_DISABLE_JIT=1``), for a debugger."""
+
+_SWITCH = "BIDS_TRACTOGRAPHY_KERNELS"
+_KINDS = ("vector", "scalar")
+
+
+def _kind_of_kernels() -> str:
+    kind = os.environ.get(_SWITCH, _KINDS[0])
+    if kind not in _KINDS:
+        raise ValueError(f"{_SWITCH} must be one of {', '.join(_KINDS)}, not {kind!r}.")
+    # Vector instructions exist in compiled code only.
+    return "scalar" if PLAIN else kind
+
+
+SCALAR = _kind_of_kernels() == "scalar"
+"""Whether plain loops take the place of explicit vector instructions; the results are equal.
+
+Set the environment variable ``BIDS_TRACTOGRAPHY_KERNELS`` to ``scalar`` to get them.
+"""
+
 
 def kernel_with(**options: Any) -> Callable[[Function], Function]:
     """Return a decorator that compiles a function on its first call.
 
-    Compiled code is kept on disk where there is a place for it. The interpreter's lock is
-    released while it runs.
+    Compiled code is cached on disk where that is possible. The interpreter's lock is released
+    while it runs.
 
     Parameters
     ----------
@@ -36,6 +57,8 @@ def kernel_with(**options: Any) -> Callable[[Function], Function]:
     """
 
     def compile_lazily(function: Function) -> Function:
+        if PLAIN:
+            return function
         compiled: Any = njit(nogil=True, **options)(function)
         with suppress(RuntimeError):  # there is no place
             compiled._cache = _Cache(function)
@@ -94,14 +117,19 @@ def _stamped(locator: type) -> type:
 
 @cache
 def _stamp(source: str) -> bytes:
-    """Return what changes with the text of a file, or of any kernel.
+    """Return what changes with the text of a file, or of anything that is compiled into a kernel.
 
-    Kernels take in kernels of other modules, whose changes numba does not see; and modification
-    times do not survive in images.
+    Kernels inline kernels and constants of other modules, whose changes numba does not see; and
+    image layers round modification times.
     """
     package = Path(__file__).parents[1]
-    files = [*sorted(package.glob("**/kernels/*.py")), Path(__file__), Path(source)]
-    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).digest()
+    files = [path for pattern in _COMPILED_IN for path in sorted(package.glob(pattern))]
+    content = b"".join(path.read_bytes() for path in [*files, Path(__file__), Path(source)])
+    return hashlib.sha256(f"scalar={SCALAR} ".encode() + content).digest()
+
+
+# Kernels, and the enums whose members they know by number.
+_COMPILED_IN = ("**/kernels/*.py", "core/streamlines.py")
 
 
 class _Places(CompileResultCacheImpl):  # type: ignore[misc]
@@ -114,9 +142,9 @@ class _Places(CompileResultCacheImpl):  # type: ignore[misc]
 
 
 class _CheckedFiles(IndexDataCacheFile):  # type: ignore[misc]
-    """numba's files, each followed by the SHA-256 of what it holds.
+    """numba's files, each followed by the SHA-256 of its content.
 
-    numba would fail on a file that is cut, and run whatever is in one that is damaged.
+    numba would fail on a truncated file, and execute whatever is in a damaged one.
     """
 
     def _load_index(self) -> dict[Any, str]:
@@ -169,9 +197,9 @@ class _Cache(FunctionCache):  # type: ignore[misc]
     def __init__(self, function: Function) -> None:
         super().__init__(function)
         stamp = self._impl.locator.get_source_stamp()
-        self._cache_file: IndexDataCacheFile = _CheckedFiles(
-            self._cache_path, self._impl.filename_base, stamp
-        )
+        # The stamp alone would keep the two kinds apart, but each would replace the other's files.
+        name = self._impl.filename_base + (".scalar" if SCALAR else "")
+        self._cache_file: IndexDataCacheFile = _CheckedFiles(self._cache_path, name, stamp)
 
     def save_overload(self, sig: Any, data: Any) -> None:
         with suppress(OSError):

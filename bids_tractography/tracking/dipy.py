@@ -29,6 +29,7 @@ from bids_tractography.core.fodf import sh_basis
 from bids_tractography.core.seeding import SeedBatch
 from bids_tractography.core.stopping import BinaryRule, StoppingRule, ThresholdRule, extent
 from bids_tractography.core.streamlines import Rejection, Stop, StreamlineBatch
+from bids_tractography.tracking.acceptance import codes, count, judge, max_points
 from bids_tractography.tracking.base import EngineKind, TrackingProblem
 from bids_tractography.tracking.directions import (
     amplitudes,
@@ -36,7 +37,6 @@ from bids_tractography.tracking.directions import (
     interpolate,
     neighbour_table,
 )
-from bids_tractography.tracking.ends import codes, count, most_points, rejections
 
 _ROUNDING = 1e-9
 
@@ -98,13 +98,12 @@ class DipyEngine:
         sphere = _TurnedSphere(self._vertices, theta, phi)
         self._pmf = SHCoeffPmfGen(self._sh, sphere, "tournier07", legacy=False)
         step_mm = algorithm.step_size_mm
-        self._max_points = most_points(problem.tracking)
         # DIPY's buffer holds each side of the seed and bounds the sum of both; twice the
         # longest that is kept lets all of those through.
         self._parameters = generate_tracking_parameters(
             algorithm.kind,
             min_len=0,
-            max_len=int(np.ceil((2 * self._max_points + 2) * step_mm)),
+            max_len=int(np.ceil((2 * max_points(problem.tracking) + 2) * step_mm)),
             step_size=step_mm,
             voxel_size=grid.voxel_size_mm,
             max_angle=algorithm.max_angle_deg,
@@ -124,8 +123,9 @@ class DipyEngine:
         )
         tracks = self._run(starts[row], self._vertices[vertex])
         n_points = np.diff(tracks.offsets)
-        stops = self._stops(tracks, starts[row], vertex)
-        rejected = rejections(n_points, stops, self._problem.tracking)
+        stops, rejected = judge(
+            n_points, self._stops(tracks, starts[row], vertex), self._problem.tracking
+        )
         beyond = len(row) - len(tracks.pair)  # longer than DIPY's buffer, hence not returned
         counts = count(
             len(seeds),
@@ -188,9 +188,7 @@ class DipyEngine:
         ahead, anywhere = self._directions(ends.reshape(-1, 3), heading.reshape(-1, 3))
         stops = np.where(outside, Stop.IMAGE_BORDER, Stop.STOPPING_RULE)
         stops = np.where(ahead.reshape(-1, 2), stops, Stop.ANGLE)
-        stops = np.where(anywhere.reshape(-1, 2), stops, Stop.NO_DIRECTION)
-        too_long = np.diff(tracks.offsets) > self._max_points
-        return np.where(too_long[:, None], Stop.MAX_LENGTH, stops)
+        return np.where(anywhere.reshape(-1, 2), stops, Stop.NO_DIRECTION)
 
     def _heading(
         self, tracks: _Tracks, starts: NDArray[np.float64], initial: NDArray[np.float64]

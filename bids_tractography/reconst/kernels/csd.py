@@ -1,7 +1,7 @@
-"""Compiled inner loops of the models.
+"""Inner loops of constrained spherical deconvolution.
 
-They release the interpreter's lock and hold no state, and a voxel's sums run in an order of its
-own: results depend neither on threads nor on the voxels beside it.
+They release the interpreter's lock and keep no state, and the sums of a voxel are its own, in a
+fixed order: results depend neither on threads nor on which voxels are computed together.
 """
 
 from __future__ import annotations
@@ -13,13 +13,20 @@ from bids_tractography.machine.compiled import summing_kernel
 
 Array = NDArray[np.float64]
 
-WIDTH = 16  # rows are whole numbers of so many values, which fill vector registers
-_TOGETHER = 4  # rows added in one pass over a matrix
-_SMOOTH_TERMS = 15  # of order 4
+# Rows are padded to multiples of this, so that inner loops need no remainder: two AVX-512 registers
+# of float64, or four of AVX2.
+WIDTH = 16
+
+# Rows added to a matrix in one pass: the matrix is loaded and stored once for four of them.
+_TOGETHER = 4
+
+# Terms up to order 4 of the first guess: higher ones are mostly noise before any constraint
+# (Tournier 2007).
+_SMOOTH_TERMS = 15
 
 
 def padded(matrix: Array) -> Array:
-    """Return a matrix by rows, with zeros behind its columns up to a multiple of `WIDTH`."""
+    """Return a matrix in C order, its rows padded with zeros to a multiple of `WIDTH`."""
     return np.ascontiguousarray(np.pad(matrix, ((0, 0), (0, -matrix.shape[1] % WIDTH))))
 
 
@@ -85,8 +92,11 @@ def constrained_deconvolution(
         _combine(smooth, amplitudes, values)
         n_changes = _compare(values, bound, is_low, changes)
         if n_changes == 0:
+            # Nothing low in the smooth guess: there may be in the whole one.
             _combine(solution, amplitudes, values)
             n_changes = _compare(values, bound, is_low, changes)
+        # The constrained set may alternate between a few states for ever. The one at iterations
+        # 1, 2, 4, 8, ... is remembered and compared with those that follow (Brent 1980).
         iteration, mark = 0, 1
         while n_changes > 0 and iteration < max_iterations:
             _update(matrix, constraint, is_low, changes, n_changes)
@@ -100,7 +110,8 @@ def constrained_deconvolution(
                     seen[i] = is_low[i]
                 mark *= 2
             elif n_changes > 0 and _equal(seen, is_low):
-                # It goes round in a circle, since the mark: leave out whole rounds.
+                # A cycle since the mark: skip whole cycles, and end in the state that the limit
+                # of iterations would have ended in.
                 period = iteration - mark // 2
                 iteration += (max_iterations - iteration) // period * period
         for j in range(n_terms):
@@ -117,7 +128,10 @@ def _copy(source: Array, target: Array) -> None:
 
 @summing_kernel
 def _combine(weights: Array, rows: Array, total: Array) -> None:
-    """Write the sum of weighted rows; weights beyond the rows count as none."""
+    """Write the sum of weighted rows; weights beyond the last row are ignored.
+
+    Four rows at a time, so that the total is loaded and stored a quarter as often.
+    """
     for j in range(total.size):
         total[j] = 0.0
     n = min(weights.size, rows.shape[0])
@@ -135,7 +149,8 @@ def _combine(weights: Array, rows: Array, total: Array) -> None:
 def _compare(
     values: Array, bound: float, is_low: NDArray[np.bool_], changes: NDArray[np.intp]
 ) -> int:
-    """List the values that came or went below the bound, and count them."""
+    """List the values that went below the bound or came back above it; return their number."""
+    # Every index is written and only those that count are kept: there is no branch to mispredict.
     count = 0
     for i in range(is_low.size):
         low = values[i] < bound
@@ -161,7 +176,10 @@ def _update(
     changes: NDArray[np.intp],
     n_changes: int,
 ) -> None:
-    """Add the outer products of the rows that came, subtract those of the rows that went."""
+    """Add the outer products of rows newly constrained; subtract those of rows set free.
+
+    Only the lower triangle is used, but each row is updated to a multiple of `WIDTH`.
+    """
     signs = np.zeros(_TOGETHER)
     for first in range(0, n_changes, _TOGETHER):
         for k in range(_TOGETHER):
@@ -182,8 +200,9 @@ def _update(
 def _solve(matrix: Array, target: Array, solution: Array) -> None:
     """Solve for a positive definite matrix, which is overwritten.
 
-    Its lower triangle becomes the Cholesky factor L of ``LᵀL``, so that all inner loops run along
-    rows. They run on to a multiple of `WIDTH`: what stands right of the diagonal is not used.
+    Its lower triangle becomes the Cholesky factor L of ``LᵀL``, not of ``LLᵀ``, so that all inner
+    loops run along rows. They run to a multiple of `WIDTH`; what is right of the diagonal is never
+    used.
     """
     n = matrix.shape[0]
     for j in range(solution.size):
@@ -192,7 +211,7 @@ def _solve(matrix: Array, target: Array, solution: Array) -> None:
         inverse = 1.0 / np.sqrt(matrix[k, k])
         for j in range(k // WIDTH * WIDTH + WIDTH):
             matrix[k, j] *= inverse
-        matrix[k, k] = inverse
+        matrix[k, k] = inverse  # it is only divided by
         for i in range(k):
             weight = matrix[k, i]
             for j in range(i // WIDTH * WIDTH + WIDTH):

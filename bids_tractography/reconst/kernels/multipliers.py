@@ -1,4 +1,4 @@
-"""Compiled inner loops of the models; voxels are independent of each other."""
+"""Quadratic problems with inequalities for many voxels, each independent of the others."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ def nonnegative_multipliers(gram: Array, values: Array, rank: int) -> Array:
 
     The dual of a quadratic problem with inequalities: `a` are the constraints' values at the
     unconstrained solution. In each voxel the most violated constraint becomes active, and the
-    active ones are solved for by a Cholesky factor that grows and shrinks with them.
+    active ones are solved for by a Cholesky factor that grows and shrinks with them. That is far
+    less work than a general solver does: few constraints are active, and the matrix is shared.
 
     Parameters
     ----------
@@ -37,6 +38,7 @@ def nonnegative_multipliers(gram: Array, values: Array, rank: int) -> Array:
     solution = np.empty(rank)
     turns = np.empty((rank, 2))
     gradient = np.empty(m)
+    # "Most violated" must not depend on the length of a constraint's vector.
     scale = 1.0 / np.sqrt(np.diag(gram))
     for voxel in range(n_voxels):
         a = values[voxel]
@@ -44,6 +46,8 @@ def nonnegative_multipliers(gram: Array, values: Array, rank: int) -> Array:
         gradient[:] = a
         tolerance = 1e-9 * np.max(np.abs(a * scale))
         count = 0
+        # Each turn lowers the objective, so that no active set comes twice; the bound guards
+        # against rounding.
         for _ in range(10 * m):
             worst, entering = -tolerance, -1
             for j in range(m):
@@ -61,6 +65,7 @@ def nonnegative_multipliers(gram: Array, values: Array, rank: int) -> Array:
                 weight = multipliers[active[i]]
                 for j in range(m):
                     gradient[j] += weight * row[j]
+            # Zero by definition: what rounding leaves must not let one enter a second time.
             for i in range(count):
                 gradient[active[i]] = 0.0
     return result
@@ -89,6 +94,7 @@ def _solve_active(
             solution[i] /= row[i]
             for k in range(i):
                 solution[k] -= row[k] * solution[i]
+        # As far towards the solution as all multipliers stay nonnegative.
         share, leaving = 1.0, -1
         for i in range(count):
             before = multipliers[active[i]]

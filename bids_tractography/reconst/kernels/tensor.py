@@ -1,4 +1,4 @@
-"""Compiled inner loops of the tensor fit; voxels are independent of each other."""
+"""Inner loops of the tensor fit; voxels are independent of each other."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from bids_tractography.machine.compiled import summing_kernel
 
 Array = NDArray[np.float64]
 
-_NEGLIGIBLE = 1e-26  # share of a squared length that rounding leaves of it
-_MAX_SWEEPS = 20  # five are usual
+# Share of a squared length that is left by rounding, (1e-13)**2: such a row depends on others.
+_NEGLIGIBLE = 1e-26
+_MAX_SWEEPS = 20  # of Jacobi's method, which converges quadratically: five are usual
 
 
 @summing_kernel
@@ -37,7 +38,7 @@ def weighted_tensors(
     to_tensor : ndarray, shape (6, T)
         Coefficients of the rows to the tensor's xx, xy, yy, xz, yz, zz.
     least_signal, least_diffusivity : float
-        Signals and eigenvalues below them are set to them.
+        Lower bounds to which smaller signals and eigenvalues are raised.
 
     Returns
     -------
@@ -64,8 +65,11 @@ def weighted_tensors(
         largest = predicted[0]
         for i in range(n_volumes):
             largest = max(largest, predicted[i])
+        # Weights relative to the largest, so that no exponential overflows whatever the unit of the
+        # signal.
         for i in range(n_volumes):
             weight = np.exp(predicted[i] - largest)
+            # Only what the first fit leaves is fitted again: small numbers, small errors.
             logs[i] = weight * (logs[i] - predicted[i])
             for k in range(n_terms):
                 rows[k, i] = weight * basis[k, i]
@@ -128,7 +132,10 @@ def _improve(rows: Array, residual: Array, coefficients: Array) -> None:
 
 @summing_kernel
 def _diagonalise(matrix: Array, vectors: Array) -> None:
-    """Turn a symmetric matrix (3, 3) into a diagonal one, by Jacobi's rotations."""
+    """Turn a symmetric matrix (3, 3) into a diagonal one, by Jacobi's rotations.
+
+    Closed forms lose the digits of small eigenvalues and of the vectors of near-equal ones.
+    """
     for i in range(3):
         for j in range(3):
             vectors[i, j] = 1.0 if i == j else 0.0

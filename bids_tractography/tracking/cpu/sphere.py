@@ -1,4 +1,4 @@
-"""The axes along which our engine holds amplitudes: in blocks of neighbours, and their cones."""
+"""The axes along which the CPU engine stores amplitudes, in blocks of neighbours, and cones."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import numpy as np
 from dipy.data import default_sphere
 from numpy.typing import NDArray
 
-from bids_tractography.tracking.cpu.kernels.vectors import BLOCK, MOST_BLOCKS
+from bids_tractography.tracking.cpu.kernels.blocks import BLOCK, MAX_BLOCKS
 
 N_AXES = len(default_sphere.vertices)
-_ABOUT_DEG = 25  # about an axis: makes for the fewest blocks in a cone of 30 degrees
-_NEAREST = 128  # cells along the side of a cube over which the nearest axis is tabulated
+_ABOUT_DEG = 25  # of the angles tried, leads to the fewest blocks in a cone of 30 degrees
+_NEAREST = 128  # cells along an edge of the cube on which nearest axes are tabulated
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +26,7 @@ class Sphere:
     edges : ndarray of int, shape (E, 2)
         Pairs of neighbours.
     cosine : ndarray, shape (V, V)
-        Of the angles between axes.
+        Cosines of the angles between axes.
     """
 
     axes: NDArray[np.float64]
@@ -35,13 +35,15 @@ class Sphere:
 
 
 def order_sphere() -> Sphere:
-    """Put DIPY's sphere into an order in which a cone has axes in few blocks.
+    """Order DIPY's sphere so that a cone has its axes in few blocks.
 
-    A block is the axis that has the fewest axes left about it, and the nearest of these.
+    Greedily: each block is the axis that has the fewest unassigned axes around it, with the
+    nearest of these. Starting at the sparsest place leaves no axes behind that are far apart.
     """
     axes = np.asarray(default_sphere.vertices)
     cosine = np.einsum("ai,bi->ab", axes, axes)
-    # Rounded, because the sphere is symmetric: ties are to be the same everywhere.
+    # The sphere is symmetric, so that many cosines are equal but for rounding, which differs
+    # between processors: rounded, ties are broken by the number of the axis everywhere.
     closeness = np.abs(cosine).round(9)
     near = closeness >= np.cos(np.deg2rad(_ABOUT_DEG))
     left, order = np.ones(len(axes), bool), np.empty(0, np.intp)
@@ -57,26 +59,26 @@ def order_sphere() -> Sphere:
     )
 
 
-def cones(sphere: Sphere, least_cosine: float) -> tuple[NDArray[np.int32], NDArray[np.uint16]]:
+def cones(sphere: Sphere, min_cosine: float) -> tuple[NDArray[np.int32], NDArray[np.uint16]]:
     """List for each axis the vertices (2 x axis + sign) within an angle of it."""
-    from_axis, to_axis = np.nonzero(np.abs(sphere.cosine) >= least_cosine)
+    from_axis, to_axis = np.nonzero(np.abs(sphere.cosine) >= min_cosine)
     start = np.searchsorted(from_axis, np.arange(len(sphere.axes) + 1))
     vertices = 2 * to_axis + (sphere.cosine[from_axis, to_axis] < 0)
     return start.astype(np.int32), vertices.astype(np.uint16)
 
 
-def members_of_cones(sphere: Sphere, least_cosine: float) -> NDArray[np.uint16]:
-    """Tell which axes of each block are in cones, and which turned; see `kernels.Field`."""
+def members_of_cones(sphere: Sphere, min_cosine: float) -> NDArray[np.uint16]:
+    """Return which axes of each block are in cones, and which are turned away; see `Field`."""
     n_axes = len(sphere.axes)
-    near = np.abs(sphere.cosine) >= least_cosine
+    near = np.abs(sphere.cosine) >= min_cosine
     one = np.vstack([near, np.ones(n_axes, bool), sphere.cosine < 0])
-    one = np.pad(one, ((0, 0), (0, MOST_BLOCKS * BLOCK - n_axes)))
+    one = np.pad(one, ((0, 0), (0, MAX_BLOCKS * BLOCK - n_axes)))
     bits = np.packbits(one, axis=1, bitorder="little")
     return bits.view("<u2").astype(np.uint16)
 
 
 def nearest_axes(axes: NDArray[np.float64]) -> NDArray[np.uint16]:
-    """Tabulate the nearest axis over half a cube, shape (3, n, n); see `kernels_curves`."""
+    """Tabulate the nearest axis over half a cube, shape (3, n, n); see `curves`."""
     ratio = (np.arange(_NEAREST) + 0.5) / _NEAREST * 2 - 1
     one, u, v = np.broadcast_arrays(1.0, ratio[:, None], ratio[None, :])
     table = np.empty((3, _NEAREST, _NEAREST), np.uint16)

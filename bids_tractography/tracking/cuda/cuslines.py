@@ -55,6 +55,7 @@ from bids_tractography.config import Config
 from bids_tractography.config.algorithm import ParallelTransportConfig
 from bids_tractography.config.tracking import TrackingConfig
 from bids_tractography.errors import DeviceError, DeviceLostError
+from bids_tractography.tracking.acceptance import max_points
 from bids_tractography.tracking.base import EngineKind, TrackingProblem
 from bids_tractography.tracking.cuda.engine import (
     MOST_POINTS_OF_A_HALF,
@@ -63,7 +64,6 @@ from bids_tractography.tracking.cuda.engine import (
     UnitEngine,
     Walks,
 )
-from bids_tractography.tracking.ends import most_points
 
 _SLOT_BYTES = 2 * MOST_POINTS_OF_A_HALF * 3 * 4
 _REMEDY = "Use engine: cpu, which tracks with the same meaning."
@@ -347,7 +347,7 @@ def limits(config: Config) -> str | None:
     tracking = config.tracking
     algorithm = tracking.algorithm
     steps = tracking.max_length_mm / algorithm.step_size_mm
-    if most_points(tracking) > MOST_POINTS_OF_A_HALF:
+    if max_points(tracking) > MOST_POINTS_OF_A_HALF:
         return (
             f"{MOST_POINTS_OF_A_HALF - 1} steps from a seed at most, and max_length_mm / "
             f"step_size_mm is {steps:g}"

@@ -20,9 +20,10 @@ from bids_tractography.config.algorithm import ParallelTransportConfig, Probabil
 from bids_tractography.core.fodf import sh_basis
 from bids_tractography.core.seeding import SeedBatch
 from bids_tractography.core.stopping import BinaryRule, StoppingRule, ThresholdRule, extent
-from bids_tractography.core.streamlines import Rejection, Stop, StreamlineBatch
+from bids_tractography.core.streamlines import Stop, StreamlineBatch
+from bids_tractography.tracking.acceptance import codes, count, judge
 from bids_tractography.tracking.base import TrackingProblem
-from bids_tractography.tracking.cuda.kernels.cuts import cut
+from bids_tractography.tracking.cuda.kernels.cuts import Cone, Image, Walk, cut
 from bids_tractography.tracking.cuda.lattice import amplitude_volume, make_lattice, stop_map
 from bids_tractography.tracking.directions import (
     RELATIVE_PEAK,
@@ -32,7 +33,6 @@ from bids_tractography.tracking.directions import (
     interpolate,
     neighbour_table,
 )
-from bids_tractography.tracking.ends import codes, count, most_points, rejections
 
 UNIT = 16_384
 """Seeds that one device is given at a time: part of the result, hence the same for every card."""
@@ -236,9 +236,7 @@ class UnitEngine:
         """Apply the rules of acceptance to ``points[first:stop]`` of each streamline."""
         tracking, grid = self._problem.tracking, self._problem.fodf.grid
         n_points = stop - first
-        endless = (stops == Stop.MAX_LENGTH).any(axis=1) | (n_points > most_points(tracking))
-        stops = np.where(endless[:, None], Stop.MAX_LENGTH, stops)
-        rejected = np.where(endless, Rejection.TOO_LONG, rejections(n_points, stops, tracking))
+        stops, rejected = judge(n_points, stops, tracking)
         kept = np.flatnonzero(rejected == "")
         kept = kept[np.argsort(owner[kept], kind="stable")]
         offsets = np.concatenate([[0], np.cumsum(n_points[kept])]).astype(np.int64)
@@ -304,10 +302,23 @@ class UnitEngine:
     def _cut(
         self, points: NDArray[np.float32], lengths: NDArray[np.int64], seeds: NDArray[np.float32]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.str_]]:
-        """Cut streamlines at their ends: what is left of each, and why; see `kernels_cuts.cut`."""
+        """Cut streamlines at their ends: what is left of each, and why; see `cuts.cut`."""
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         shift = self._session.shift
-        origin = self._lattice.origin - shift * self._lattice.scale
+        image = Image(
+            scale=self._lattice.scale,
+            origin=self._lattice.origin - shift * self._lattice.scale,
+            shape=self._problem.fodf.grid.shape,
+            values=self._map,
+            nearest=self._nearest,
+            threshold=self._threshold,
+        )
+        walk = Walk(
+            volume=self._request.volume,
+            shift=shift,
+            cap=MOST_POINTS_OF_A_HALF,
+            cone=Cone(self._request.vertices, self._cos_angle, self._request.pmf_threshold),
+        )
 
         def piece(first: int) -> tuple[Any, Any, Any]:
             some = offsets[first : first + _PIECE + 1]
@@ -315,18 +326,8 @@ class UnitEngine:
                 points[some[0] : some[-1]],
                 some - some[0],
                 np.ascontiguousarray(seeds[first : first + _PIECE]),
-                self._lattice.scale,
-                origin,
-                self._problem.fodf.grid.shape,
-                self._map,
-                self._nearest,
-                self._threshold,
-                self._request.volume,
-                shift,
-                MOST_POINTS_OF_A_HALF,
-                self._request.vertices,
-                self._cos_angle,
-                self._request.pmf_threshold,
+                image,
+                walk,
             )
             return cuts + some[0], stops + some[0], ends
 

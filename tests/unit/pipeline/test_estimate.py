@@ -23,7 +23,7 @@ from bids_tractography.outputs.provenance import RECORD_KEY
 from bids_tractography.pipeline.estimate import _disk_mib, _Size, _voxels
 from bids_tractography.tracking import ENGINES
 from bids_tractography.tracking.base import ProblemSize
-from bids_tractography.tracking.cpu.engine import _make_rows
+from bids_tractography.tracking.cpu.layout import make_rows
 from bids_tractography.tracking.cpu.sphere import order_sphere
 
 
@@ -141,7 +141,7 @@ def test_the_dry_run_finds_shells_that_do_not_suit(
 def test_the_cpu_engine_reckons_the_rows_that_it_makes() -> None:
     grid = cube(12)
     fodf = Fodf(np.array(everywhere(grid, [1, 0, 0]), np.float32), grid)
-    rows = _make_rows(fodf, order_sphere().axes, 1)
+    rows = make_rows(fodf, order_sphere().axes, 1)
     n_voxels = 12**3
     expected = ENGINES["cpu"].memory_bytes(ProblemSize(n_voxels, n_voxels, 45))
     assert rows.values.nbytes == pytest.approx(expected - 16 * n_voxels, rel=0.01)

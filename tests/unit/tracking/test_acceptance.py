@@ -1,14 +1,23 @@
-"""Include and exclude masks: what is kept is what passes, and every rejection is counted."""
+"""What is kept: by length, by ends, by include and exclude masks; and the count of the others."""
 
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bids_tractography.config.tracking import TrackingConfig
 from bids_tractography.core.images import Grid
 from bids_tractography.core.streamlines import Counts, Rejection, Stop, StreamlineBatch
-from bids_tractography.tracking.acceptance import Regions
+from bids_tractography.tracking.acceptance import (
+    Regions,
+    codes,
+    count,
+    judge,
+    max_points,
+    min_points,
+)
 
 GRID = Grid((4, 4, 4), np.diag([2.0, 2.0, 2.0, 1.0]))
 
@@ -78,3 +87,46 @@ def test_counts_always_add_up(lengths: list[int], seed: int) -> None:
     accepted.counts.check()
     assert accepted.counts.kept == len(accepted)
     assert len(accepted.points_mm) == accepted.offsets[-1]
+
+
+@pytest.mark.parametrize(
+    ("step_mm", "shortest_mm", "longest_mm", "points"),
+    [(0.5, 10, 20, (21, 41)), (0.1, 0.3, 0.7, (4, 8)), (0.3, 1, 2, (5, 7)), (1, 0, 5, (1, 6))],
+)
+def test_bounds_of_length_are_inclusive_whatever_is_rounded(
+    step_mm: float, shortest_mm: float, longest_mm: float, points: tuple[int, int]
+) -> None:
+    tracking = TrackingConfig(
+        algorithm={"kind": "det", "step_size_mm": step_mm},
+        min_length_mm=shortest_mm,
+        max_length_mm=longest_mm,
+    )
+    assert (min_points(tracking), max_points(tracking)) == points
+
+
+@pytest.mark.parametrize("dead_ends", ["drop", "keep"])
+def test_the_first_reason_that_applies_is_the_one_that_counts(dead_ends: str) -> None:
+    tracking = TrackingConfig(
+        algorithm={"kind": "det", "step_size_mm": 1}, min_length_mm=3, max_length_mm=5,
+        dead_ends=dead_ends,
+    )  # fmt: skip
+    rule, fluid, endless = Stop.STOPPING_RULE, Stop.CSF, Stop.MAX_LENGTH
+    cases = [
+        (4, (rule, rule), "", (rule, rule)),
+        (3, (rule, rule), Rejection.TOO_SHORT, (rule, rule)),
+        (6, (rule, rule), "", (rule, rule)),
+        (7, (rule, fluid), Rejection.TOO_LONG, (endless, endless)),
+        (5, (endless, fluid), Rejection.TOO_LONG, (endless, endless)),
+        (3, (fluid, rule), Rejection.DEAD_END if dead_ends == "drop" else Rejection.TOO_SHORT,
+         (fluid, rule)),
+        (5, (rule, fluid), Rejection.DEAD_END if dead_ends == "drop" else "", (rule, fluid)),
+    ]  # fmt: skip
+    n_points, ends, reasons, expected = zip(*cases, strict=True)
+    stops, rejected = judge(np.array(n_points), np.array(ends), tracking)
+    assert rejected.tolist() == list(reasons)
+    assert stops.tolist() == [list(pair) for pair in expected]
+    assert codes(stops).tolist() == [[one.code, other.code] for one, other in expected]
+    counts = count(9, 7, stops, rejected)
+    counts.check()
+    assert counts.kept == reasons.count("")
+    assert counts.seeds_without_direction == 2

@@ -33,11 +33,10 @@ from bids_tractography.core.images import Grid
 from bids_tractography.core.stopping import ActRule, CmcRule, ThresholdRule
 from bids_tractography.core.streamlines import Counts, Stop, StreamlineBatch
 from bids_tractography.phantom import ScanGrid, make_phantom, voxelise
-from bids_tractography.tracking.cpu import engine as cpu
 from bids_tractography.tracking.cpu import sphere
 from bids_tractography.tracking.cpu.engine import CPU, CpuEngine
 from bids_tractography.tracking.cpu.kernels.amplitudes import fill_amplitudes, find_above
-from bids_tractography.tracking.cpu.kernels.field import amplitude, look
+from bids_tractography.tracking.cpu.kernels.field import amplitude, gather_corners
 from bids_tractography.tracking.cpu.kernels.random import (
     ATTEMPTS,
     DIRECTION,
@@ -149,10 +148,15 @@ def test_random_words_made_at_once_are_those_made_one_by_one(
 
 
 def corners_of(engine: CpuEngine, point: Any) -> tuple[Any, Any]:
-    """Look at a point in voxels; return the corners and what keeps them alive."""
-    room = cpu._make_room(engine._field, engine._plan, engine._algorithm, None)
-    look(engine._field, *(float(p) for p in point), room.corners)
-    return room.corners, room
+    """Gather the corners of a point in voxels; return them as kernels and as tests see them."""
+    memory = engine.layout.make_room()
+    corners = memory.addresses()[0].corners
+    gather_corners(field_of(engine), *(float(p) for p in point), corners)
+    return corners, memory.corners
+
+
+def field_of(engine: CpuEngine) -> Any:
+    return engine.layout.field.addresses()
 
 
 @pytest.mark.parametrize("pmf_threshold", [0.0, 0.1, 0.5])
@@ -178,7 +182,7 @@ def test_directions_are_drawn_as_the_interpolated_fodf_says(
     expected = fodf * usable * (fodf >= pmf_threshold * fodf.max())
     corners, _alive = corners_of(engine, point)
     n = 20_000
-    drawn = draw_many(engine._field, corners, 2 * axis + 1, n, summed)
+    drawn = draw_many(field_of(engine), corners, 2 * axis + 1, n, summed)
     assert ((cosine[drawn >> 1] * np.where(drawn & 1, -1, 1)) < 0).all()  # ahead of -axis
     counts = np.bincount(drawn >> 1, minlength=len(axes))
     assert (counts[expected == 0] == 0).all()
@@ -211,10 +215,10 @@ def noise() -> CpuEngine:
 )
 def test_the_largest_amplitude_is_found_by_the_maxima_of_blocks(point: Any, share: float) -> None:
     engine = noise()
-    field = engine._field
-    corners, room = corners_of(engine, point)
+    field = field_of(engine)
+    corners, memory = corners_of(engine, point)
     largest = fill_amplitudes(field, corners)
-    amplitudes = room.owners[2][: field.n_axes]
+    amplitudes = memory.values[: field.n_axes]
     assert largest == amplitudes.max()
     above = np.int32(share * largest)
     found, axis = find_above(field, corners, above, False)
@@ -237,7 +241,7 @@ def test_a_draw_that_finds_no_direction_in_the_cone_says_so() -> None:
     corners, _alive = corners_of(engine, (0.5, 0.5, 0.5))
     across = int(np.abs(sphere.order_sphere().axes @ X).argmin())
     for summed in (False, True):
-        drawn = draw_many(engine._field, corners, 2 * across, 50, summed)
+        drawn = draw_many(field_of(engine), corners, 2 * across, 50, summed)
         assert (drawn == -1).all()
 
 
@@ -259,15 +263,15 @@ def test_what_only_a_corner_without_weight_has_is_never_drawn() -> None:
     algorithm = {"kind": "prob", "max_angle_deg": 89, "pmf_threshold": 0}
     engine = build(grid, coefficients, algorithm=algorithm)
     assert isinstance(engine, CpuEngine)
-    cone_start, cone = (np.asarray(a, np.int64) for a in engine._alive[3:5])
+    cone_start, cone = engine.layout.field.cone_start, engine.layout.field.cone
     last = int(np.abs(axes @ (X + axes[across])).argmax())
     among = cone[cone_start[last] : cone_start[last + 1]]
     wanted = int(np.flatnonzero(among >> 1 == across)[0])
     which = (wanted << 24) // len(among) + 2**14  # of 24 bits
     tried = 0
     for y, z in np.random.default_rng(0).uniform(0, 1, (200, 2)):
-        corners, room = corners_of(engine, (0, y, z))
-        share, words = room.owners[1], room.owners[4].reshape(4, -1)
+        corners, memory = corners_of(engine, (0, y, z))
+        share, words = memory.share, memory.words.reshape(4, -1)
         limits, total = share[8:], share[15]
         assert (share[4:8] == 0).all()
         # Corners 4 to 6, where rounding has them begin before 3 ends.
@@ -276,7 +280,7 @@ def test_what_only_a_corner_without_weight_has_is_never_drawn() -> None:
         for proposed in bits[(limits[4:7].min() <= where) & (where < limits[3]) & (where < total)]:
             words[[0, 2]] = proposed << 8 | which >> 16
             words[[1, 3]] = (which & 0xFFFF) << 16
-            vertex, amplitude = draw_with_words(engine._field, corners, np.int64(2 * last))
+            vertex, amplitude = draw_with_words(field_of(engine), corners, np.int64(2 * last))
             assert vertex >> 1 != across
             assert amplitude > 0
             tried += 1

@@ -7,21 +7,25 @@ from typing import NamedTuple
 import numpy as np
 
 from bids_tractography.machine.compiled import inlined_kernel, kernel
-from bids_tractography.tracking.cpu.kernels.field import ANGLE, LARGEST, NO_DIRECTION
-from bids_tractography.tracking.cpu.kernels.memory import floats, ints, longs, truths
-from bids_tractography.tracking.cpu.kernels.vectors import (
-    BLOCK,
-    MAXIMUM_STEP,
-    UNIT,
+from bids_tractography.tracking.cpu.kernels.arithmetic import (
     find_largest,
     interpolate_blocks,
     which_blocks,
 )
+from bids_tractography.tracking.cpu.kernels.blocks import (
+    BLOCK,
+    MAX_BLOCKS,
+    MAXIMUM_STEP,
+    UNIT,
+)
+from bids_tractography.tracking.cpu.kernels.field import ANGLE, LARGEST, NO_DIRECTION
+from bids_tractography.tracking.cpu.kernels.memory import floats, ints, longs, truths
 
 
 @inlined_kernel
 def _scale(corners):
-    """Return by what interpolated amplitudes are multiplied, lest `UNIT` be exceeded."""
+    """Return the factor from interpolated amplitudes to integers of at most `UNIT`."""
+    # The last cumulative share times the largest number in any row bounds the fODF here.
     total = floats(corners.share)[15]
     return np.float32(UNIT) / (np.float32(LARGEST) * total) if total > 0 else np.float32(0)
 
@@ -29,15 +33,18 @@ def _scale(corners):
 @inlined_kernel
 def members_of(field, cone):
     """Return the address of a row of ``members``; see `Field`."""
-    return field.members + 64 * cone
+    return field.members + 2 * MAX_BLOCKS * cone
 
 
 @kernel
 def fill_cone(field, corners, cone):
-    """Interpolate the fODF along the axes of a cone, in units of which `UNIT` is no less.
+    """Interpolate the fODF along the axes of a cone, as integers of at most `UNIT`.
 
     Parameters
     ----------
+    field : Field
+    corners : Corners
+        ``values`` is written.
     cone : int
         An axis; ``n_axes`` for the whole sphere.
 
@@ -45,8 +52,8 @@ def fill_cone(field, corners, cone):
     -------
     largest : int32
     which : int32
-        Bits of the blocks that have axes in the cone. Of these, all axes are written to
-        ``corners.values``, 0 outside the cone.
+        Bits of the blocks that have axes in the cone. All axes of these blocks are written to
+        ``corners.values``, those outside the cone as 0.
     """
     members = members_of(field, cone)
     which = which_blocks(members)
@@ -58,20 +65,22 @@ def fill_cone(field, corners, cone):
 
 @kernel
 def find_above(field, corners, above, any_of_them):
-    """Find the largest amplitude, in the units of `fill_cone`, if it is above something.
+    """Find the largest amplitude, in the units of `fill_cone`, if it is above a value.
 
-    It reads far less than all, for the maxima of blocks tell where it can be.
+    Blocks whose interpolated maximum shows that they cannot contain it are not read.
 
     Parameters
     ----------
+    field : Field
+    corners : Corners
     above : int32
     any_of_them : bool
-        Whether anything above will do.
+        Whether any amplitude above the value will do.
 
     Returns
     -------
     largest, axis : int64
-        Of equal ones the first axis; -1 if there is none.
+        Of equal ones the first axis; -1 if none is above.
     """
     return find_largest(
         field.rows, corners.start, corners.share, _scale(corners), np.int64(field.maxima), above,
@@ -87,20 +96,26 @@ def fill_amplitudes(field, corners):
 
 @kernel
 def why_no_direction(field, corners):
-    """Tell a point where all directions are outside the cone from one without any."""
+    """Return ANGLE if all directions at a point are outside the cone, NO_DIRECTION without any."""
     return ANGLE if fill_amplitudes(field, corners) > 0 else NO_DIRECTION
 
 
 @kernel
 def fill_rows(coefficients, basis, voxels, maxima, rows, unit):
-    """Evaluate spherical harmonics (N, C) at some voxels along axes, as rows of integers.
+    """Evaluate the fODF of some voxels along axes, as rows of integers.
+
+    The sum over coefficients is a loop in a fixed order, because BLAS adds in an order that
+    depends on how many voxels there are.
 
     Parameters
     ----------
     coefficients : ndarray of float32, shape (N, C)
     basis : ndarray, shape (C, V)
+        Spherical harmonics along the axes.
     voxels : ndarray of int, shape (n,)
+        Rows of ``coefficients`` that are evaluated.
     maxima : int
+        Column at which the maxima of blocks begin.
     rows : ndarray of uint16, shape (n, width)
         Zero, written to; negative amplitudes are 0. See `Field`.
     unit : ndarray of float32, shape (n,)
@@ -123,10 +138,11 @@ def fill_rows(coefficients, basis, voxels, maxima, rows, unit):
         for axis in range(n_axes):
             rows[n, axis] = np.uint16(max(values[axis], 0.0) * (LARGEST / largest) + 0.5)
         for block in range(-(-n_axes // BLOCK)):
-            most = np.int64(0)
+            maximum = np.int64(0)
             for axis in range(block * BLOCK, min(block * BLOCK + BLOCK, n_axes)):
-                most = max(most, np.int64(rows[n, axis]))
-            steps = (most + MAXIMUM_STEP - 1) // MAXIMUM_STEP
+                maximum = max(maximum, np.int64(rows[n, axis]))
+            # Rounded up, because it serves as an upper bound.
+            steps = (maximum + MAXIMUM_STEP - 1) // MAXIMUM_STEP
             rows[n, maxima + block // 2] |= np.uint16(steps << (8 * (block % 2)))
 
 
@@ -140,7 +156,7 @@ class Peaks(NamedTuple):
     near : bool, shape (n_axes, n_axes)
         Pairs of which only the larger may be a peak.
     relative : float
-        Least share of the largest.
+        Share of the largest amplitude that a peak has to reach.
     """
 
     neighbours: int
@@ -150,7 +166,7 @@ class Peaks(NamedTuple):
 
 
 @kernel
-def find_peaks(criteria, n_axes, values, relative, peaks, most):
+def find_peaks(criteria, n_axes, values, relative, peaks, limit):
     """Find the largest peaks of a function on axes.
 
     Parameters
@@ -159,44 +175,41 @@ def find_peaks(criteria, n_axes, values, relative, peaks, most):
     n_axes : int
     values : address of int32, shape (n_axes,)
     relative : float
-        Least share of the largest.
+        Share of the largest value that a peak has to reach.
     peaks : address of int64, shape (n_axes,)
         Written: axes of the peaks, the largest first; of equal ones the first.
-    most : int
+    limit : int
 
     Returns
     -------
     int
-        How many there are, at most ``most``.
+        Number of peaks, at most ``limit``.
     """
     values, peaks = ints(values), longs(peaks)
-    neighbours, near = ints(criteria.neighbours), truths(criteria.near)
+    near = truths(criteria.near)
     largest = np.int32(0)
     for axis in range(n_axes):
         largest = max(largest, values[axis])
     if largest <= 0:
         return 0
-    left = 0  # maxima that may yet be peaks stand behind those that are
+    # Candidates, of which ``peaks`` holds those found first, then those left: each time the
+    # largest one left is moved to the front, and its neighbours within the separation angle go.
+    left = 0
     for axis in range(n_axes):
-        if values[axis] < relative * largest or values[axis] <= 0:
-            continue
-        is_maximum = True
-        for k in range(criteria.n_neighbours):
-            if (
-                values[axis]
-                < values[np.uint64(neighbours[np.uint64(axis * criteria.n_neighbours + k)])]
-            ):
-                is_maximum = False
-                break
-        if is_maximum:
+        if (
+            values[axis] >= relative * largest
+            and values[axis] > 0
+            and _is_local_maximum(criteria, values, axis)
+        ):
             peaks[left] = axis
             left += 1
     found = 0
-    while found < most and found < left:
+    while found < limit and found < left:
         best = found
         for n in range(found + 1, left):
             if values[peaks[n]] > values[peaks[best]]:
                 best = n
+        # Moved by one each, not swapped, so that those left stay in the order of their axes.
         axis = peaks[best]
         for n in range(best, found, -1):
             peaks[n] = peaks[n - 1]
@@ -211,14 +224,39 @@ def find_peaks(criteria, n_axes, values, relative, peaks, most):
     return found
 
 
+@inlined_kernel
+def _is_local_maximum(criteria, values, axis):
+    """Return whether no neighbour of an axis has a larger value."""
+    neighbours = ints(criteria.neighbours)
+    for k in range(criteria.n_neighbours):
+        neighbour = neighbours[np.uint64(axis * criteria.n_neighbours + k)]
+        if values[axis] < values[np.uint64(neighbour)]:
+            return False
+    return True
+
+
 @kernel
-def find_first_axes(field, criteria, corners, most):
-    """Find the axes to set out along, at most so many; write them to ``corners.peaks``."""
-    if most == 1:  # the largest amplitude is the largest peak
+def find_first_axes(field, criteria, corners, limit):
+    """Find the axes along which streamlines from a seed set out.
+
+    Parameters
+    ----------
+    field : Field
+    criteria : Peaks
+    corners : Corners
+        ``peaks`` is written.
+    limit : int
+
+    Returns
+    -------
+    int
+        Number of axes, at most ``limit``.
+    """
+    if limit == 1:  # the largest amplitude is the largest peak, and faster to find
         axis = find_above(field, corners, np.int32(0), False)[1]
         longs(corners.peaks)[0] = axis
         return 1 if axis >= 0 else 0
     fill_amplitudes(field, corners)
     return find_peaks(
-        criteria, field.n_axes, corners.values, criteria.relative, corners.peaks, most
+        criteria, field.n_axes, corners.values, criteria.relative, corners.peaks, limit
     )

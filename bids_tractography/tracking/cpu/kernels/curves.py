@@ -1,7 +1,8 @@
-"""Compiled trackers whose directions are no vertices: eudx and ptt."""
+"""Trackers whose directions are not vertices of the sphere: eudx and ptt."""
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -17,8 +18,8 @@ from bids_tractography.tracking.cpu.kernels.field import (
     NO_DIRECTION,
     amplitude,
     ask_rule,
+    gather_corners,
     is_inside,
-    look,
 )
 from bids_tractography.tracking.cpu.kernels.memory import doubles, floats, ints, longs, shorts
 from bids_tractography.tracking.cpu.kernels.random import CURVE, random_words
@@ -26,12 +27,15 @@ from bids_tractography.tracking.cpu.kernels.random import CURVE, random_words
 EUDX, PTT = range(2)
 PEAKS = 5  # of a voxel, at most
 NO_PEAK = 65535
-_SAMPLES, _TRIES = 10, 100  # curves to find how good they get, and to draw one (as DIPY has it)
-_MARGIN = 2.0  # the best curve is taken to be so much better than the best sample
+
+# Rejection sampling needs an upper bound of the support. None is known, so that of the best of some
+# random curves is taken twice, as DIPY does; candidates above it are accepted like those at it.
+_SAMPLES, _MARGIN = 10, 2.0
+_TRIES = 100  # candidates, of which none may be accepted
 
 
 class Curves(NamedTuple):
-    """What eudx and ptt need beside the field; arrays are addresses.
+    """What eudx and ptt need besides the field; arrays are addresses.
 
     Parameters
     ----------
@@ -39,18 +43,18 @@ class Curves(NamedTuple):
     to_voxels : float64, shape (3, 3)
         Of displacements in mm.
     step_mm : float
-    first : float64, shape (3,)
-        Written: direction of the first step of a half.
     peaks : uint16, shape (R, 5)
         eudx: axes of the peaks of each row, the largest first, then NO_PEAK.
-    least_cosine, least_weight : float
-        eudx.
+    min_cosine, min_weight : float
+        eudx: of the peaks that count, and of all that count together.
     curvature : float
         ptt: the largest, 1/mm.
-    probe_step_mm, probe_radius_mm, exponent : float
-        ptt.
+    probe_step_mm, probe_radius_mm : float
+        ptt: between cross-sections of a probe, and of a cross-section.
+    exponent : float
+        ptt: power of the support with which curves are drawn.
     probe_quality, probe_count : int
-        ptt.
+        ptt: cross-sections of a probe, the one at its start included; samples of each.
     nearest : uint16, shape (3, n_nearest, n_nearest)
         ptt: the vertex nearest to a direction, by its largest component and the other two
         divided by it.
@@ -60,10 +64,9 @@ class Curves(NamedTuple):
     kind: int
     to_voxels: int
     step_mm: float
-    first: int
     peaks: int
-    least_cosine: float
-    least_weight: float
+    min_cosine: float
+    min_weight: float
     curvature: float
     probe_step_mm: float
     probe_radius_mm: float
@@ -75,8 +78,8 @@ class Curves(NamedTuple):
 
 
 @kernel
-def fill_peaks(rows, unit, criteria, least, values, scratch, peaks):
-    """Find the peaks of rows.
+def fill_peaks(rows, unit, criteria, smallest, values, scratch, peaks):
+    """Find the peaks of rows of amplitudes.
 
     Parameters
     ----------
@@ -84,8 +87,8 @@ def fill_peaks(rows, unit, criteria, least, values, scratch, peaks):
     unit : ndarray of float32, shape (n,)
         Amplitude of 1 in each row.
     criteria : Peaks
-    least : float
-        Amplitude that counts.
+    smallest : float
+        Amplitude above which a peak counts.
     values, scratch : address of int32 and int64, shape (V,)
     peaks : ndarray of uint16, shape (n, 5)
         Written: axes, the largest first, then NO_PEAK.
@@ -98,7 +101,7 @@ def fill_peaks(rows, unit, criteria, least, values, scratch, peaks):
         found = find_peaks(criteria, rows.shape[1], values, criteria.relative, scratch, PEAKS)
         for place in range(PEAKS):
             peaks[n, place] = NO_PEAK
-            if place < found and unit[n] * rows[n, found_at[place]] > least:
+            if place < found and np.float64(unit[n]) * rows[n, found_at[place]] > smallest:
                 peaks[n, place] = found_at[place]
 
 
@@ -117,12 +120,25 @@ def _to_voxels(curves, x, y, z):
 def _next_direction(field, curves, corners, place, direction):
     """Average the peaks nearest to a direction over the eight voxels around a place.
 
+    Parameters
+    ----------
+    field : Field
+    curves : Curves
+    corners : Corners
+        Those of the place.
+    place : tuple of float
+        Voxels.
+    direction : tuple of float
+        Unit vector, RAS+.
+
     Returns
     -------
     found : bool
+        Whether peaks near enough have enough weight.
     anywhere : bool
         Whether any of the voxels has a peak.
     direction : tuple of float
+        Unit vector, RAS+; the one given if there is no other.
     """
     start, axes, peaks = longs(corners.start), doubles(field.axes), shorts(curves.peaks)
     x, y, z = place
@@ -146,21 +162,27 @@ def _next_direction(field, curves, corners, place, direction):
             cosine = tx * axes[3 * axis] + ty * axes[3 * axis + 1] + tz * axes[3 * axis + 2]
             if abs(cosine) > abs(best):
                 best, nearest = cosine, axis
-        if nearest >= 0 and abs(best) >= curves.least_cosine:
+        if nearest >= 0 and abs(best) >= curves.min_cosine:
+            # A peak is an axis: the end of it that points ahead is averaged.
             signed = weight if best > 0 else -weight
             sum_ += weight
             sum_x += signed * axes[3 * nearest]
             sum_y += signed * axes[3 * nearest + 1]
             sum_z += signed * axes[3 * nearest + 2]
-    length = np.sqrt(sum_x**2 + sum_y**2 + sum_z**2)
-    if sum_ < curves.least_weight or length == 0:
+    length = np.sqrt(sum_x * sum_x + sum_y * sum_y + sum_z * sum_z)
+    if sum_ < curves.min_weight or length == 0:
         return False, anywhere, direction
     return True, anywhere, (sum_x / length, sum_y / length, sum_z / length)
 
 
 @kernel
 def _nearest_axis(curves, x, y, z):
-    """Return the axis nearest to a direction."""
+    """Return the axis nearest to a direction.
+
+    Looked up on the faces of a cube, where a direction is its two smaller components divided by
+    the largest: opposite directions have the same ratios, as an axis should. A search would take
+    362 scalar products for every cross-section of a probe.
+    """
     nearest = shorts(curves.nearest)
     ax, ay, az = abs(x), abs(y), abs(z)
     if ax >= ay and ax >= az:
@@ -177,35 +199,45 @@ def _nearest_axis(curves, x, y, z):
 
 @kernel
 def _support(field, curves, corners, place, axis):
-    """Interpolate the fODF at a place along an axis; little counts as nothing."""
+    """Interpolate the fODF at a place along an axis; below the threshold it counts as zero."""
     x, y, z = place
     if not is_inside(field, x, y, z):
         return 0.0
-    look(field, x, y, z, corners)
+    gather_corners(field, x, y, z, corners)
     value = np.float64(amplitude(field, corners, axis))
-    return value if value > field.pmf_threshold * LARGEST * floats(corners.share)[15] else 0.0
+    threshold = field.pmf_threshold * LARGEST * np.float64(floats(corners.share)[15])
+    return value if value > threshold else 0.0
 
 
 @kernel
 def _transport(frame, k1, k2, s):
     """Follow a curve of constant curvatures by an arc length (Aydogan 2021).
 
-    A frame is nine numbers: tangent, normal and binormal.
+    Parameters
+    ----------
+    frame : tuple of float
+        Tangent, normal and binormal, RAS+: nine numbers.
+    k1, k2 : float
+        Curvatures towards normal and binormal, 1/mm.
+    s : float
+        Arc length, mm.
 
     Returns
     -------
     moved : tuple of float
-        Displacement, in mm.
+        Displacement, mm.
     frame : tuple of float
+        At the end of the arc.
     """
     tx, ty, tz, nx, ny, nz, bx, by, bz = frame
     curvature = np.sqrt(k1 * k1 + k2 * k2)
-    if curvature < 1e-9:
+    if curvature < 1e-9:  # a straight line, which would divide by zero below
         return (s * tx, s * ty, s * tz), frame
-    # A circle in the plane of the tangent and m; the frame turns with the tangent.
+    # Constant k1 and k2 without torsion make an arc of a circle in the plane of the tangent and m.
+    # The frame turns in that plane, with the tangent: so it is transported in parallel.
     n, b = k1 / curvature, k2 / curvature
     mx, my, mz = n * nx + b * bx, n * ny + b * by, n * nz + b * bz
-    sine, cosine = np.sin(curvature * s), np.cos(curvature * s)
+    sine, cosine = math.sin(curvature * s), math.cos(curvature * s)
     along, across = sine / curvature, (1 - cosine) / curvature
     moved = (along * tx + across * mx, along * ty + across * my, along * tz + across * mz)
     dx = (cosine - 1) * mx - sine * tx
@@ -233,7 +265,7 @@ def _section(field, curves, corners, place, frame):
     sum_ = 0.0
     for n in range(curves.probe_count):
         turn = 2 * np.pi * n / curves.probe_count
-        a, b = curves.probe_radius_mm * np.cos(turn), curves.probe_radius_mm * np.sin(turn)
+        a, b = curves.probe_radius_mm * math.cos(turn), curves.probe_radius_mm * math.sin(turn)
         x, y, z = _to_voxels(
             curves,
             a * frame[3] + b * frame[6],
@@ -247,7 +279,7 @@ def _section(field, curves, corners, place, frame):
 
 @kernel
 def _probe(field, curves, corners, place, frame, k1, k2):
-    """Return the support of a curve ahead."""
+    """Sum the support over the cross-sections of a curve ahead."""
     sum_ = 0.0
     for _ in range(1, curves.probe_quality):
         moved, frame = _transport(frame, k1, k2, curves.probe_step_mm)
@@ -259,25 +291,40 @@ def _probe(field, curves, corners, place, frame, k1, k2):
 
 @kernel
 def _draw_curve(field, curves, corners, place, frame, stream, turn):
-    """Draw curvatures with the probability of the support of their curve.
+    """Draw curvatures with a probability in proportion to the support of their curve.
+
+    Parameters
+    ----------
+    field : Field
+    curves : Curves
+    corners : Corners
+    place : tuple of float
+        Voxels.
+    frame : tuple of float
+        See `_transport`.
+    stream : Stream
+    turn : int
+        What the random numbers are for.
 
     Returns
     -------
     found : bool
     k1, k2 : float
+        1/mm.
     """
     here = _section(field, curves, corners, place, frame)
-    most = 0.0
+    bound = 0.0
     for attempt in range(_SAMPLES + _TRIES):
         w0, w1, w2, _ = random_words(stream, CURVE, turn, np.int64(0), attempt)
+        # The root makes points uniform in the disc of permitted curvatures.
         radius = curves.curvature * np.sqrt(np.float64(w0) * 2.0**-32)
         around = 2 * np.pi * np.float64(w1) * 2.0**-32
-        k1, k2 = radius * np.cos(around), radius * np.sin(around)
+        k1, k2 = radius * math.cos(around), radius * math.sin(around)
         ahead = _probe(field, curves, corners, place, frame, k1, k2)
         support = (here + ahead) ** curves.exponent
         if attempt < _SAMPLES:
-            most = max(most, support * _MARGIN**curves.exponent)
-        elif np.float64(w2) * 2.0**-32 * most < support:
+            bound = max(bound, support * _MARGIN**curves.exponent)
+        elif np.float64(w2) * 2.0**-32 * bound < support:
             return True, k1, k2
     return False, 0.0, 0.0
 
@@ -285,6 +332,7 @@ def _draw_curve(field, curves, corners, place, frame, stream, turn):
 @kernel
 def _frame_along(x, y, z):
     """Complete a unit vector to a frame."""
+    # The cross product with the x axis, or with the y axis where that would be nearly zero.
     if abs(x) < 0.9:
         wx, wy, wz = 0.0, z, -y
     else:
@@ -296,17 +344,34 @@ def _frame_along(x, y, z):
 
 @kernel
 def track_curve(field, plan, curves, corners, seed, direction, stream, n_before, half):
-    """Track one half of a streamline; as `kernels_tracks.track_half`.
+    """Track one half of a streamline.
 
     Parameters
     ----------
+    field : Field
+    plan : Plan
+    curves : Curves
+    corners : Corners
+        ``heading`` is written: the direction of the first step.
+    seed : tuple of float
+        Voxels.
     direction : tuple of float
         Unit vector to set out along, RAS+.
+    stream : Stream
+    n_before : int
+        Points that the streamline has so far.
+    half : Half
+        Written.
+
+    Returns
+    -------
+    n, stop : int
+        Points written, and why it ended.
     """
-    points, first = doubles(half.points), doubles(curves.first)
+    points, heading = doubles(half.points), doubles(corners.heading)
     x, y, z = seed
-    first[0], first[1], first[2] = direction
-    look(field, x, y, z, corners)
+    heading[0], heading[1], heading[2] = direction
+    gather_corners(field, x, y, z, corners)
     frame = _frame_along(direction[0], direction[1], direction[2])
     n, alone = np.int64(0), np.int64(0)
     while True:
@@ -324,20 +389,21 @@ def track_curve(field, plan, curves, corners, seed, direction, stream, n_before,
         else:
             found, k1, k2 = _draw_curve(field, curves, corners, (x, y, z), frame, stream, n)
             if not found:
-                look(field, x, y, z, corners)
+                gather_corners(field, x, y, z, corners)  # probes have left others there
                 return n, np.int64(why_no_direction(field, corners))
             moved, frame = _transport(frame, k1, k2, curves.step_mm)
         dx, dy, dz = _to_voxels(curves, moved[0], moved[1], moved[2])
         x, y, z = x + dx, y + dy, z + dz
         if not is_inside(field, x, y, z):
             return n, np.int64(IMAGE_BORDER)
-        one, other = look(field, x, y, z, corners)
+        one, other = gather_corners(field, x, y, z, corners)
         stop = ask_rule(field, one, other, stream, n, alone)
         if stop != GO_ON:
             return n, np.int64(stop)
         if n_before + n == plan.max_points:
             return n, np.int64(MAX_LENGTH)
         if n == 0 and curves.kind == EUDX:
-            first[0], first[1], first[2] = direction
+            # The other half sets out opposite to the first step, not to the peak at the seed.
+            heading[0], heading[1], heading[2] = direction
         points[3 * n], points[3 * n + 1], points[3 * n + 2] = x, y, z
         n += 1

@@ -6,19 +6,31 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bids_tractography.core.stopping import ActRule, BinaryRule, CmcRule, ThresholdRule
+from bids_tractography.core.streamlines import Stop
 from bids_tractography.machine.compiled import inlined_kernel
+from bids_tractography.tracking.cpu.kernels.arithmetic import gather_cells
 from bids_tractography.tracking.cpu.kernels.memory import floats, longs, shorts
 from bids_tractography.tracking.cpu.kernels.random import STOPPING, random_words, uniform
-from bids_tractography.tracking.cpu.kernels.vectors import look_at_cells
 
-# Stopping rules, and why an end is where it is: places in the list of streamlines.Stop.
 THRESHOLD, BINARY, ACT, CMC = range(4)
-GO_ON = -1
-STOPPING_RULE, GREY_MATTER, FLUID, IMAGE_BORDER, ANGLE, NO_DIRECTION, MAX_LENGTH = range(7)
+RULES = {ThresholdRule: THRESHOLD, BinaryRule: BINARY, ActRule: ACT, CmcRule: CMC}
 
-ROUNDING = 1e-6  # of interpolated fractions
+# Why an end is where it is. numba compiles integers in, so each is taken out of the enum by name.
+STOPPING_RULE = Stop.STOPPING_RULE.code
+GREY_MATTER = Stop.GREY_MATTER.code
+CSF = Stop.CSF.code
+IMAGE_BORDER = Stop.IMAGE_BORDER.code
+ANGLE = Stop.ANGLE.code
+NO_DIRECTION = Stop.NO_DIRECTION.code
+MAX_LENGTH = Stop.MAX_LENGTH.code
+GO_ON = -1  # no end
 
-LARGEST = 65535  # amplitude of a row's maximum
+ROUNDING = 1e-6
+"""Error of a float32 interpolated between fractions: closer to 0 or 1 than this is 0 or 1."""
+
+LARGEST = 65535
+"""Amplitude of a row's maximum."""
 
 
 class Field(NamedTuple):
@@ -31,37 +43,40 @@ class Field(NamedTuple):
     nx, ny, nz : int
         Voxels along each axis.
     cells : float32 or int32, shape (nx + 2, ny + 2, nz + 2, 4)
-        Of each voxel: the line of the cache, among those of ``rows``, with which its row of
-        amplitudes begins (an int32; 0 where it has none), the amplitude of the unit of its row,
-        first and second map of the stopping rule. There is one more at either side, which
-        repeats the outermost, so that interpolation needs no clipping.
+        Of each voxel: the cache line of ``rows`` on which its row of amplitudes begins (an int32;
+        0 where it has none), the amplitude of the unit of its row, and the first and second map
+        of the stopping rule. What is needed of a voxel at each step thus lies in 16 bytes, and
+        two neighbours along z in one load. There is one more voxel at either side, which repeats
+        the outermost, so that interpolation needs no clipping.
     n_axes : int
     axes : float64, shape (n_axes, 3)
-        Unit vectors, RAS+. Sixteen with numbers that follow one another, a block, are neighbours.
+        Unit vectors, RAS+. Sixteen in a row, a block, are neighbours on the sphere.
     width : int
-        Numbers in a row.
+        Numbers in a row, with padding.
     rows : uint16, shape (R, width)
         Amplitudes along the axes in units of 1 / 65535 of the row's largest, zero in the rest of
-        the last block. Row 0 is zero.
+        the last block. Row 0 is zero, for voxels without an fODF.
     maxima : int
-        Where in a row the largest amplitudes of blocks begin: bytes, in units of 257, rounded up.
+        Column at which the maxima of blocks begin: bytes, in units of 257, rounded up.
     cone_start : int32, shape (n_axes + 1,)
     cone : uint16
-        Vertices no further than the largest angle from vertex ``2 a`` are
+        Vertices no further than the maximum angle from vertex ``2 a`` are
         ``cone[cone_start[a]:cone_start[a + 1]]``.
     members : uint16, shape (2 n_axes + 1, 32)
-        Which axes of each block are in the cone of an axis, a bit for each; in the whole sphere;
-        and which point away from an axis.
+        A bit for each axis of each block. Row ``a`` has those in the cone around axis ``a``, row
+        ``n_axes`` all of them, row ``n_axes + 1 + a`` those at an obtuse angle with axis ``a``.
     steps : float64, shape (2 n_axes, 3)
         A step along each vertex, in voxels.
-    least_cosine : float
-        Of the largest angle.
+    min_cosine : float
+        Cosine of the maximum angle.
     pmf_threshold : float
+        Share of the largest amplitude below which directions are not taken.
     rule : int
+        One of the values of `RULES`.
     rule_threshold : float
         Of the threshold rule.
     rule_power : float
-        Of the CMC rule.
+        Of the CMC rule: step size over mean voxel size.
     """
 
     nx: int
@@ -77,7 +92,7 @@ class Field(NamedTuple):
     cone: int
     members: int
     steps: int
-    least_cosine: float
+    min_cosine: float
     pmf_threshold: float
     rule: int
     rule_threshold: float
@@ -85,23 +100,27 @@ class Field(NamedTuple):
 
 
 class Corners(NamedTuple):
-    """The eight cells around a point, as `look` writes them; arrays are addresses.
+    """The eight cells around a point, and scratch memory; arrays are addresses.
+
+    `gather_corners` writes ``start`` and ``share``.
 
     Parameters
     ----------
     start : int64, shape (8,)
-        Where each one's row starts.
+        Place in ``rows`` at which each one's row begins.
     share : float32, shape (16,)
         Interpolation weight of the unit of each row: ``sum(share[:8] * rows)`` is the fODF. Then
         their cumulative sums.
     values : int32, shape (width,)
-        Room for the fODF along axes.
+        The fODF along axes.
     sums : int32, shape (16,)
-        Room for sums over blocks.
+        Sums over blocks.
     words : uint32, shape (4, 8, 4)
-        Room for random words; see `fill_words`.
+        Random words; see `fill_words`.
     peaks : int64, shape (n_axes,)
-        Room for peaks of the fODF.
+        Peaks of the fODF.
+    heading : float64, shape (3,)
+        Direction of the first step of a half, which a curve writes.
     """
 
     start: int
@@ -110,23 +129,45 @@ class Corners(NamedTuple):
     sums: int
     words: int
     peaks: int
+    heading: int
 
 
 @inlined_kernel
 def is_inside(field, x, y, z):
-    """Tell whether a point, in voxels, lies in the image."""
+    """Return whether a point lies in the image, half a voxel beyond the outermost centres.
+
+    Parameters
+    ----------
+    field : Field
+    x, y, z : float
+        Voxels.
+    """
     return -0.5 <= x < field.nx - 0.5 and -0.5 <= y < field.ny - 0.5 and -0.5 <= z < field.nz - 0.5
 
 
 @inlined_kernel
-def look(field, x, y, z, corners):
-    """Look up the eight cells around a point in the image; return the stopping rule's maps."""
+def gather_corners(field, x, y, z, corners):
+    """Gather the eight cells around a point of the image.
+
+    Parameters
+    ----------
+    field : Field
+    x, y, z : float
+        Voxels.
+    corners : Corners
+        Written.
+
+    Returns
+    -------
+    first, second : float32
+        The maps of the stopping rule at the point.
+    """
     fx, fy, fz = np.floor(x), np.floor(y), np.floor(z)
     dx, dy, dz = np.float32(x - fx), np.float32(y - fy), np.float32(z - fz)
     step_y = field.nz + 2
     step_x = (field.ny + 2) * step_y
     cell = (np.int64(fx) + 1) * step_x + (np.int64(fy) + 1) * step_y + np.int64(fz) + 1
-    first, second = look_at_cells(
+    first, second = gather_cells(
         field.cells, cell, step_y, step_x, dx, dy, dz, corners.start, corners.share
     )
     if field.rule == BINARY:
@@ -137,7 +178,20 @@ def look(field, x, y, z, corners):
 
 @inlined_kernel
 def amplitude(field, corners, axis):
-    """Interpolate the fODF along an axis."""
+    """Interpolate the fODF along an axis.
+
+    Parameters
+    ----------
+    field : Field
+    corners : Corners
+        Of the point, as `gather_corners` writes them.
+    axis : int
+
+    Returns
+    -------
+    float32
+        In the unit of the fODF.
+    """
     rows, start, share = shorts(field.rows), longs(corners.start), floats(corners.share)
     value = np.float32(0)
     for corner in range(8):
@@ -147,7 +201,23 @@ def amplitude(field, corners, axis):
 
 @inlined_kernel
 def ask_rule(field, first, second, stream, turn, particle):
-    """Ask the stopping rule, given its maps at a point."""
+    """Ask the stopping rule about a point.
+
+    Parameters
+    ----------
+    field : Field
+    first, second : float
+        The rule's maps at the point.
+    stream : Stream
+    turn, particle : int
+        What the random numbers of a rule that draws are for.
+
+    Returns
+    -------
+    int
+        GO_ON, or why not.
+    """
+    first, second = np.float64(first), np.float64(second)
     if field.rule == THRESHOLD:
         return GO_ON if first > field.rule_threshold else STOPPING_RULE
     if field.rule == BINARY:
@@ -155,12 +225,13 @@ def ask_rule(field, first, second, stream, turn, particle):
     if field.rule == ACT:
         if first > 0.5:
             return GREY_MATTER
-        return FLUID if second > 0.5 else GO_ON
-    tissue = np.float64(first) + np.float64(second)
+        return CSF if second > 0.5 else GO_ON
+    tissue = first + second
     if tissue <= 0:
         return GO_ON
     w0, w1, w2, w3 = random_words(stream, STOPPING, turn, particle, 0)
-    # A root of what rounding leaves of nothing is far from nothing.
+    # Where rounding leaves 1e-7 of nothing, a small power would make a fair chance of it: with
+    # steps of a tenth of a voxel, 1e-7 ** 0.1 is 0.2.
     if tissue < 1 - ROUNDING and uniform(w0, w1) < (1 - tissue) ** field.rule_power:
         return GO_ON
-    return GREY_MATTER if uniform(w2, w3) * tissue < first else FLUID
+    return GREY_MATTER if uniform(w2, w3) * tissue < first else CSF

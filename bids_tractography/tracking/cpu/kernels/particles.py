@@ -1,4 +1,4 @@
-"""Compiled particle filter: a way on from where a streamline came to a bad end (Girard 2014)."""
+"""Particle filter: a way on from where a streamline came to a bad end (Girard 2014)."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import numpy as np
 
 from bids_tractography.machine.compiled import kernel
 from bids_tractography.tracking.cpu.kernels.field import (
-    FLUID,
+    CSF,
     GO_ON,
     IMAGE_BORDER,
     NO_DIRECTION,
     ROUNDING,
     Corners,
     ask_rule,
+    gather_corners,
     is_inside,
-    look,
 )
 from bids_tractography.tracking.cpu.kernels.memory import doubles, longs
 from bids_tractography.tracking.cpu.kernels.random import (
@@ -28,14 +28,16 @@ from bids_tractography.tracking.cpu.kernels.random import (
 )
 from bids_tractography.tracking.cpu.kernels.vertices import draw_vertex
 
-_UNEVEN = 0.1  # share of particles that must count at least, lest they be drawn anew
+# Particles are resampled when their effective number, 1 / sum of squared weights, falls below this
+# share of them: resampling at every step would lose diversity for no gain.
+_MIN_EFFECTIVE = 0.1
 
 
 class Particles(NamedTuple):
-    """Particles of one attempt, and room for them; arrays are addresses.
+    """Particles of one attempt, and memory for them; arrays are addresses.
 
-    What a particle has passed is a chain of nodes, each of which knows the one before, so that
-    particles drawn anew share their past. Node 0 is where all set out.
+    The path of a particle is a linked list of nodes, each of which knows the one before, so that
+    resampling copies no paths. Node 0 is where all set out.
 
     Parameters
     ----------
@@ -44,18 +46,19 @@ class Particles(NamedTuple):
         Steps from the end of the streamline to where particles set out, and beyond it.
     trials : int
         Attempts for each half of a streamline.
-    point : float64, shape (1 + most steps * number, 3)
-    vertex, before : int64, shape (1 + most steps * number,)
+    point : float64, shape (1 + (back + front) * number, 3)
+    vertex, before : int64, shape (1 + (back + front) * number,)
         Of each node: the step that led to it, and the node before.
     node, stop : int64, shape (2, number)
-        Of each particle: its last node, and why it went no further. The second half of these
-        is for drawing anew.
+        Of each particle: its last node, and why it went no further. The second row is scratch
+        memory for resampling.
     weight : float64, shape (number,)
     start : int64, shape (2, number, 8)
     share : float32, shape (2, number, 16)
-        Corners of each particle, before and after a step.
+        Corners of each particle; the two sides are those before and after a step, in turn.
     corner : int64, shape (2, number)
-        Which of the corners before the step are a particle's.
+        Which of the corners before the step are those of a particle: after resampling, several
+        share them.
     """
 
     number: int
@@ -75,6 +78,7 @@ class Particles(NamedTuple):
 
 @kernel
 def _corners_of(particles, corners, side, particle):
+    """Return the corners of a particle, with the scratch memory of others."""
     place = side * particles.number + particle
     return Corners(
         particles.start + 64 * place,
@@ -83,12 +87,29 @@ def _corners_of(particles, corners, side, particle):
         corners.sums,
         corners.words,
         corners.peaks,
+        corners.heading,
     )
 
 
 @kernel
 def _move(field, particles, corners, stream, turn, p, side, new):
-    """Move one particle by a step, to a new node unless it ends."""
+    """Move one particle by a step.
+
+    Parameters
+    ----------
+    field : Field
+    particles : Particles
+    corners : Corners
+    stream : Stream
+    turn : int
+        What the random numbers are for, with the particle.
+    p : int
+        Which particle.
+    side : int
+        Where its corners are: 0 or 1. Those after the step go to the other one.
+    new : int
+        Node that is written unless the particle ends.
+    """
     point, vertices, before = (
         doubles(particles.point), longs(particles.vertex), longs(particles.before)
     )  # fmt: skip
@@ -110,11 +131,12 @@ def _move(field, particles, corners, stream, turn, p, side, new):
         stop[p] = IMAGE_BORDER
         return
     there = 1 - side
-    include, exclude = look(field, x, y, z, _corners_of(particles, corners, there, p))
-    weight[p] *= 1.0 - exclude if exclude < 1.0 - ROUNDING else 0.0
+    include, exclude = gather_corners(field, x, y, z, _corners_of(particles, corners, there, p))
+    fluid = np.float64(exclude)
+    weight[p] *= 1.0 - fluid if fluid < 1.0 - ROUNDING else 0.0
     verdict = ask_rule(field, include, exclude, stream, turn, p + 1)
-    if verdict == FLUID and weight[p] > 0:
-        verdict = GO_ON  # its weight tells already how bad that was
+    if verdict == CSF and weight[p] > 0:
+        verdict = GO_ON  # its weight has been reduced for that
     if verdict != GO_ON:
         stop[p] = verdict
         return
@@ -125,10 +147,19 @@ def _move(field, particles, corners, stream, turn, p, side, new):
 
 @kernel
 def _choose(particles, stream, turn, particle, attempt):
-    """Draw a particle by its weight; weights sum to 1."""
+    """Draw a particle with a probability of its weight; weights sum to 1.
+
+    Parameters
+    ----------
+    particles : Particles
+    stream : Stream
+    turn, particle, attempt : int
+        What the random number is for.
+    """
     weight = doubles(particles.weight)
     w0, w1, _, _ = random_words(stream, PARTICLE, turn, particle, attempt)
     left = uniform(w0, w1)
+    # If rounding keeps the weights from adding up to 1, the last one with any weight is chosen.
     chosen = 0
     for p in range(particles.number):
         if weight[p] > 0:
@@ -140,8 +171,8 @@ def _choose(particles, stream, turn, particle, attempt):
 
 
 @kernel
-def _draw_anew(particles, stream, turn):
-    """Replace particles by copies of others, as many as their weights say."""
+def _resample(particles, stream, turn):
+    """Replace particles by copies of particles drawn by their weights."""
     node, stop, corner = longs(particles.node), longs(particles.stop), longs(particles.corner)
     weight = doubles(particles.weight)
     count = particles.number
@@ -160,13 +191,17 @@ def run_particles(field, particles, corners, place, vertex, n_steps, stream, tur
 
     Parameters
     ----------
+    field : Field
+    particles : Particles
+    corners : Corners
     place : tuple of float
         Where they set out, in voxels.
     vertex : int
-        Their first direction.
+        Vertex that led there: the middle of their first cone.
     n_steps : int
+    stream : Stream
     turn : int
-        That of the first step; each takes one.
+        Turn of the first step; each takes one.
 
     Returns
     -------
@@ -179,7 +214,7 @@ def run_particles(field, particles, corners, place, vertex, n_steps, stream, tur
     count = particles.number
     point[0], point[1], point[2] = place
     vertices[0] = vertex
-    look(field, point[0], point[1], point[2], _corners_of(particles, corners, 0, 0))
+    gather_corners(field, point[0], point[1], point[2], _corners_of(particles, corners, 0, 0))
     for p in range(count):
         node[p], stop[p], corner[p], weight[p] = 0, GO_ON, 0, 1.0 / count
     for step in range(n_steps):
@@ -196,8 +231,8 @@ def run_particles(field, particles, corners, place, vertex, n_steps, stream, tur
             return np.int64(-1), np.int64(NO_DIRECTION)
         for p in range(count):
             weight[p] /= sum_
-            squares += weight[p] ** 2
-        if _UNEVEN * count * squares > 1:
-            _draw_anew(particles, stream, turn + step)
+            squares += weight[p] * weight[p]
+        if _MIN_EFFECTIVE * count * squares > 1:
+            _resample(particles, stream, turn + step)
     chosen = _choose(particles, stream, turn, np.int64(0), np.int64(0))
     return node[chosen], stop[chosen]

@@ -1,4 +1,8 @@
-"""Random numbers of a streamline: Philox4x32-10 (Salmon 2011), by counter."""
+"""Random numbers of a streamline: Philox4x32-10 (Salmon 2011), by counter.
+
+A generator with a state would make the numbers of a streamline depend on what was tracked before
+it. Philox has none: it encrypts a counter, and the counter says what the numbers are for.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +13,18 @@ import numpy as np
 from bids_tractography.machine.compiled import inlined_kernel
 from bids_tractography.tracking.cpu.kernels.memory import words_at
 
-# What a block of random numbers is for: the highest word of its counter, beside the half.
+# What random numbers are for, in the highest bits of the last word of the counter. The half, the
+# particle and the attempt have the rest of that word, from these bits on and from 0.
 DIRECTION, STOPPING, PARTICLE, CURVE = range(4)
 _PURPOSE, _HALF, _PARTICLE = 28, 27, 16
+
+# No draw makes so many attempts: the words of the one that cannot fail.
 LAST_ATTEMPT = 0xFFFF
 
-DRAWS, ATTEMPTS = 8, 4  # of directions, for which random words are made at once
-_W = DRAWS * ATTEMPTS  # from a word of a block to its next
+# Draws of a direction for which random words are made together, and attempts of each: 32 blocks of
+# words, which fill vector registers of any width.
+DRAWS, ATTEMPTS = 8, 4
+_W = DRAWS * ATTEMPTS  # from one of the four words to the next
 
 
 class Stream(NamedTuple):
@@ -35,7 +44,14 @@ _MASK, _32 = np.uint64(0xFFFFFFFF), np.uint64(32)
 
 @inlined_kernel
 def philox(c0, c1, c2, c3, k0, k1):
-    """Philox4x32-10 (Salmon 2011): four words of counter and two of key give four words."""
+    """Turn four words of counter and two of key into four random words: Philox4x32-10.
+
+    Parameters
+    ----------
+    c0, c1, c2, c3, k0, k1 : uint64
+        Words of 32 bits. In 64 bits, a product of two of them has its high word where it can be
+        shifted down, and no sum overflows.
+    """
     for _ in range(10):
         one, other = c0 * _M0, c2 * _M1
         c0, c1, c2, c3 = (
@@ -50,7 +66,19 @@ def philox(c0, c1, c2, c3, k0, k1):
 
 @inlined_kernel
 def make_stream(rng_seed, seed, direction, half):
-    """Return the stream of a half (0 or 1) of a streamline from a seed."""
+    """Return the stream of one half of a streamline.
+
+    Parameters
+    ----------
+    rng_seed : int
+        Of the configuration, 64 bits.
+    seed : int
+        Index of the seed in the whole list, 56 bits.
+    direction : int
+        Index of the initial direction, 8 bits.
+    half : int
+        0 or 1.
+    """
     key, index = np.uint64(rng_seed), np.uint64(seed)
     return Stream(
         key & _MASK,
@@ -63,9 +91,14 @@ def make_stream(rng_seed, seed, direction, half):
 
 @inlined_kernel
 def make_counter(stream, purpose, turn, particle, attempt):
-    """Return four words that are those of no other stream, purpose, turn, particle and attempt.
+    """Return four words that no other stream, purpose, turn, particle or attempt shares.
 
-    A turn may have 32 bits, a particle 11 and an attempt 16.
+    Parameters
+    ----------
+    stream : Stream
+    purpose : int
+    turn, particle, attempt : int
+        32, 11 and 16 bits.
     """
     last = (
         (np.uint64(purpose) << np.uint64(_PURPOSE))
@@ -78,7 +111,14 @@ def make_counter(stream, purpose, turn, particle, attempt):
 
 @inlined_kernel
 def random_words(stream, purpose, turn, particle, attempt):
-    """Return four random words (32 bits each)."""
+    """Return four random words of 32 bits.
+
+    Parameters
+    ----------
+    stream : Stream
+    purpose, turn, particle, attempt : int
+        See `make_counter`.
+    """
     c0, c1, c2, c3 = make_counter(stream, purpose, turn, particle, attempt)
     return philox(c0, c1, c2, c3, stream.key0, stream.key1)
 
@@ -87,16 +127,17 @@ def random_words(stream, purpose, turn, particle, attempt):
 def fill_words(stream, turn, more_turns, particle, more_particles, words):
     """Make what `random_words` gives for the first attempts of eight draws of directions.
 
-    All at once they take a fifth of the time: they fill the lanes of a vector.
+    Made together they take a fifth of the time: LLVM puts them in the lanes of vectors.
 
     Parameters
     ----------
+    stream : Stream
     turn, particle : int
         Of the first draw.
     more_turns, more_particles : int
-        From a draw to the next.
+        Added from one draw to the next.
     words : address of uint32, shape (4, 8, 4)
-        Written: each of the four words of each draw and attempt.
+        Written: the four words of each draw and attempt.
     """
     words = words_at(words)
     c0, c1, c2, c3 = make_counter(stream, DIRECTION, turn, particle, 0)
@@ -111,7 +152,13 @@ def fill_words(stream, turn, more_turns, particle, more_particles, words):
 
 @inlined_kernel
 def words_of(words, draw, attempt):
-    """Return the four words of a draw and attempt that `fill_words` has made."""
+    """Return the four words of a draw and attempt that `fill_words` has made.
+
+    Parameters
+    ----------
+    words : address of uint32, shape (4, 8, 4)
+    draw, attempt : int
+    """
     words, n = words_at(words), np.uint64(ATTEMPTS * draw + attempt)
     w0, w1 = np.uint64(words[n]), np.uint64(words[n + np.uint64(_W)])
     w2, w3 = np.uint64(words[n + np.uint64(2 * _W)]), np.uint64(words[n + np.uint64(3 * _W)])
@@ -120,5 +167,5 @@ def words_of(words, draw, attempt):
 
 @inlined_kernel
 def uniform(high, low):
-    """Turn two words into a number in [0, 1) of 53 bits."""
+    """Turn two words into a number in [0, 1) of 53 bits, as many as a float64 has."""
     return np.float64(((high << _32) | low) >> np.uint64(11)) * 2.0**-53

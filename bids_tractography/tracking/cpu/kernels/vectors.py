@@ -1,9 +1,9 @@
-"""Compiled arithmetic on blocks of sixteen axes, in the vector registers of the processor.
+"""Arithmetic on blocks of sixteen axes in the vector registers of the processor, as LLVM IR.
 
-numba compiles a loop to vector instructions where it can prove that arrays do not overlap, which
-it cannot of addresses: here the instructions are said outright. Amplitudes become whole numbers,
-so that their sums are exact in whatever order they are taken, and the order of multiplications
-and additions is written down, so that every processor gets the same bits.
+LLVM turns a loop into vector instructions only where it can prove that arrays do not overlap, and
+of addresses it cannot: these functions state the instructions. Amplitudes become whole numbers, so
+that sums of them are exact in any order, and the order of all floating-point operations is fixed,
+so that every processor gets the same bits. `scalar` has a plain loop of the same name for each.
 """
 
 from __future__ import annotations
@@ -17,11 +17,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-BLOCK = 16  # axes
-MOST_BLOCKS = 32
-LINE = 32  # numbers of 16 bits in a line of the cache
-UNIT = 2**22  # an amplitude as large as the interpolated maxima of the corners
-MAXIMUM_STEP = 257  # from a maximum of a block, which is a byte, to the next
+from bids_tractography.tracking.cpu.kernels.blocks import BLOCK, LINE, MAXIMUM_STEP
 
 _LONG, _INT, _SHORT = ir.IntType(64), ir.IntType(32), ir.IntType(16)
 _INTS, _SHORTS, _BYTES, _FLOATS = (
@@ -50,13 +46,17 @@ def _spread(builder: Any, value: Any, lanes: int = BLOCK) -> Any:
 
 
 def _pick(builder: Any, one: Any, other: Any, lanes: list[int]) -> Any:
-    """Make a vector of lanes of two, those of the other being counted on."""
+    """Make a vector of lanes of two; the second's are numbered after the first's."""
     kind = ir.VectorType(_INT, len(lanes))
     return builder.shuffle_vector(one, other, ir.Constant(kind, lanes))
 
 
 def _running_sums(builder: Any, vector: Any, add: Any) -> Any:
-    """Sum the lanes up to and with each, by the same additions everywhere."""
+    """Sum the lanes up to and including each.
+
+    In log2(n) steps, each of which adds the vector moved by 1, 2, 4, ... lanes (Hillis and Steele
+    1986): a sum lane by lane would wait for n additions in turn.
+    """
     count, nothing = vector.type.count, ir.Constant(vector.type, None)
     distance = 1
     while distance < count:
@@ -128,8 +128,9 @@ class _Corners:
     def bounds(self, maxima: Any, half: int) -> Any:
         """Interpolate the maxima of blocks 0 to 15 or 16 to 31.
 
-        Each step of that rounds monotonically: they are no less than what is interpolated along
-        any of the axes.
+        Multiplying, adding and rounding are all monotonic, and the operations are those of
+        `amplitudes`: a bound is never below what is interpolated along any axis of its block,
+        not even by a rounding error.
         """
         b = self._builder
         place = b.add(b.mul(maxima, ir.Constant(_LONG, 2)), ir.Constant(_LONG, BLOCK * half))
@@ -140,6 +141,7 @@ class _Corners:
 
     def _interpolate(self, numbers: list[Any]) -> Any:
         builder, total = self._builder, ir.Constant(_FLOATS, None)
+        # Fused, because whether a compiler fuses a product and a sum depends on the processor.
         for part, number in zip(self._shares, numbers, strict=True):
             value = builder.sitofp(builder.zext(number, _INTS), _FLOATS)
             total = builder.call(self._fused, [part, value, total])
@@ -148,12 +150,12 @@ class _Corners:
 
 @intrinsic
 def which_blocks(_context, members):
-    """Tell which blocks have axes in a cone, a bit for each.
+    """Return which blocks have axes in a cone, a bit for each.
 
     Parameters
     ----------
     members : address of uint16, shape (32,)
-        See `kernels.Field`.
+        See `field.Field`.
 
     Returns
     -------
@@ -241,8 +243,7 @@ def find_largest(_context, rows, start, share, scale, maxima, above, any_of_them
         bounds = [
             cgutils.alloca_once_value(builder, corners.bounds(maxima, half)) for half in range(2)
         ]
-        least = builder.add(above, ir.Constant(_INT, 1))
-        largest = cgutils.alloca_once_value(builder, least)
+        largest = cgutils.alloca_once_value(builder, builder.add(above, ir.Constant(_INT, 1)))
         found = cgutils.alloca_once_value(builder, ir.Constant(_INT, -1))
 
         test, body, end = (builder.append_basic_block(name) for name in ("test", "body", "end"))
@@ -256,6 +257,9 @@ def find_largest(_context, rows, start, share, scale, maxima, above, any_of_them
         go_on = builder.and_(builder.icmp_signed(">=", bound, best), builder.not_(enough))
         builder.cbranch(go_on, body, end)
 
+        # Blocks are visited in the order of their bounds, the highest first: the first one usually
+        # has the largest amplitude, and then no other bound reaches it. An equal one has to be
+        # visited too, for the first of equal axes is wanted.
         builder.position_at_end(body)
         bound = _spread(builder, bound)
         bits = [
@@ -328,26 +332,30 @@ def find_amplitude(_context, values, which, wanted):
 
 
 @intrinsic
-def sum_lanes(_context, values, which, least, sums):
+def sum_lanes(_context, values, which, smallest, sums):
     """Sum what is not below a value at each place in a block, then over the places before it.
+
+    A number below the last sum then finds its place among the sums first, and after that its axis
+    among those at that place: some 16 + 23 comparisons where running sums over all axes would take
+    362 additions.
 
     Parameters
     ----------
     values : address of int32
     which : int32
         The blocks of them.
-    least : int32
+    smallest : int32
     sums : address of int32, shape (16,)
-        Written: sums over all blocks of the places up to and with each.
+        Written: sums over all blocks of the places up to and including each.
     """
 
     def generate(_context, builder, _signature, arguments):
-        values, which, least, sums = arguments
-        least = _spread(builder, least)
+        values, which, smallest, sums = arguments
+        smallest = _spread(builder, smallest)
         sum_ = cgutils.alloca_once_value(builder, _ZERO)
         with _each(builder, which) as (_, place):
             block = _load(builder, _INTS, values, place, 4)
-            block = builder.select(builder.icmp_signed(">=", block, least), block, _ZERO)
+            block = builder.select(builder.icmp_signed(">=", block, smallest), block, _ZERO)
             builder.store(builder.add(builder.load(sum_), block), sum_)
         running = _running_sums(builder, builder.load(sum_), builder.add)
         _store(builder, running, sums, ir.Constant(_LONG, 0))
@@ -378,20 +386,20 @@ def count_reached(_context, limits, value):
 
 
 @intrinsic
-def look_at_cells(_context, cells, cell, step_y, step_x, dx, dy, dz, start, share):
+def gather_cells(_context, cells, cell, step_y, step_x, dx, dy, dz, start, share):
     """Interpolate linearly between eight cells.
 
     Parameters
     ----------
     cells : address of float32 or int32, shape (..., 4)
-        See `kernels.Field`.
+        See `field.Field`.
     cell, step_y, step_x : int64
         The first of the eight, and from there to the next along two axes; along z it is 1.
     dx, dy, dz : float32
         Distance from the first along each axis, 0 to 1.
     start : address of int64, shape (8,)
     share : address of float32, shape (16,)
-        Written; see `kernels.Corners`.
+        Written; see `field.Corners`.
 
     Returns
     -------
@@ -404,16 +412,18 @@ def look_at_cells(_context, cells, cell, step_y, step_x, dx, dy, dz, start, shar
         cells, cell, step_y, step_x, dx, dy, dz, start, share = arguments
         four, eight = ir.Constant(_LONG, 4), ir.VectorType(ir.FloatType(), 8)
 
-        beside = builder.add(cell, step_x)
+        # Cells that are neighbours along z are neighbours in memory: two are loaded as one vector.
+        next_x = builder.add(cell, step_x)
         two_cells = [
             _load(builder, eight, cells, builder.mul(place, four), 4)
-            for place in (cell, builder.add(cell, step_y), beside, builder.add(beside, step_y))
+            for place in (cell, builder.add(cell, step_y), next_x, builder.add(next_x, step_y))
         ]
         a, b, c, d = two_cells
         near, far = _pick(builder, a, b, list(range(16))), _pick(builder, c, d, list(range(16)))
         rows, units, first, second = (
             _pick(builder, near, far, [n + 4 * corner for corner in range(8)]) for n in range(4)
         )
+        # x, then y, then z: `scalar` multiplies in the same order.
         weight = None
         for bit, distance in ((4, dx), (2, dy), (1, dz)):
             ahead = _spread(builder, distance, 8)

@@ -1,4 +1,4 @@
-"""Compiled ways to choose the next vertex of the sphere: drawn, or the largest."""
+"""Ways to choose the next vertex of the sphere: drawn, the largest, or the closest peak."""
 
 from __future__ import annotations
 
@@ -12,6 +12,12 @@ from bids_tractography.tracking.cpu.kernels.amplitudes import (
     find_peaks,
     members_of,
 )
+from bids_tractography.tracking.cpu.kernels.arithmetic import (
+    count_reached,
+    find_amplitude,
+    sum_lanes,
+)
+from bids_tractography.tracking.cpu.kernels.blocks import BLOCK, UNIT
 from bids_tractography.tracking.cpu.kernels.field import LARGEST, amplitude
 from bids_tractography.tracking.cpu.kernels.memory import doubles, floats, ints, longs, shorts
 from bids_tractography.tracking.cpu.kernels.random import (
@@ -22,15 +28,10 @@ from bids_tractography.tracking.cpu.kernels.random import (
     uniform,
     words_of,
 )
-from bids_tractography.tracking.cpu.kernels.vectors import (
-    BLOCK,
-    UNIT,
-    count_reached,
-    find_amplitude,
-    sum_lanes,
-)
 
-_NOTHING = 2.0**-126  # no amplitude is as small
+# The smallest normal float32: amplitudes are far larger or zero, so at a threshold of zero this
+# is what tells a direction from none.
+_NOTHING = 2.0**-126
 
 
 @inlined_kernel
@@ -52,8 +53,18 @@ def _vertex_near(field, axis, last):
 
 @inlined_kernel
 def is_below(field, corners, value):
-    """Tell whether an amplitude, in the units of `fill_cone`, is below the threshold."""
-    # Nothing is above UNIT.
+    """Return whether an amplitude is below the threshold.
+
+    Parameters
+    ----------
+    field : Field
+    corners : Corners
+        Of the point.
+    value : float
+        In the units of `fill_cone`.
+    """
+    value = np.float64(value)
+    # The largest along any axis is at most UNIT: often that settles it without reading an axis.
     if value >= field.pmf_threshold * UNIT:
         return False
     above = np.int32(value / field.pmf_threshold)
@@ -61,12 +72,31 @@ def is_below(field, corners, value):
 
 
 @kernel
-def _draw_axis(field, corners, which, least, share):
-    """Draw an axis of a cone by its amplitude, or -1; ``share`` is uniform in [0, 1)."""
+def _draw_axis(field, corners, which, smallest, share):
+    """Draw an axis of a cone with a probability in proportion to its amplitude.
+
+    Parameters
+    ----------
+    field : Field
+    corners : Corners
+        ``values`` as `fill_cone` writes them.
+    which : int32
+        Bits of the blocks of the cone.
+    smallest : float
+        Smaller amplitudes are not drawn.
+    share : float
+        Uniform in [0, 1).
+
+    Returns
+    -------
+    int
+        -1 if there is nothing to draw.
+    """
     values, sums = ints(corners.values), ints(corners.sums)
-    # Zeros are never drawn: they widen no interval.
-    least = np.int32(np.ceil(least))
-    sum_lanes(corners.values, which, least, corners.sums)
+    # The inverse of the cumulative distribution, in integers: without rounding, an axis of
+    # amplitude zero has an interval of length zero and is never drawn.
+    smallest = np.int32(np.ceil(smallest))
+    sum_lanes(corners.values, which, smallest, corners.sums)
     left = np.int32(share * sums[BLOCK - 1])
     lane = 0
     for n in range(BLOCK - 1):
@@ -75,7 +105,7 @@ def _draw_axis(field, corners, which, least, share):
         left -= sums[lane - 1]
     for axis in range(lane, field.n_axes, BLOCK):
         value = values[np.uint64(axis)]
-        if which & 1 and value >= least:
+        if which & 1 and value >= smallest:
             left -= value
             if left < 0:
                 return axis
@@ -86,6 +116,20 @@ def _draw_axis(field, corners, which, least, share):
 @inlined_kernel
 def _propose(rows, start, share, limits, cone, first, size, scale, high, low):
     """Draw a corner and a vertex of the cone by 24 bits each; 16 are left for accepting them.
+
+    Parameters
+    ----------
+    rows, start, share : ndarray
+        Of `Field` and `Corners`.
+    limits : address of float32, shape (8,)
+        Cumulative sums of ``share``.
+    cone : ndarray of uint16
+    first, size : int
+        Which vertices of ``cone`` are in this one.
+    scale : float32
+        From 24 bits to the sum of ``share``.
+    high, low : uint64
+        Two words of 32 bits.
 
     Returns
     -------
@@ -105,16 +149,35 @@ def _propose(rows, start, share, limits, cone, first, size, scale, high, low):
 
 @inlined_kernel
 def draw_vertex(field, corners, last, stream, turn, particle, draw):
-    """Draw a vertex of the cone with the probability of its interpolated amplitude, or -1.
+    """Draw a vertex of the cone with a probability in proportion to its interpolated amplitude.
 
-    A corner is proposed by its weight times its maximum, a vertex uniformly, and the pair
-    accepted by the corner's amplitude over its maximum: summed over corners that is the
-    interpolated amplitude, at the price of one number loaded. After enough failures the cone is
-    summed. Amplitudes under the threshold are drawn and rejected. It is a share of the largest
-    along any axis, which is no more than the interpolated maximum: only what is below that
-    share has to be looked at.
+    By rejection: a corner is proposed in proportion to its share, which is its weight times its
+    maximum, and a vertex uniformly; the pair is accepted with the probability of the corner's
+    amplitude over its maximum. The envelope of each corner is thus its own maximum, and summed
+    over corners a vertex is accepted in proportion to its interpolated amplitude, although only
+    one number has been loaded instead of eight for every axis of the cone. After a few failures
+    the cone is summed: where its amplitudes are low, the loop would take long.
 
-    ``draw`` tells which of the words in ``corners.words`` are those of this turn and particle.
+    Amplitudes under the threshold are drawn, then rejected. The threshold is a share of the
+    largest amplitude along any axis, which is at most the interpolated maximum: only what is
+    below that share of the maximum has to be compared with the largest itself.
+
+    Parameters
+    ----------
+    field : Field
+    corners : Corners
+    last : int
+        Vertex that led here: the middle of the cone.
+    stream : Stream
+    turn, particle : int
+        What the random numbers are for.
+    draw : int
+        Which of the words in ``corners.words`` are those of this turn and particle.
+
+    Returns
+    -------
+    int
+        -1 if no direction in the cone reaches the threshold.
     """
     rows, start, share = shorts(field.rows), longs(corners.start), floats(corners.share)
     total = share[15]
@@ -125,12 +188,14 @@ def draw_vertex(field, corners, last, stream, turn, particle, draw):
     first = np.int64(cone_start[axis])
     size = np.int64(cone_start[axis + 1]) - first
     scale, limits = total * np.float32(2.0**-24), corners.share + 32
-    # The cumulative sums of weights are rounded, and may propose a corner that has none.
-    enough = max(np.float32(field.pmf_threshold) * LARGEST * total, _NOTHING)
+    # Cumulative sums are rounded, so that a corner without weight may be proposed: its part is 0,
+    # which is why even without a threshold something has to be reached.
+    enough = max(np.float64(np.float32(field.pmf_threshold)) * LARGEST * total, _NOTHING)
     unit = np.float32(LARGEST) * total / np.float32(UNIT)
     for attempt in range(ATTEMPTS):
         w0, w1, w2, w3 = words_of(corners.words, draw, attempt)
-        # Both candidates are loaded before either is asked for, so that one wait does for two.
+        # Four words make two candidates. Both are loaded before either is used, so that the two
+        # waits for memory overlap.
         one, one_value, one_part = _propose(
             rows, start, share, limits, cone, first, size, scale, w0, w1
         )
@@ -153,25 +218,37 @@ def draw_vertex(field, corners, last, stream, turn, particle, draw):
 
 @kernel
 def draw_from_sum(field, corners, last, stream, turn, particle):
-    """Do the same by summing the cone."""
+    """Draw a vertex as `draw_vertex` does, but by summing over the cone, which cannot fail.
+
+    Parameters and the result are those of `draw_vertex`.
+    """
     largest, which = fill_cone(field, corners, last >> 1)
     if largest <= 0:
         return -1
     w0, w1, w2, w3 = random_words(stream, DIRECTION, turn, particle, LAST_ATTEMPT)
-    # The largest along any axis is no less than the largest in the cone and no more than UNIT:
-    # what may be above the threshold is drawn from, and all axes are asked only if what was
-    # drawn may be below it.
+    # The largest amplitude of all axes is at least the largest of the cone. Drawing from what
+    # reaches the threshold of the cone's own largest and then rejecting is drawing from what
+    # reaches the threshold, if a second draw replaces what was rejected; and mostly the other
+    # axes need not be read at all.
     axis = _draw_axis(field, corners, which, field.pmf_threshold * largest, uniform(w0, w1))
     value = ints(corners.values)[axis]
     if is_below(field, corners, value):
-        least = field.pmf_threshold * find_above(field, corners, np.int32(0), False)[0]
-        axis = _draw_axis(field, corners, which, least, uniform(w2, w3))
+        smallest = field.pmf_threshold * find_above(field, corners, np.int32(0), False)[0]
+        axis = _draw_axis(field, corners, which, smallest, uniform(w2, w3))
     return _vertex_near(field, axis, last) if axis >= 0 else -1
 
 
 @inlined_kernel
 def largest_vertex(field, corners, last):
-    """Return the vertex of the cone with the largest interpolated amplitude, or -1."""
+    """Return the vertex of the cone with the largest interpolated amplitude, or -1.
+
+    Parameters
+    ----------
+    field : Field
+    corners : Corners
+    last : int
+        Vertex that led here: the middle of the cone.
+    """
     largest, which = fill_cone(field, corners, last >> 1)
     if largest <= 0 or is_below(field, corners, largest):
         return -1
@@ -180,7 +257,16 @@ def largest_vertex(field, corners, last):
 
 @kernel
 def closest_peak(field, corners, criteria, last):
-    """Return the peak of the interpolated fODF closest to a vertex, -1 if outside the cone."""
+    """Return the peak of the interpolated fODF closest to a vertex, -1 if none is in the cone.
+
+    Parameters
+    ----------
+    field : Field
+    corners : Corners
+    criteria : Peaks
+    last : int
+        Vertex that led here: the middle of the cone.
+    """
     if fill_amplitudes(field, corners) <= 0:
         return -1
     peaks = longs(corners.peaks)
@@ -188,7 +274,7 @@ def closest_peak(field, corners, criteria, last):
     found = find_peaks(
         criteria, field.n_axes, corners.values, relative, corners.peaks, field.n_axes
     )
-    best, nearest = -1, field.least_cosine
+    best, nearest = -1, field.min_cosine
     for p in range(found):
         cosine = abs(_cosine(field, peaks[p], last >> 1))
         if cosine > nearest:
