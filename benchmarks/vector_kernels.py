@@ -25,13 +25,9 @@ from statistics import median
 import numpy as np
 
 FEWER_SEEDS = {"pft": 1000}
-KERNELS = (
-    "which_blocks", "interpolate_blocks", "find_largest", "find_amplitude", "sum_lanes",
-    "count_reached", "gather_cells",
-)  # fmt: skip
+KERNELS = ("which_blocks", "interpolate_blocks", "find_largest", "count_reached", "gather_cells")
 VARIANTS = (
-    "which_blocks", "interpolate_blocks+fma", "find_largest+fma", "find_amplitude",
-    "sum_lanes", "count_reached", "gather_cells",
+    "which_blocks", "interpolate_blocks+fma", "find_largest+fma", "count_reached", "gather_cells",
 )  # fmt: skip
 
 
@@ -117,17 +113,25 @@ class Worker:
 
 def work(name: str, algorithms: list[str]) -> None:
     """Track what is asked for on standard input."""
-    from bids_tractography.tracking.cpu.kernels import scalar, vectors
+    import kernels
+
+    from bids_tractography.core.fodf import Fodf
+    from bids_tractography.tracking.cpu.kernels import (
+        amplitudes,
+        arithmetic,
+        field,
+        scalar,
+        vertices,
+    )
 
     what, _, how = name.partition("+")
     if how == "fma":
         scalar.fused_multiply_add = hardware_fma()
-    for kernel in KERNELS if what == "all" else () if what == "none" else (what,):
-        setattr(vectors, kernel, getattr(scalar, kernel))
-    # Only now: these modules take the kernels by name.
-    import kernels
-
-    from bids_tractography.core.fodf import Fodf
+    replaced = KERNELS if what == "all" else () if what == "none" else (what,)
+    for module in (amplitudes, arithmetic, field, vertices):
+        for kernel in set(replaced) & set(vars(module)):
+            # Nothing has been compiled yet.
+            setattr(module, kernel, getattr(scalar, kernel))
 
     fodf = Fodf(np.load(os.environ["COEFFICIENTS"]), kernels.scan()[0].grid)
     kernels.fodf = lambda: fodf

@@ -20,7 +20,14 @@ from numba import njit
 from bids_tractography.core.stopping import StoppingRule
 from bids_tractography.core.streamlines import Rejection, Stop
 from bids_tractography.machine import compiled
-from bids_tractography.tracking.cpu.kernels import arithmetic, field, scalar, streamlines, vectors
+from bids_tractography.tracking.cpu.kernels import (
+    arithmetic,
+    field,
+    scalar,
+    streamlines,
+    vectors,
+    vertices,
+)
 from bids_tractography.tracking.cpu.kernels.blocks import (
     BLOCK,
     LINE,
@@ -86,23 +93,17 @@ def test_a_fused_multiply_add_is_rounded_once(numbers: Any) -> None:
 
 
 @njit
-def in_vectors(rows, start, share, scale, members, values, sums, least):  # type: ignore[no-untyped-def]
+def in_vectors(rows, start, share, scale, members, values):  # type: ignore[no-untyped-def]
     which = vectors.which_blocks(members)
     largest = vectors.interpolate_blocks(rows, start, share, scale, members, which, values)
-    vectors.sum_lanes(values, which, least, sums)
-    first = vectors.find_amplitude(values, which, largest)
-    other = vectors.find_amplitude(values, which, least)
-    return which, largest, first, other
+    return which, largest
 
 
 @njit
-def in_loops(rows, start, share, scale, members, values, sums, least):  # type: ignore[no-untyped-def]
+def in_loops(rows, start, share, scale, members, values):  # type: ignore[no-untyped-def]
     which = scalar.which_blocks(members)
     largest = scalar.interpolate_blocks(rows, start, share, scale, members, which, values)
-    scalar.sum_lanes(values, which, least, sums)
-    first = scalar.find_amplitude(values, which, largest)
-    other = scalar.find_amplitude(values, which, least)
-    return which, largest, first, other
+    return which, largest
 
 
 @njit
@@ -166,19 +167,33 @@ def cone(draw: st.DrawFn) -> Any:
 
 
 @settings(deadline=None)
-@given(of=rows(), members=cone(), share=st.floats(0, 1.2))
-def test_a_cone_is_interpolated_summed_and_searched_to_the_same_bits(
-    of: Rows, members: Any, share: float
-) -> None:
-    least = np.int32(share * UNIT)
+@given(of=rows(), members=cone())
+def test_a_cone_is_interpolated_to_the_same_bits(of: Rows, members: Any) -> None:
     found = []
     for kind in (in_vectors, in_loops):
-        values, sums = np.full(MAXIMA, -7, np.int32), np.full(BLOCK, -7, np.int32)
-        returned = kind(
-            *of.addresses(), members.ctypes.data, values.ctypes.data, sums.ctypes.data, least
-        )
-        found.append((returned, values.tolist(), sums.tolist()))
+        values = np.full(MAXIMA, -7, np.int32)
+        returned = kind(*of.addresses(), members.ctypes.data, values.ctypes.data)
+        found.append((returned, values.tolist()))
     assert found[0] == found[1]
+
+
+@settings(deadline=None)
+@given(
+    amplitudes=st.lists(st.integers(0, 5), min_size=MAXIMA, max_size=MAXIMA),
+    which=st.integers(0, 2**31 - 1),
+    smallest=st.integers(0, 6),
+)
+def test_amplitudes_of_blocks_are_summed_and_found(
+    amplitudes: list[int], which: int, smallest: int
+) -> None:
+    values, sums = np.array(amplitudes, np.int32), np.full(BLOCK, -7, np.int32)
+    taken = np.repeat([(which >> block) & 1 for block in range(MAX_BLOCKS)], BLOCK)
+    vertices._sum_lanes(values.ctypes.data, np.int32(which), smallest, sums.ctypes.data)
+    counted = np.where(values >= smallest, values * taken, 0).reshape(-1, BLOCK).sum(axis=0)
+    assert sums.tolist() == counted.cumsum().tolist()
+    axis = vertices._find_amplitude(values.ctypes.data, np.int32(which), np.int32(smallest))
+    where = np.flatnonzero((values == smallest) & (taken == 1))
+    assert axis == (where[0] if len(where) else -1)
 
 
 @settings(deadline=None)

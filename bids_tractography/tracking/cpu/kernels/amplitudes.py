@@ -186,7 +186,7 @@ def find_peaks(criteria, n_axes, values, relative, peaks, limit):
         Number of peaks, at most ``limit``.
     """
     values, peaks = ints(values), longs(peaks)
-    near = truths(criteria.near)
+    neighbours, near = ints(criteria.neighbours), truths(criteria.near)
     largest = np.int32(0)
     for axis in range(n_axes):
         largest = max(largest, values[axis])
@@ -196,11 +196,15 @@ def find_peaks(criteria, n_axes, values, relative, peaks, limit):
     # largest one left is moved to the front, and its neighbours within the separation angle go.
     left = 0
     for axis in range(n_axes):
-        if (
-            values[axis] >= relative * largest
-            and values[axis] > 0
-            and _is_local_maximum(criteria, values, axis)
-        ):
+        if values[axis] < relative * largest or values[axis] <= 0:
+            continue
+        is_maximum = True
+        for k in range(criteria.n_neighbours):
+            neighbour = neighbours[np.uint64(axis * criteria.n_neighbours + k)]
+            if values[axis] < values[np.uint64(neighbour)]:
+                is_maximum = False
+                break
+        if is_maximum:
             peaks[left] = axis
             left += 1
     found = 0
@@ -222,17 +226,6 @@ def find_peaks(criteria, n_axes, values, relative, peaks, limit):
                 kept += 1
         left = kept
     return found
-
-
-@inlined_kernel
-def _is_local_maximum(criteria, values, axis):
-    """Return whether no neighbour of an axis has a larger value."""
-    neighbours = ints(criteria.neighbours)
-    for k in range(criteria.n_neighbours):
-        neighbour = neighbours[np.uint64(axis * criteria.n_neighbours + k)]
-        if values[axis] < values[np.uint64(neighbour)]:
-            return False
-    return True
 
 
 @kernel

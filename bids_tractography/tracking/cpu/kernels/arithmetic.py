@@ -8,30 +8,24 @@ from bids_tractography.machine.compiled import SCALAR
 if SCALAR:
     from bids_tractography.tracking.cpu.kernels.scalar import (
         count_reached,
-        find_amplitude,
         find_largest,
         gather_cells,
         interpolate_blocks,
-        sum_lanes,
         which_blocks,
     )
 else:
     from bids_tractography.tracking.cpu.kernels.vectors import (
         count_reached,
-        find_amplitude,
         find_largest,
         gather_cells,
         interpolate_blocks,
-        sum_lanes,
         which_blocks,
     )
 
 __all__ = [
     "count_reached",
-    "find_amplitude",
     "find_largest",
     "gather_cells",
     "interpolate_blocks",
-    "sum_lanes",
     "which_blocks",
 ]

@@ -120,32 +120,6 @@ def find_largest(rows, start, share, scale, maxima, above, any_of_them):
 
 
 @kernel
-def find_amplitude(values, which, wanted):
-    """Return the first axis that has the amplitude wanted, -1 if there is none."""
-    values = ints(values)
-    for block in range(MAX_BLOCKS):
-        if not (np.int64(which) >> block) & 1:
-            continue
-        for axis in range(BLOCK * block, BLOCK * block + BLOCK):
-            if values[axis] == wanted:
-                return np.int64(axis)
-    return np.int64(-1)
-
-
-@kernel
-def sum_lanes(values, which, smallest, sums):
-    """Sum what is not below a value at each place in a block, then over the places before it."""
-    values, sums = ints(values), ints(sums)
-    for lane in range(BLOCK):
-        sum_ = np.int64(sums[lane - 1]) if lane > 0 else np.int64(0)
-        for block in range(MAX_BLOCKS):
-            if (np.int64(which) >> block) & 1:
-                value = np.int64(values[BLOCK * block + lane])
-                sum_ += value if value >= smallest else np.int64(0)
-        sums[lane] = sum_
-
-
-@kernel
 def count_reached(limits, value):
     """Count of eight numbers those that a value reaches."""
     limits = floats(limits)

@@ -12,12 +12,8 @@ from bids_tractography.tracking.cpu.kernels.amplitudes import (
     find_peaks,
     members_of,
 )
-from bids_tractography.tracking.cpu.kernels.arithmetic import (
-    count_reached,
-    find_amplitude,
-    sum_lanes,
-)
-from bids_tractography.tracking.cpu.kernels.blocks import BLOCK, UNIT
+from bids_tractography.tracking.cpu.kernels.arithmetic import count_reached
+from bids_tractography.tracking.cpu.kernels.blocks import BLOCK, MAX_BLOCKS, UNIT
 from bids_tractography.tracking.cpu.kernels.field import LARGEST, amplitude
 from bids_tractography.tracking.cpu.kernels.memory import doubles, floats, ints, longs, shorts
 from bids_tractography.tracking.cpu.kernels.random import (
@@ -72,6 +68,57 @@ def is_below(field, corners, value):
 
 
 @kernel
+def _find_amplitude(values, which, wanted):
+    """Return the first axis that has the amplitude wanted, -1 if there is none.
+
+    Parameters
+    ----------
+    values : address of int32, shape (width,)
+    which : int32
+        Bits of the blocks of axes that are searched.
+    wanted : int32
+    """
+    values = ints(values)
+    for block in range(MAX_BLOCKS):
+        if (which >> block) & 1:
+            for axis in range(BLOCK * block, BLOCK * block + BLOCK):
+                if values[np.uint64(axis)] == wanted:
+                    return np.int64(axis)
+    return np.int64(-1)
+
+
+@kernel
+def _sum_lanes(values, which, smallest, sums):
+    """Sum amplitudes at each place in a block, then over the places before it.
+
+    A number below the last sum then finds its place among the sums first, and after that its axis
+    among those at that place: some 16 + 23 comparisons where running sums over all axes would take
+    362 additions.
+
+    Parameters
+    ----------
+    values : address of int32, shape (width,)
+    which : int32
+        Bits of the blocks of axes that are summed.
+    smallest : int32
+        Smaller amplitudes count as zero.
+    sums : address of int32, shape (16,)
+        Written: sums over all blocks of the places up to and including each.
+    """
+    values, sums = ints(values), ints(sums)
+    for lane in range(BLOCK):
+        sums[lane] = 0
+    for block in range(MAX_BLOCKS):
+        if (which >> block) & 1:
+            for lane in range(BLOCK):
+                value = values[np.uint64(BLOCK * block + lane)]
+                # Not a branch, which would be mispredicted often.
+                sums[lane] += value if value >= smallest else np.int32(0)
+    for lane in range(1, BLOCK):
+        sums[lane] += sums[lane - 1]
+
+
+@kernel
 def _draw_axis(field, corners, which, smallest, share):
     """Draw an axis of a cone with a probability in proportion to its amplitude.
 
@@ -96,7 +143,7 @@ def _draw_axis(field, corners, which, smallest, share):
     # The inverse of the cumulative distribution, in integers: without rounding, an axis of
     # amplitude zero has an interval of length zero and is never drawn.
     smallest = np.int32(np.ceil(smallest))
-    sum_lanes(corners.values, which, smallest, corners.sums)
+    _sum_lanes(corners.values, which, smallest, corners.sums)
     left = np.int32(share * sums[BLOCK - 1])
     lane = 0
     for n in range(BLOCK - 1):
@@ -252,7 +299,7 @@ def largest_vertex(field, corners, last):
     largest, which = fill_cone(field, corners, last >> 1)
     if largest <= 0 or is_below(field, corners, largest):
         return -1
-    return _vertex_near(field, find_amplitude(corners.values, which, largest), last)
+    return _vertex_near(field, _find_amplitude(corners.values, which, largest), last)
 
 
 @kernel
