@@ -88,8 +88,12 @@ class Worker:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
 
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._questions, self._answers = self._process.stdin, self._process.stdout
+
     def _read(self) -> str:
-        line = self._process.stdout.readline()
+        line = self._answers.readline()
         if not line:
             raise SystemExit("a variant has failed")
         return line
@@ -100,14 +104,14 @@ class Worker:
 
     def track(self, kind: str) -> tuple[float, str]:
         """Return CPU seconds, and the hash of what was made."""
-        self._process.stdin.write(f"{kind}\n")
-        self._process.stdin.flush()
+        self._questions.write(f"{kind}\n")
+        self._questions.flush()
         seconds, sha256 = self._read().split()
         return float(seconds), sha256
 
     def end(self) -> None:
         """Let it end."""
-        self._process.stdin.close()
+        self._questions.close()
         self._process.wait()
 
 
@@ -126,7 +130,7 @@ def work(name: str, algorithms: list[str]) -> None:
 
     what, _, how = name.partition("+")
     if how == "fma":
-        scalar.fused_multiply_add = hardware_fma()
+        setattr(scalar, "fused_multiply_add", hardware_fma())  # noqa: B010  # of another type
     replaced = KERNELS if what == "all" else () if what == "none" else (what,)
     for module in (amplitudes, arithmetic, field, vertices):
         for kernel in set(replaced) & set(vars(module)):
@@ -134,7 +138,7 @@ def work(name: str, algorithms: list[str]) -> None:
             setattr(module, kernel, getattr(scalar, kernel))
 
     fodf = Fodf(np.load(os.environ["COEFFICIENTS"]), kernels.scan()[0].grid)
-    kernels.fodf = lambda: fodf
+    setattr(kernels, "fodf", lambda: fodf)  # noqa: B010  # of another type
     engines = {kind: kernels.make_engine(kind) for kind in algorithms}
     from_seeds = {kind: kernels.seeds(FEWER_SEEDS.get(kind, 2500)) for kind in algorithms}
     for kind, engine in engines.items():
