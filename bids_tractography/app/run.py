@@ -22,10 +22,10 @@ from bids_tractography.app.request import Request, Study
 from bids_tractography.errors import OutputError
 from bids_tractography.outputs.dataset import dataset_files, write_dataset_files
 from bids_tractography.outputs.files import write_json, write_text
-from bids_tractography.pipeline.citation import bibliography, methods_text
 from bids_tractography.pipeline.job import Job
 from bids_tractography.pipeline.process import Done, Progress
 from bids_tractography.pipeline.products import name_patterns
+from bids_tractography.report import methods
 
 logger = logging.getLogger(__name__)
 
@@ -129,8 +129,15 @@ def _write_dataset(request: Request, study: Study) -> None:
             name_patterns(),
         )
         write_text(root / "code" / "config.yaml", resolved)
-        write_text(root / "logs" / "CITATION.md", methods_text(config))
-        write_text(root / "logs" / "CITATION.bib", bibliography(config))
+        text = methods.methods_text(config)
+        written = {
+            "md": text,
+            "html": methods.as_html(text, "Methods"),
+            "tex": methods.as_tex(text),
+            "bib": methods.bibliography(text),
+        }
+        for extension, content in written.items():
+            write_text(root / "logs" / f"CITATION.{extension}", content)
 
 
 def _write_log(path: Path, request: Request, study: Study, ends: Mapping[str, Outcome]) -> None:
