@@ -1,1 +1,1 @@
-"""Compiled parts of what is computed from tractograms."""
+"""Compiled parts of the report."""
