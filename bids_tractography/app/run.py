@@ -18,6 +18,7 @@ from bids_tractography.app.cluster import run_jobs_on_ray
 from bids_tractography.app.local import Outcome, run_jobs
 from bids_tractography.app.outcome import Failure, Skipped
 from bids_tractography.app.plan import Planned, plan
+from bids_tractography.app.reports import report_run
 from bids_tractography.app.request import Request, Study
 from bids_tractography.errors import OutputError
 from bids_tractography.outputs.dataset import dataset_files, write_dataset_files
@@ -98,6 +99,9 @@ def _run_jobs(
         for job, outcome in _outcomes(request, jobs, report):
             outcomes[job.name] = outcome
             yield job.name, outcome
+        if request.report:
+            for name, fault in others.items():
+                report_run(request.output_dir, name, fault, request.n_threads)
     finally:
         process = f"{platform.node()}-{os.getpid()}"  # many may start in one second
         path = request.output_dir / "logs" / f"{started}_{process}_participant.json"
@@ -142,7 +146,7 @@ def _write_dataset(request: Request, study: Study) -> None:
 
 def _write_log(path: Path, request: Request, study: Study, ends: Mapping[str, Outcome]) -> None:
     failed = {
-        name: {"message": end.message, "exit_code": end.exit_code}
+        name: {"message": end.message, "exit_code": end.exit_code, "checks": dict(end.checks)}
         for name, end in ends.items()
         if isinstance(end, Failure)
     }

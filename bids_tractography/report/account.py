@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import nibabel as nib
 import numpy as np
 import yaml
 
 from bids_tractography.config import Config
-from bids_tractography.core.images import read_grid, read_layout
+from bids_tractography.core.images import Grid, read_layout
 from bids_tractography.machine.files import exists, printable
 from bids_tractography.outputs.provenance import TractogramRecord
 from bids_tractography.report import charts, methods
@@ -24,6 +25,7 @@ from bids_tractography.report.summary import duration
 
 _BIN_MM = 5
 _MAX_BINS = 60
+_LEAST_SECONDS = 0.05
 _FATES = {
     "too_long": "too long",
     "dead_end": "dead end",
@@ -49,10 +51,11 @@ def lengths(run: Run) -> dict[str, Any] | None:
     survey, record = run.survey, run.data.record
     if survey is None or record is None or not len(survey.lengths_mm):
         return None
-    largest = float(survey.lengths_mm.max())
+    lengths_mm = np.round(survey.lengths_mm, 3)  # sums of steps in float32
+    largest = float(lengths_mm.max())
     width = _BIN_MM * max(1, int(np.ceil(largest / _BIN_MM / _MAX_BINS)))
     edges = np.arange(0, largest + width, width, dtype=float)
-    counts = np.histogram(survey.lengths_mm, edges)[0]
+    counts = np.histogram(lengths_mm, edges)[0]
     lines = [Line(record.length_quantiles_mm["0.5"], f"median {_mm(record, '0.5')}")]
     tracking = record.config.tracking if isinstance(record, TractogramRecord) else None
     if tracking is not None:
@@ -61,7 +64,7 @@ def lengths(run: Run) -> dict[str, Any] | None:
         edges_end = edges[-1]
         if edges_end < tracking.max_length_mm <= 1.3 * edges_end:
             edges = np.arange(0, tracking.max_length_mm + width, width, dtype=float)
-            counts = np.histogram(survey.lengths_mm, edges)[0]
+            counts = np.histogram(lengths_mm, edges)[0]
     words = f"Histogram of streamline lengths, median {_mm(record, '0.5')}"
     return {
         "chart": run.figures.chart(
@@ -122,7 +125,10 @@ def ends(run: Run) -> dict[str, Any] | None:
 
 
 def _share(count: int, total: int) -> str:
-    return f"{count:,} ({100 * count / max(total, 1):.1f} %)"
+    percent = 100 * count / max(total, 1)
+    return (
+        f"{count:,} ({percent:.1f} %)" if percent >= 0.05 or not count else f"{count:,} (< 0.1 %)"
+    )
 
 
 def inputs(run: Run) -> dict[str, Any] | None:
@@ -131,7 +137,8 @@ def inputs(run: Run) -> dict[str, Any] | None:
     if record is None:
         return None
     image, gradients = run.data.input("dwi"), run.gradients
-    rows = []
+    grid: Grid | None = None
+    rows: list[tuple[str, str]] = []
     if image is not None:
         grid, shape, dtype = read_layout(image, ndim=4)
         rows.append(("image", f"{' × '.join(map(str, shape[:3]))} voxels, {shape[3]} volumes"))
@@ -141,11 +148,12 @@ def inputs(run: Run) -> dict[str, Any] | None:
         rows.append(("image", f"{' × '.join(map(str, grid.stored_shape))} voxels"))
     elif run.density is not None:
         grid = run.density.grid
-    else:
-        grid = read_grid(run.data.fod) if run.data.fod else None
     if grid is not None:
         size = " × ".join(f"{edge:.3g}" for edge in grid.voxel_size_mm)
-        rows += [("voxel size", f"{size} mm (x, y, z)"), ("orientation", grid.describe())]
+        rows.append(("voxel size", f"{size} mm (left–right, back–front, down–up)"))
+        rows.append(("stored as", "".join(nib.aff2axcodes(grid.stored_affine))))
+        origin = ", ".join(f"{value:.4g}" for value in grid.affine[:3, 3])
+        rows.append(("first voxel at", f"({origin}) mm, RAS+"))
     if isinstance(record, TractogramRecord):
         frame, reason = record.gradients.get("frame"), record.gradients.get("frame_reason")
         rows.append(("frame of the b-vectors", f"{frame}: {reason}"))
@@ -188,6 +196,7 @@ def resources(run: Run) -> dict[str, Any] | None:
     rows = [
         Bar(name, seconds, f"{duration(seconds)} ({duration(record.cpu_seconds.get(name, 0))} CPU)")
         for name, seconds in stages
+        if seconds >= _LEAST_SECONDS
     ]
     drawn = charts.bars(rows, "Time by stage")
     return {

@@ -150,7 +150,7 @@ def histogram(
         for tick in ticks(low, high)
     ]
     parts += [
-        element("line", x1=_LEFT, x2=_WIDTH - _RIGHT, y1=floor, y2=floor, class_="axis"),
+        element("line", x1=_LEFT, x2=_WIDTH - _RIGHT, y1=floor, y2=floor, class_="floor"),
         element("text", f"{largest:,}", x=_LEFT - 6, y=_TOP + 4, text_anchor="end"),
         element("text", unit, x=_WIDTH / 2, y=_HEIGHT - 3, text_anchor="middle"),
         *_drawn_lines([line for line in lines if low <= line.value <= high], x_of, floor),
@@ -164,11 +164,14 @@ def _drawn_lines(lines: Sequence[Line], x_of: object, floor: float) -> Iterable[
     for line in sorted(lines, key=lambda line: line.value):
         x = x_of(line.value)  # type: ignore[operator]
         long = _CHARACTER * len(line.label)
-        begin = x + 4 if x + 4 + long < _WIDTH else x - 4 - long
-        row = 0 if begin > free[0] else 1
-        free[row] = begin + long + 6
+        fits = x + 4 + long < _WIDTH
+        row = 0 if (x if fits else x - long) > free[0] else 1
+        free[row] = x + long + 10 if fits else x + 4
         yield element("line", x1=x, x2=x, y1=4 + 12 * row, y2=floor, class_="mark")
-        yield element("text", line.label, x=begin, y=13 + 12 * row, class_="label")
+        yield element(
+            "text", line.label, x=x + 4 if fits else x - 4, y=13 + 12 * row, class_="label",
+            text_anchor="start" if fits else "end",
+        )  # fmt: skip
 
 
 def ticks(low: float, high: float) -> list[float]:
@@ -222,7 +225,7 @@ def curves(
     words: str,
     extent: float,
 ) -> Markup:
-    """Draw closed curves around the middle, in one scale.
+    """Draw closed curves around the middle, in one scale, and a fibre that runs up and down.
 
     Parameters
     ----------
@@ -234,6 +237,8 @@ def curves(
     """
     rings = (0.5, 1.0)
     parts = [element("circle", cx=150, cy=150, r=132 * r, class_="ring") for r in rings]
+    parts.append(element("line", x1=150, x2=150, y1=18, y2=282, class_="mark"))
+    parts.append(element("text", "fibre", x=155, y=28))
     for x, y, kind in polylines:
         points = " ".join(
             f"{150 + 132 * a / extent:.1f},{150 - 132 * b / extent:.1f}"

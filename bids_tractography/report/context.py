@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bids_tractography.core.gradients import Frame, GradientFiles, Gradients, read_gradients
+from bids_tractography.core.gradients import FRAMES, Frame, GradientFiles, Gradients, read_gradients
 from bids_tractography.core.images import Grid, Image, read_image, read_layout
-from bids_tractography.outputs.provenance import sha256_of_file
+from bids_tractography.outputs.provenance import ImportRecord, sha256_of_file
 from bids_tractography.report.data import (
     UNUSABLE,
     FodScan,
@@ -64,12 +64,15 @@ class Run:
         path, record = self.data.tractogram, self.data.record
         if path is None or record is None:
             return None, self.data.why_no_record or "its file is missing"
-        count = getattr(record, "streamlines_kept", None) or getattr(record, "streamlines", 0)
+        if isinstance(record, ImportRecord):
+            count = record.streamlines
+        else:
+            count = record.streamlines_kept
         try:
             density = self.density
             if density is None:
                 return None, "its density map is missing"
-            return survey(path, int(count), box_of(density.data, density.grid)), ""
+            return survey(path, count, box_of(density.data, density.grid)), ""
         except UNUSABLE as error:
             return None, f"it cannot be read ({error})"
 
@@ -145,8 +148,8 @@ class Run:
             path = self.data.input(role)
             files[role] = path if path and sha256_of_file(path) == hashes[role] else None
         grid, shape, _ = read_layout(image, ndim=4)
-        frame = record.gradients.get("frame")
-        if frame not in ("fsl", "image", "scanner"):
+        frame = next((k for k in FRAMES if k == record.gradients.get("frame")), None)
+        if frame is None:
             return None
         return read_gradients(
             GradientFiles(files["bval"], files["bvec"], files["b"]),

@@ -14,7 +14,7 @@ _COLUMNS = 7
 _CELL_PIXELS = 190
 _FIRST, _LAST = 0.06, 0.94  # shares of the volume between which slices are taken
 _MARGIN = 2
-_OUTLINE_PIXELS = 3  # as wide as that, at as many times the size
+_OUTLINE_PIXELS = 3  # drawn at as many times the size
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +46,7 @@ def plane(volume: NDArray[np.generic], axis: int, place: int) -> NDArray[np.gene
         Index along the axis.
     """
     rows = np.swapaxes(np.take(volume, place, axis=axis), 0, 1)[::-1]
-    return rows[:, ::-1] if axis == 0 else rows
+    return np.asarray(rows[:, ::-1] if axis == 0 else rows)
 
 
 def mosaic(
@@ -127,6 +127,6 @@ def _outline(mask: NDArray[np.generic], height: int, width: int) -> NDArray[np.f
     """Return how much of each pixel the outline of a mask covers."""
     n = _OUTLINE_PIXELS
     large = _resized(mask, n * height, n * width) > 0.5
-    edge = large ^ ndimage.binary_erosion(large, iterations=n)
+    edge = large ^ ndimage.binary_erosion(large, iterations=n - 1)
     covered = edge.astype(np.float32).reshape(height, n, width, n).mean(axis=(1, 3))
     return np.asarray(0.95 * covered, np.float32)

@@ -73,8 +73,8 @@ def methods_text(config: Config, record: TractogramRecord | ImportRecord | None 
         f"{tracking.max_length_mm:g} mm were discarded{_dead_ends(config)}.",
         *_regions(config),
         *_kept(made),
-        "Random numbers were generated with the counter-based generator Philox [@salmon2011]"
-        f"{f' (seed {made.rng_seed})' if made else ''}.",
+        f"Random numbers were generated{f' with seed {made.rng_seed}' if made else ''} by the "
+        "counter-based generator Philox [@salmon2011].",
         _density(),
     ]
     return " ".join(sentences) + "\n"
@@ -96,12 +96,13 @@ def _model(config: Config, made: TractogramRecord | None) -> str:
     cited = "; ".join(f"@{key}" for key in MODELS[kind].references)
     name = re.sub(r" \([^()]*\d{4}\)$", "", MODELS[kind].description)
     name = name[0].lower() + name[1:]
-    resolved = ", ".join(_resolved(made)) if made else ""
-    return (
-        "Fibre orientation distribution functions (fODFs) were estimated as the "
-        if name.startswith(("orientation", "solid-angle"))
-        else "Fibre orientation distribution functions (fODFs) were estimated by "
-    ) + f"{name} [{cited}]{f' ({resolved})' if resolved else ''}."
+    way = "as the" if name.startswith(("orientation", "solid-angle")) else "by"
+    text = f"Fibre orientation distribution functions (fODFs) were estimated {way} {name} [{cited}]"
+    resolved = list(_resolved(made)) if made else []
+    if not resolved:
+        return f"{text}."
+    *others, last = resolved
+    return f"{text}, with {', '.join(others)}{' and ' if others else ''}{last}."
 
 
 def _resolved(made: TractogramRecord) -> Iterator[str]:
@@ -113,11 +114,11 @@ def _resolved(made: TractogramRecord) -> Iterator[str]:
     if isinstance(directions, int):
         yield f"{directions} directions"
     if isinstance(order, int):
-        yield f"maximal spherical-harmonic order {order}"
+        yield f"a maximal spherical-harmonic order of {order}"
     response = model.get("response")
     voxels = response.get("voxels") if isinstance(response, dict) else None
     if isinstance(voxels, int):
-        yield f"response function of white matter from {voxels} voxels"
+        yield f"a white-matter response estimated from {voxels} voxels"
 
 
 def _seeds(config: Config, made: TractogramRecord | None) -> str:
@@ -159,7 +160,7 @@ def _stopping(config: Config) -> str:
         case ThresholdStopConfig():
             return "as long as a map, interpolated linearly, was above a threshold"
         case ActStopConfig():
-            return "with anatomical constraints [@smith2012]: until they reached grey matter"
+            return "until they reached grey matter, with anatomical constraints [@smith2012]"
         case CmcStopConfig():
             return "until they ended in grey matter by the continuous map criterion [@girard2014]"
         case BinaryStopConfig():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,13 +20,13 @@ from bids_tractography.report.page import number
 from bids_tractography.report.raster import six_views
 from bids_tractography.report.sample import pack
 
-_VIEW_PIXELS = 520
+_VIEW_PIXELS, _VIEW_ORDER = 520, "LRAPSI"
 _VIEW_STREAMLINES = 20_000
-_GLYPH_PIXELS, _GLYPH_ROWS, _GLYPH_COLUMNS = 26, 22, 28
-_ZOOM = 0.86  # of the viewer at the start: the corners of a head's box are empty
+_GLYPH_PIXELS, _GLYPH_ROWS, _GLYPH_COLUMNS = 40, 14, 18
+_ZOOM = 0.7  # of the viewer at the start: the corners of a head's box are empty
 _PLANES = {2: "axial", 1: "coronal", 0: "sagittal"}
 # Okabe and Ito's colours, which people who confuse red and green can tell apart.
-GOLD, BLUE, ORANGE = (0.94, 0.78, 0.1), (0.34, 0.71, 0.91), (0.9, 0.45, 0.1)
+GOLD, BLUE, PINK = (0.94, 0.78, 0.1), (0.34, 0.71, 0.91), (0.9, 0.5, 0.7)
 # Viridis, inferno: brightness rises with the value.
 _HEAT = np.array(
     [[0, 0, 4], [66, 10, 104], [147, 38, 103], [221, 81, 58], [252, 165, 10], [252, 255, 164]]
@@ -39,18 +40,18 @@ def tractogram(run: Run) -> dict[str, Any] | None:
         return {"problem": run.why_no_survey} if run.data.sidecar_file else None
     sample = survey.sample
     few = sample.first(_VIEW_STREAMLINES)
-    views = []
+    views = {}
     for name, words, image in six_views(few.points_mm, few.lengths, _VIEW_PIXELS, run.n_threads):
         alt = f"{len(few):,} streamlines seen {words}"
-        views.append((words, run.figures.picture(f"view{name}", image, alt)))
+        views[name] = (words, run.figures.picture(f"view{name}", image, alt))
     return {
         "problem": "",
-        "views": views,
+        "views": [views[name] for name in _VIEW_ORDER if name in views],
         "n_drawn": len(few),
         "n_shown": len(sample),
         "n_streamlines": survey.n_streamlines,
-        "max_error_mm": np.ceil(100 * sample.max_error_mm) / 100,
-        "max_length_mm": int(np.ceil(sample.lengths_mm.max(initial=1) / 5) * 5),
+        "max_error_mm": math.ceil(100 * sample.max_error_mm) / 100,
+        "max_length_mm": 5 * math.ceil(sample.lengths_mm.max(initial=1) / 5),
         "values": list(sample.values),
         "has_volume": run.viewer_volume is not None,
         "image_words": f"FA, coloured by the {run.direction[1]}" if run.direction else "",
@@ -107,7 +108,7 @@ def density(run: Run) -> dict[str, Any] | None:
     pictures: dict[str, Any] = {}
     if survey is not None:
         edge = np.full(3, survey.density_edge_mm)
-        there = survey.density.any(axis=-1)
+        there = survey.density.max(axis=-1) > 0
         drawn = maps.mosaic(survey.density / np.float32(255), there, edge)
         alt = "Slices of the track density, coloured by direction"
         pictures["directional"] = run.figures.picture("directional", drawn, alt)
@@ -147,7 +148,7 @@ def ends_map(run: Run) -> dict[str, Any] | None:
     opacity = np.clip(counts, 0, 1)[..., None] ** 0.5
     grey = 0.3 * tissue["wm"] + 0.17 * tissue["gm"] + 0.04 * tissue["csf"]
     mixed = grey[..., None] * (1 - opacity) + _heat(0.25 + 0.75 * counts) * opacity
-    where = sum(tissue.values()) > 0.5
+    where = tissue["wm"] + tissue["gm"] + tissue["csf"] > 0.5
     alt = "Ends of streamlines over slices of the tissue"
     picture = run.figures.picture("ends", maps.mosaic(mixed, where, grid.voxel_size_mm), alt)
     return {"picture": picture, "n_surveyed": survey.n_surveyed}
@@ -173,10 +174,20 @@ def model(run: Run) -> dict[str, Any] | None:
         "response_words": response[1] if response else "",
         "response_key": response[2] if response else [],
         "amplitudes": _amplitudes(run),
-        "rows": [(k.replace("_", " "), _short(v)) for k, v in details.items() if _is_short(v)],
+        "rows": [
+            (_words_of(key), _short(value)) for key, value in details.items() if _is_short(value)
+        ],
         "order": sh_order_of(scan.voxels.shape[1]),
         "n_coefficients": scan.voxels.shape[1],
     }
+
+
+def _words_of(key: str) -> str:
+    """Write a key of a record for people, with its unit."""
+    for suffix, unit in (("_s_mm2", "s/mm²"), ("_mm2_s", "mm²/s"), ("_mm", "mm")):
+        if key.endswith(suffix):
+            return f"{key.removesuffix(suffix).replace('_', ' ')} ({unit})"
+    return key.replace("sh_", "spherical-harmonic ").replace("_", " ")
 
 
 def _is_short(value: Any) -> bool:
@@ -317,11 +328,13 @@ def maps_and_masks(run: Run) -> dict[str, Any] | None:
     edge = fa.grid.voxel_size_mm
     shown = np.clip(np.where(where, fa.data, 0), 0, 1)
     stop = run.data.read("mask", desc="stop")
-    outlines = [("brain mask", BLUE, run.brain), ("tracking continues inside", ORANGE, stop)]
-    outlines.append(("seed mask", GOLD, run.seed_mask))
+    outlines = [("brain mask", BLUE, run.brain), ("seed mask", GOLD, run.seed_mask)]
+    if run.data.find("probseg", desc="pftinclude") is None:  # else the tissue shows it better
+        outlines.insert(1, ("tracking continues inside", PINK, stop))
     found = [
         (name, colour, image.data > 0) for name, colour, image in outlines if image is not None
     ]
+    found = _merged(found)
     drawn = maps.mosaic(shown, where, edge, [maps.Contour(m, colour) for _, colour, m in found])
     key = [(name, _hex(colour), int(mask.sum())) for name, colour, mask in found]
     words = f"Slices of FA with the outlines of: {', '.join(name for name, *_ in key)}"
@@ -333,7 +346,7 @@ def maps_and_masks(run: Run) -> dict[str, Any] | None:
         "tissue": "",
     }
     if run.direction is not None:
-        coloured = run.direction[0] * shown[..., None] * 1.25
+        coloured = (run.direction[0] * shown[..., None]) ** 0.8 * 1.2
         alt = f"Slices of FA, coloured by the {run.direction[1]}"
         context["direction"] = run.figures.picture("color", maps.mosaic(coloured, where, edge), alt)
         context["direction_words"] = run.direction[1]
@@ -341,7 +354,7 @@ def maps_and_masks(run: Run) -> dict[str, Any] | None:
     if tissue is not None:
         background, words = _background(run, shown)
         contours = [maps.Contour(tissue["wm"] > 0.5, GOLD), maps.Contour(tissue["csf"] > 0.5, BLUE)]
-        contours.insert(0, maps.Contour(tissue["gm"] > 0.5, ORANGE))
+        contours.insert(0, maps.Contour(tissue["gm"] > 0.5, PINK))
         drawn = maps.mosaic(background, where, edge, contours)
         alt = f"Slices of {words} with the outlines of white matter, grey matter and CSF"
         context["tissue"] = run.figures.picture("tissue", drawn, alt)
@@ -350,11 +363,23 @@ def maps_and_masks(run: Run) -> dict[str, Any] | None:
             (name, _hex(colour), float(tissue[role].sum()) * context["voxel_ml"])
             for name, colour, role in (
                 ("white matter", GOLD, "wm"),
-                ("grey matter", ORANGE, "gm"),
+                ("grey matter", PINK, "gm"),
                 ("cerebrospinal fluid", BLUE, "csf"),
             )
         ]
     return context
+
+
+def _merged(masks: list[tuple[str, Any, NDArray[np.bool_]]]) -> list[Any]:
+    """Outline masks that are equal once, as the last of them would hide the others."""
+    merged: list[tuple[str, Any, NDArray[np.bool_]]] = []
+    for name, colour, mask in masks:
+        same = next((k for k, other in enumerate(merged) if (other[2] == mask).all()), None)
+        if same is None:
+            merged.append((name, colour, mask))
+        else:
+            merged[same] = (f"{name}, {merged[same][0]}", colour, mask)
+    return merged
 
 
 def _background(run: Run, fa: NDArray[np.floating]) -> tuple[NDArray[np.floating], str]:
@@ -363,7 +388,7 @@ def _background(run: Run, fa: NDArray[np.floating]) -> tuple[NDArray[np.floating
         return fa, "FA (the source dataset is not at hand)"
     image, place = b0
     bright = np.percentile(image.data[image.data > 0], 99) if (image.data > 0).any() else 1
-    return 0.85 * image.data / bright, f"volume {place + 1} of the DWI (b=0)"
+    return 0.75 * image.data / bright, f"volume {place + 1} of the DWI (b=0)"
 
 
 def _hex(colour: tuple[float, float, float]) -> str:

@@ -121,15 +121,14 @@ def make_page(run: Run) -> str:
     made = list(_sections(run))
     state = next(context for section, context, _ in made if section.name == "summary")
     words, kind = verdict(state)
-    data, scripts, styles = pictures.viewer_data(run), {}, ()
-    if data:
-        scripts = {"viewer": asset("viewer/viewer.js")}
-        styles = (asset("viewer/viewer.css"),)
+    data = pictures.viewer_data(run)
+    scripts = {"viewer": asset("viewer/viewer.js")} if data else {}
+    style = asset("templates/chart.css") + (asset("viewer/viewer.css") if data else "")
     return page(
         "run.html.j2",
         scripts={**scripts, "page": asset("templates/page.js")},
         data=data,
-        styles=(asset("templates/chart.css"), *styles),
+        styles=(style,),
         title=run.data.name,
         identity=f"{__version__} {run.data.identity}",
         verdict=words,

@@ -38,6 +38,7 @@ _LARGEST = 32_000  # of 16 bits with a sign
 _BLOCK = 1 << 20
 _BLOCK_POINTS = 16_384  # a block of them fits into a processor's cache
 _MAX_VALUES = 6
+_BRIGHT = 98.5  # percentile of the density that is as bright as can be
 _GRID_EDGES = 180  # of the density, along its longest side
 
 
@@ -146,7 +147,7 @@ class Sample:
         first = np.cumsum(self.lengths, dtype=np.int64) - self.lengths
         heads = np.zeros(len(self.points), bool)
         heads[first] = True
-        steps = np.diff(self.points.astype(np.int32), axis=0, prepend=0)[~heads]
+        steps = np.diff(self.points.astype(np.int32), axis=0, prepend=0)[~heads].astype(np.int32)
         folded = ((steps << 1) ^ (steps >> 31)).astype(np.uint32)
         lengths = np.rint(self.lengths_mm / self.length_unit_mm).astype("<u2")
         parts = (
@@ -180,7 +181,7 @@ class Survey:
         First and last points.
     density : ndarray of uint8, shape (X, Y, Z, 3)
         Mean direction of the streamlines in each voxel, as bright as their length in it: 255 is
-        the 99.9th percentile, on a logarithmic scale.
+        the 98.5th percentile, on a logarithmic scale.
     density_edge_mm : float
         Of the voxels.
     sample : Sample
@@ -342,7 +343,7 @@ def _directional(density: NDArray[np.uint32]) -> NDArray[np.uint8]:
     length = np.stack([np.sqrt((slab.astype(np.float32) ** 2).sum(axis=-1)) for slab in density])
     length /= np.float32(UNITS_PER_EDGE)
     some = length[length > 0]
-    largest = np.log1p(np.percentile(some, 99.9)) if some.size else 1
+    largest = np.log1p(np.percentile(some, _BRIGHT)) if some.size else 1
     colours = np.empty(density.shape, np.uint8)
     for slab, here, to in zip(density, length, colours, strict=True):
         share = np.log1p(here) / (largest * np.maximum(here, 1e-6) * np.float32(UNITS_PER_EDGE))
@@ -378,7 +379,7 @@ def _small_enough(sample: Sample) -> tuple[Sample, str]:
     return sample, packed
 
 
-def box_of(image: NDArray[np.generic], grid: Grid) -> NDArray[np.float64]:
+def box_of(image: NDArray[np.floating], grid: Grid) -> NDArray[np.float64]:
     """Return the box around the voxels above zero, with half a voxel around, shape (2, 3), mm."""
     found = np.argwhere(image > 0)
     if not len(found):

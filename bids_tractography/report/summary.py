@@ -44,6 +44,11 @@ class Row:
     hint: str = ""
 
     @property
+    def rank(self) -> int:
+        """What is to be looked at comes first."""
+        return -list(_MARKS).index(self.kind)
+
+    @property
     def mark(self) -> str:
         """A sign that does not depend on its colour."""
         return _MARKS[self.kind]
@@ -140,7 +145,7 @@ def _resolved(record: TractogramRecord) -> str:
             parts.append(pattern.format(value))
     shells = model.get("shells_s_mm2")
     if isinstance(shells, list) and all(isinstance(b, int | float) for b in shells):
-        parts.insert(0, f"b = {', '.join(f'{b:.0f}' for b in shells)} s/mm²")  # type: ignore[str-bytes-safe]
+        parts.insert(0, f"b = {', '.join(f'{b:.0f}' for b in shells)} s/mm²")
     return ", ".join(parts)
 
 
@@ -190,9 +195,9 @@ def _gradient_row(figures: Mapping[str, Any], said: str, kind: str) -> Row:
     if said == "contradicts" and isinstance(permute, list):
         hint = f"A better table: {' or '.join(map(str, permute))}."
     return Row(
-        "Coherence of directions with this gradient table",
+        "Coherence of neighbouring directions with this gradient table",
         measured,
-        "better beyond doubt than 23 permutations",
+        "better than 23 permutations beyond doubt",
         _WORDS.get(said, said),
         kind,
         hint,
@@ -227,7 +232,7 @@ def count_rows(run: Run) -> Iterator[Row]:
     yield Row(
         "Files as they were written",
         changed or "sidecar unchanged, sizes as recorded",
-        "as recorded",
+        "",
         "differ" if changed else "agree",
         "bad" if changed else "good",
         "Run the app again, or restore the files." if changed else "",
@@ -244,7 +249,7 @@ def count_rows(run: Run) -> Iterator[Row]:
             "generated",
         )
         ends = sum(record.ends.values())
-        yield _sum_row("Ends of streamlines", f"{ends:,}", ends, 2 * generated, "two of each")
+        yield _sum_row("Ends of streamlines", f"{ends:,}", ends, 2 * generated, "(two of each)")
         if record.config.tracking.max_directions == 1:
             without = record.seeds_without_direction
             yield _sum_row(
@@ -272,7 +277,7 @@ def _sum_row(name: str, left: str, total: int, expected: int, words: str) -> Row
     return Row(
         name,
         f"{left} {sign} {expected:,} {words}",
-        "equal",
+        "",
         "adds up" if same else "differ",
         "good" if same else "bad",
         hint,

@@ -41,7 +41,7 @@ def draw_streamlines(points, lengths, axis, scale, width, front, back):
     right = 1 if axis == 0 else 0
     up = 1 if axis == 2 else 2
     tangent, ahead = np.empty(3), np.empty(3)
-    p = 0
+    p = np.int64(0)
     for t in range(len(lengths)):
         first, last = p, p + np.int64(lengths[t]) - 1
         p = last + 1

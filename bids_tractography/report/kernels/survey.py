@@ -31,7 +31,7 @@ def add_directions(points, lengths, origin, edge_mm, density):
         Added to, in units of ``edge_mm / UNITS_PER_EDGE``.
     """
     nx, ny, nz = density.shape[:3]
-    p = 0
+    p = np.int64(0)
     for t in range(len(lengths)):
         for i in range(p, p + np.int64(lengths[t]) - 1):
             dx = (np.float64(points[i + 1, 0]) - points[i, 0]) / edge_mm

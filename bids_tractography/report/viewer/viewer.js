@@ -96,12 +96,12 @@ void main() {
 const LINE_FRAGMENT = `#version 300 es
 precision highp float;
 in vec3 tint, place; in float side, along; in vec2 across;
-uniform vec3 low, high, at, active; uniform float alpha, near, far, detail, clip;
+uniform vec3 low, high, at, sliced; uniform float alpha, near, far, detail, clip;
 uniform bool clear;
 out vec4 result;
 void main() {
   if (any(lessThan(place, low)) || any(greaterThan(place, high))) discard;
-  if (clip != 0. && all(greaterThan(mix(vec3(1), clip * (place - at), active), vec3(0)))) discard;
+  if (clip != 0. && all(greaterThan(mix(vec3(1), clip * (place - at), sliced), vec3(0)))) discard;
   if (clear) { result = vec4(tint * alpha, alpha); return; }
   float facing = sqrt(max(1. - along * along, 0.));
   vec3 normal = normalize(vec3(across * side, sqrt(max(1. - side * side, 0.)) * facing + .15));
@@ -259,7 +259,7 @@ async function start(root) {
     gl.uniform3fv(line.low, low);
     gl.uniform3fv(line.high, high);
     gl.uniform3fv(line.at, state.at);
-    gl.uniform3fv(line.active, state.slices);
+    gl.uniform3fv(line.sliced, state.slices);
     gl.uniform1f(line.clip, on.length ? state.clip : 0);
     gl.uniform1i(line.clear, state.clear ? 1 : 0);
     gl.uniform1f(line.alpha, Math.max(1.6 / 255, Math.min(.1, 400 / Math.max(n, 1))));

@@ -24,7 +24,7 @@ def split_at_furthest(points, lengths, max_square, kept, squares):
         Written: squared distance of each point that is dropped to the segment that stands for it.
     """
     begins, ends = np.empty(64, np.int64), np.empty(64, np.int64)
-    p = 0
+    p = np.int64(0)
     for t in range(len(lengths)):
         first, last = p, p + np.int64(lengths[t]) - 1
         p = last + 1
