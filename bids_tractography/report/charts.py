@@ -112,6 +112,7 @@ def histogram(
     lines: Sequence[Line] = (),
     *,
     muted_below: float = -math.inf,
+    power: float = 1,
 ) -> Markup:
     """Draw counts in bins.
 
@@ -126,6 +127,8 @@ def histogram(
     lines : sequence of Line
     muted_below : float
         Bins that end at or below it are drawn without colour.
+    power : float
+        Heights are counts to this power.
     """
     largest = max(int(counts.max(initial=0)), 1)
     low, high = float(edges[0]), float(edges[-1])
@@ -136,7 +139,7 @@ def histogram(
 
     parts: list[Markup] = []
     for count, begin, end in zip(counts, edges[:-1], edges[1:], strict=True):
-        height = (floor - _TOP) * float(count) / largest
+        height = (floor - _TOP) * (float(count) / largest) ** power
         tip = element("title", f"{begin:.4g} to {end:.4g} {unit}: {int(count):,}")
         muted = "" if end > muted_below + 1e-9 else " muted"
         parts.append(

@@ -64,10 +64,7 @@ class Run:
         path, record = self.data.tractogram, self.data.record
         if path is None or record is None:
             return None, self.data.why_no_record or "its file is missing"
-        if isinstance(record, ImportRecord):
-            count = record.streamlines
-        else:
-            count = record.streamlines_kept
+        count = record.streamlines if isinstance(record, ImportRecord) else record.streamlines_kept
         try:
             density = self.density
             if density is None:

@@ -76,7 +76,7 @@ def viewer_data(run: Run) -> dict[str, str]:
         "lengthUnit": sample.length_unit_mm,
         "origin": sample.origin_mm.tolist(),
         "centre": ((low + high) / 2).tolist(),
-        "radius": float(max(np.linalg.norm(high - low) / 2 * _ZOOM, 1e-3)),
+        "radius": max(float(np.linalg.norm(high - low)) / 2 * _ZOOM, 1e-3),
         "box": [low.tolist(), high.tolist()],
         "values": [
             {"name": name, "low": values.low, "high": values.high}
@@ -310,6 +310,7 @@ def _amplitudes(run: Run) -> dict[str, Any] | None:
         f"Histogram of the amplitudes of {int(some.sum()):,} fODFs. {words}",
         lines,
         muted_below=threshold if threshold is not None else -np.inf,
+        power=0.5,
     )
     return {
         "chart": run.figures.chart("amplitudes", drawn),

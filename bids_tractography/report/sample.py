@@ -39,6 +39,7 @@ _BLOCK = 1 << 20
 _BLOCK_POINTS = 16_384  # a block of them fits into a processor's cache
 _MAX_VALUES = 6
 _BRIGHT = 98.5  # percentile of the density that is as bright as can be
+_FULL_DETAIL = 200_000  # streamlines
 _GRID_EDGES = 180  # of the density, along its longest side
 
 
@@ -230,7 +231,9 @@ def survey(
     shown[np.searchsorted(numbers, by_rank[:max_shown])] = True
     origin_mm = box_mm.mean(axis=0)
     unit_mm = max(_UNIT_MM, float(np.ptp(box_mm, axis=0).max()) / _LARGEST)
-    edge_mm = float(np.ptp(box_mm, axis=0).max()) / _GRID_EDGES
+    # Fewer streamlines need larger voxels, so that most have neighbours.
+    n_edges = min(1, (len(numbers) / _FULL_DETAIL) ** (1 / 3)) * _GRID_EDGES
+    edge_mm = float(np.ptp(box_mm, axis=0).max()) / max(n_edges, _GRID_EDGES / 3)
     shape = np.maximum(np.ceil(np.ptp(box_mm, axis=0) / edge_mm), 1).astype(int)
     density = np.zeros((*shape, 3), np.uint32)
     lengths_mm, ends_mm = [], []
