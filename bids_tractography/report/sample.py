@@ -239,17 +239,20 @@ def survey(
     lengths_mm, ends_mm = [], []
     taken = _Taken(origin_mm, unit_mm)
     done = 0
-    for points, lengths in _pieces(reader, numbers):
+    for all_points, all_lengths in _pieces(reader, numbers):
+        usable = _usable(all_points, all_lengths)
+        points, lengths = all_points[np.repeat(usable, all_lengths)], all_lengths[usable]
         add_directions(points, lengths, box_mm[0], edge_mm, density)
         measured = measured_lengths_mm(points, lengths).astype(np.float32)
         lengths_mm.append(measured)
         last = np.cumsum(lengths, dtype=np.int64) - 1
-        full = lengths > 0
-        ends_mm += [points[(last + 1 - lengths)[full]], points[last[full]]]
-        here = shown[done : done + len(lengths)]
-        done += len(lengths)
+        ends_mm += [points[last + 1 - lengths], points[last]]
+        here = shown[done : done + len(all_lengths)]
+        done += len(all_lengths)
         if here.any():
-            taken.add(points[np.repeat(here, lengths)], lengths[here], measured[here])
+            wanted = here[usable]
+            some = points[np.repeat(wanted, lengths)], lengths[wanted], measured[wanted]
+            taken.add(*some, usable[here])
     other = isinstance(reader, TrxReader) and reader.n_streamlines != n_streamlines
     if done < len(numbers) or other:
         raise ValueError(f"{path.name} does not have the {n_streamlines} streamlines it should")
@@ -290,6 +293,15 @@ def _pieces(reader: object, numbers: NDArray[np.int64]) -> Iterator[Piece]:
         yield np.concatenate(points), np.concatenate(lengths)
 
 
+def _usable(points: NDArray[np.float32], lengths: NDArray[np.uint32]) -> NDArray[np.bool_]:
+    """Tell which streamlines have points, all of them finite; shape (t,)."""
+    usable = lengths > 0
+    wrong = ~np.isfinite(points).all(axis=1)
+    if wrong.any():
+        usable[np.repeat(np.arange(len(lengths)), lengths)[wrong]] = False
+    return np.asarray(usable)
+
+
 class _Taken:
     """Streamlines of the sample, in the order of the file."""
 
@@ -299,6 +311,7 @@ class _Taken:
         self._points: list[NDArray[np.int16]] = []
         self._lengths: list[NDArray[np.uint32]] = []
         self._lengths_mm: list[NDArray[np.float32]] = []
+        self._usable: list[NDArray[np.bool_]] = []
         self._dropped_mm = 0.0
         self._rounded_mm = 0.0
 
@@ -307,15 +320,27 @@ class _Taken:
         points: NDArray[np.float32],
         lengths: NDArray[np.uint32],
         lengths_mm: NDArray[np.float32],
+        usable: NDArray[np.bool_],
     ) -> None:
-        """Linearise and round some streamlines."""
-        self._lengths_mm.append(lengths_mm)
+        """Linearise and round some streamlines.
+
+        Parameters
+        ----------
+        points, lengths, lengths_mm
+            Of those that are usable.
+        usable : ndarray of bool, shape (t,)
+            Which of the next streamlines these are; the others are a point without extent.
+        """
+        placed = np.zeros(len(usable), np.float32)
+        placed[usable] = lengths_mm
+        self._lengths_mm.append(placed)
+        self._usable.append(usable)
         for some, where in blocks(lengths, _BLOCK_POINTS):
             kept, error_mm = kept_points(points[where], lengths[some], _TOLERANCE_MM)
             streamline = np.repeat(np.arange(some.stop - some.start), lengths[some])
             counts = np.bincount(streamline[kept], minlength=some.stop - some.start)
             exact = (points[where][kept].astype(np.float64) - self._origin_mm) / self._unit_mm
-            rounded = np.clip(np.rint(np.nan_to_num(exact)), -_LARGEST, _LARGEST)
+            rounded = np.clip(np.rint(exact), -_LARGEST, _LARGEST)
             off_mm = np.sqrt(((rounded - exact) ** 2).sum(axis=1)) * self._unit_mm
             self._points.append(rounded.astype(np.int16))
             self._lengths.append(counts.astype(np.uint32))
@@ -324,8 +349,12 @@ class _Taken:
 
     def sample(self, order: NDArray[np.int64], values: Mapping[str, Values]) -> Sample:
         """Return all that was added, in another order."""
-        lengths = np.concatenate([*self._lengths, np.empty(0, np.uint32)])
-        points = np.concatenate([*self._points, np.empty((0, 3), np.int16)])
+        usable = np.concatenate([*self._usable, np.empty(0, bool)])
+        lengths = np.ones(len(usable), np.uint32)
+        lengths[usable] = np.concatenate([*self._lengths, np.empty(0, np.uint32)])
+        points = np.zeros((int(lengths.sum(dtype=np.int64)), 3), np.int16)
+        found = np.repeat(usable, lengths)
+        points[found] = np.concatenate([*self._points, np.empty((0, 3), np.int16)])
         begins = np.cumsum(lengths, dtype=np.int64) - lengths
         ordered = lengths[order]
         new = np.cumsum(ordered, dtype=np.int64) - ordered

@@ -96,11 +96,11 @@ void main() {
 const LINE_FRAGMENT = `#version 300 es
 precision highp float;
 in vec3 tint, place; in float side, along; in vec2 across;
-uniform vec3 low, high, at, sliced; uniform float alpha, near, far, detail, clip;
+uniform vec3 at, sliced; uniform float alpha, near, far, detail, clip, slab;
 uniform bool clear;
 out vec4 result;
 void main() {
-  if (any(lessThan(place, low)) || any(greaterThan(place, high))) discard;
+  if (slab > 0. && dot(sliced, step(abs(place - at), vec3(slab / 2.))) == 0.) discard;
   if (clip != 0. && all(greaterThan(mix(vec3(1), clip * (place - at), sliced), vec3(0)))) discard;
   if (clear) { result = vec4(tint * alpha, alpha); return; }
   float facing = sqrt(max(1. - along * along, 0.));
@@ -242,8 +242,6 @@ async function start(root) {
     }
     const pixels = state.zoom * Math.min(width, height) / 2 / size;      // in a millimetre
     const n = Math.min(state.shown, state.moving ? state.budget : state.still), radius = Math.max(state.radius, .55 / pixels);
-    const low = [-ANY, -ANY, -ANY], high = [ANY, ANY, ANY];
-    if (state.slab) for (const a of on) { low[a] = state.at[a] - state.slab / 2; high[a] = state.at[a] + state.slab / 2; }
     common(line);
     gl.bindVertexArray(lines);
     gl.uniform1i(line.points, 0);
@@ -256,13 +254,12 @@ async function start(root) {
     gl.uniform2f(line.ramp, 0, +field("longest").max);
     gl.uniform1i(line.colour, state.colour);
     gl.uniform3f(line.plain, .86, .74, .52);
-    gl.uniform3fv(line.low, low);
-    gl.uniform3fv(line.high, high);
+    gl.uniform1f(line.slab, on.length ? state.slab : 0);
     gl.uniform3fv(line.at, state.at);
     gl.uniform3fv(line.sliced, state.slices);
     gl.uniform1f(line.clip, on.length ? state.clip : 0);
     gl.uniform1i(line.clear, state.clear ? 1 : 0);
-    gl.uniform1f(line.alpha, Math.max(1.6 / 255, Math.min(.1, 400 / Math.max(n, 1))));
+    gl.uniform1f(line.alpha, Math.max(1.6 / 255, Math.min(.1, 160 / Math.max(n, 1))));
     gl.uniform1f(line.near, .5 - .45 * size * sz);
     gl.uniform1f(line.far, .5 + .45 * size * sz);
     if (state.clear) { gl.enable(gl.BLEND); gl.blendFunc(gl.ONE, gl.ONE); gl.depthMask(false); }
