@@ -165,7 +165,7 @@ class Run:
         number = int(self.gradients.b0_volumes[0])
         return read_volume(path, number), number
 
-    @property
+    @cached_property
     def viewer_volume(self) -> tuple[NDArray[np.uint8], Grid, int] | None:
         """Slices of the viewer: colours times FA, brain, density; on fewer voxels if need be.
 

@@ -50,7 +50,7 @@ def plane(volume: NDArray[np.generic], axis: int, place: int) -> NDArray[np.gene
 
 
 def mosaic(
-    volume: NDArray[np.floating],
+    volume: NDArray[np.generic],
     where: NDArray[np.bool_],
     voxel_mm: NDArray[np.floating],
     contours: Sequence[Contour] = (),
@@ -62,7 +62,7 @@ def mosaic(
     Parameters
     ----------
     volume : ndarray, shape (X, Y, Z) or (X, Y, Z, 3)
-        0 to 1.
+        0 to 1, or uint8.
     where : ndarray of bool, shape (X, Y, Z)
         What is to be seen: slices are spread over its volume.
     voxel_mm : ndarray, shape (3,)
@@ -88,6 +88,7 @@ def mosaic(
         cells = []
         for place in _places(where, axis):
             cell = _resized(plane(volume, axis, place), size[0], size[1], nearest=nearest)
+            cell = cell / np.float32(255) if volume.dtype == np.uint8 else cell
             cell = np.clip(cell if cell.ndim == 3 else np.repeat(cell[..., None], 3, axis=2), 0, 1)
             for contour in contours:
                 edge = _outline(plane(contour.mask, axis, place), size[0], size[1])[..., None]

@@ -109,7 +109,7 @@ def density(run: Run) -> dict[str, Any] | None:
     if survey is not None:
         edge = np.full(3, survey.density_edge_mm)
         there = survey.density.max(axis=-1) > 0
-        drawn = maps.mosaic(survey.density / np.float32(255), there, edge)
+        drawn = maps.mosaic(survey.density, there, edge)
         alt = "Slices of the track density, coloured by direction"
         pictures["directional"] = run.figures.picture("directional", drawn, alt)
         pictures["edge_mm"] = survey.density_edge_mm

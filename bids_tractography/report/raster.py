@@ -56,17 +56,16 @@ def six_views(
     pixels = size * _OVERSAMPLING
     scale = pixels / (extent / unit_mm * 1.04)
 
-    keys = np.zeros((3, 2, pixels, pixels), np.uint64)
-
-    def draw(axis: int) -> None:
-        draw_streamlines(centred, lengths, axis, scale, 1, keys[axis, 0], keys[axis, 1])
+    def draw(axis: int) -> NDArray[np.uint64]:
+        keys = np.zeros((2, pixels, pixels), np.uint64)
+        draw_streamlines(centred, lengths, axis, scale, 1, keys[0], keys[1])
+        return keys
 
     with ThreadPoolExecutor(max(1, n_threads)) as pool:
-        list(pool.map(draw, range(3)))
-    for views, sides in zip(_VIEWS, keys, strict=True):
-        for (name, words, mirrored), side in zip(views, sides, strict=True):
-            image = _shaded(side, scale)
-            yield name, words, image[:, ::-1] if mirrored else image
+        for views, sides in zip(_VIEWS, pool.map(draw, range(3)), strict=True):
+            for (name, words, mirrored), side in zip(views, sides, strict=True):
+                image = _shaded(side, scale)
+                yield name, words, image[:, ::-1] if mirrored else image
 
 
 def _shaded(keys: NDArray[np.uint64], scale: float) -> NDArray[np.float32]:

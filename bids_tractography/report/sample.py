@@ -25,7 +25,7 @@ from bids_tractography.tractogram.formats.trx import TrxReader
 from bids_tractography.tractogram.linearise import kept_points
 from bids_tractography.tractogram.summary import measured_lengths_mm
 
-MAX_SURVEYED = 400_000
+MAX_SURVEYED = 150_000
 """Streamlines that are measured and counted; a fixed random sample of larger tractograms."""
 MAX_SHOWN = 50_000
 """Streamlines of the viewer."""
@@ -39,8 +39,8 @@ _BLOCK = 1 << 20
 _BLOCK_POINTS = 16_384  # a block of them fits into a processor's cache
 _MAX_VALUES = 6
 _BRIGHT = 98.5  # percentile of the density that is as bright as can be
-_FULL_DETAIL = 200_000  # streamlines
-_GRID_EDGES = 180  # of the density, along its longest side
+_FULL_DETAIL = 150_000  # streamlines
+_GRID_EDGES = 170  # of the density, along its longest side
 
 
 def chosen(n_streamlines: int, count: int) -> NDArray[np.int64]:
