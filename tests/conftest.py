@@ -36,8 +36,10 @@ class Ended:
     stderr: str
 
 
-def run_cli(*words: object, overrides: tuple[str, ...] = QUICK) -> Ended:
+def run_cli(*words: object, overrides: tuple[str, ...] = QUICK, report: bool = False) -> Ended:
     """Run the command line in this process, where a warning is an error."""
+    if "participant" in words and not report:
+        words += ("--no-report",)
     settings = [word for override in overrides for word in ("--set", override)]
     stdout, stderr = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):

@@ -18,6 +18,7 @@ from multiprocessing.process import BaseProcess
 
 from bids_tractography.app.outcome import Failure, Places, Skipped, attempt
 from bids_tractography.app.progress import LOG_FORMAT, LOG_TIME, LogProgress
+from bids_tractography.app.reports import report_run
 from bids_tractography.core.checks import Findings
 from bids_tractography.errors import CrashError, DiedError
 from bids_tractography.pipeline.job import Job
@@ -71,7 +72,10 @@ def run_job(job: Job, report: Callable[[Progress], None], track: Tracker = track
         Places(tuple(job.outputs.links.values()), (job.outputs.root, job.work.parent)),
     )
     if isinstance(outcome, Failure):
-        return replace(outcome, warnings=tuple(findings.all.warnings))
+        found = findings.all
+        outcome = replace(outcome, warnings=tuple(found.warnings), checks=dict(found.figures))
+    if job.report:
+        report_run(job.outputs.root, job.name, outcome, job.n_threads)
     return outcome
 
 
@@ -92,7 +96,10 @@ def _run_apart(job: Job) -> Outcome:
             process = next((c for c in multiprocessing.active_children() if c.pid == pid), None)
             return pool.submit(_run_logging, job).result()
         except BrokenProcessPool:
-            return _death(process)
+            death = _death(process)
+            if job.report:
+                report_run(job.outputs.root, job.name, death, 1)
+            return death
 
 
 def _death(process: BaseProcess | None) -> Failure:

@@ -10,11 +10,11 @@ import re
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from bids_tractography.errors import (
     CrashError,
@@ -43,11 +43,14 @@ class Failure:
     exit_code : int
     warnings : tuple of str
         Warnings that preceded the failure.
+    checks : mapping
+        Figures that had been measured by then, by name, JSON values.
     """
 
     message: str
     exit_code: int
     warnings: tuple[str, ...] = ()
+    checks: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, error: TractographyError) -> Failure:

@@ -106,6 +106,7 @@ def _job(request: Request, study: Study, run: DwiRun) -> Job:
         n_threads=request.n_threads,
         fresh=request.fresh,
         container=request.container,
+        report=request.report,
     )
 
 

@@ -45,6 +45,8 @@ class Request:
         ``local``, or ``ray`` for a cluster.
     ray_address : str or None
         Of a running cluster.
+    report : bool
+        Make a page of every run.
     """
 
     bids_dir: Path
@@ -63,6 +65,7 @@ class Request:
     container: dict[str, str] | None = None
     executor: Literal["local", "ray"] = "local"
     ray_address: str | None = None
+    report: bool = True
 
 
 @dataclass(frozen=True)

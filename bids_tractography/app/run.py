@@ -18,14 +18,15 @@ from bids_tractography.app.cluster import run_jobs_on_ray
 from bids_tractography.app.local import Outcome, run_jobs
 from bids_tractography.app.outcome import Failure, Skipped
 from bids_tractography.app.plan import Planned, plan
+from bids_tractography.app.reports import report_run
 from bids_tractography.app.request import Request, Study
 from bids_tractography.errors import OutputError
 from bids_tractography.outputs.dataset import dataset_files, write_dataset_files
 from bids_tractography.outputs.files import write_json, write_text
-from bids_tractography.pipeline.citation import bibliography, methods_text
 from bids_tractography.pipeline.job import Job
 from bids_tractography.pipeline.process import Done, Progress
 from bids_tractography.pipeline.products import name_patterns
+from bids_tractography.report import methods
 
 logger = logging.getLogger(__name__)
 
@@ -98,6 +99,9 @@ def _run_jobs(
         for job, outcome in _outcomes(request, jobs, report):
             outcomes[job.name] = outcome
             yield job.name, outcome
+        if request.report:
+            for name, fault in others.items():
+                report_run(request.output_dir, name, fault, request.n_threads)
     finally:
         process = f"{platform.node()}-{os.getpid()}"  # many processes may start within a second
         path = request.output_dir / "logs" / f"{started}_{process}_participant.json"
@@ -133,13 +137,20 @@ def _write_dataset(request: Request, study: Study) -> None:
             name_patterns(),
         )
         write_text(root / "code" / "config.yaml", resolved)
-        write_text(root / "logs" / "CITATION.md", methods_text(config))
-        write_text(root / "logs" / "CITATION.bib", bibliography(config))
+        text = methods.methods_text(config)
+        written = {
+            "md": text,
+            "html": methods.as_html(text, "Methods"),
+            "tex": methods.as_tex(text),
+            "bib": methods.bibliography(text),
+        }
+        for extension, content in written.items():
+            write_text(root / "logs" / f"CITATION.{extension}", content)
 
 
 def _write_log(path: Path, request: Request, study: Study, ends: Mapping[str, Outcome]) -> None:
     failed = {
-        name: {"message": end.message, "exit_code": end.exit_code}
+        name: {"message": end.message, "exit_code": end.exit_code, "checks": dict(end.checks)}
         for name, end in ends.items()
         if isinstance(end, Failure)
     }

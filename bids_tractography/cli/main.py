@@ -18,6 +18,7 @@ from bids_tractography.app.doctor import examine
 from bids_tractography.app.group import write_group_table
 from bids_tractography.app.local import Outcome
 from bids_tractography.app.outcome import Failure, Places, attempt
+from bids_tractography.app.reports import remake_reports
 from bids_tractography.app.request import Request, open_study
 from bids_tractography.app.run import exit_code, run
 from bids_tractography.cli.config import config_command
@@ -29,7 +30,7 @@ from bids_tractography.inputs import read_filters
 from bids_tractography.machine import signals
 from bids_tractography.machine.container import describe_container
 from bids_tractography.machine.cpus import count_cpus
-from bids_tractography.machine.files import exists, resolve
+from bids_tractography.machine.files import exists, printable, resolve
 from bids_tractography.phantom import write_phantom
 
 logger = logging.getLogger(__name__)
@@ -95,6 +96,11 @@ def _bids_app(words: list[str]) -> int:
         raise UsageError(
             "--verify-files is for the group level; the participant level always does."
         )
+    if options.reports_only:
+        n_threads = options.omp_nthreads or count_cpus(os.environ)
+        pages = remake_reports(resolve(options.output_dir), options.participant_label, n_threads)
+        print("\n".join(map(printable, pages)))
+        return 0
     request = _request(options)
     study = open_study(request)
     if options.dry_run:
@@ -145,6 +151,7 @@ def _request(options: argparse.Namespace) -> Request:
         container=describe_container(os.environ, Path(sys.prefix)),
         executor=options.executor,
         ray_address=options.ray_address,
+        report=not options.no_report,
     )
 
 

@@ -87,6 +87,20 @@ def build_parser() -> argparse.ArgumentParser:
         help="keep finished work that inputs, configuration and version still match (default)",
     )
     state.add_argument("--fresh", action="store_true", help="do everything again")
+    pages = how.add_mutually_exclusive_group()
+    pages.add_argument(
+        "--reports-only",
+        "--reports_only",
+        action="store_true",
+        help="make the reports of the runs in OUTPUT_DIR again, and compute nothing",
+    )
+    pages.add_argument(
+        "--no-report",
+        "--no_report",
+        "--noreport",
+        action="store_true",
+        help="make no reports",
+    )
     how.add_argument("--dry-run", action="store_true", help="print what would be done, and stop")
     how.add_argument(
         "--skip-bids-validation",

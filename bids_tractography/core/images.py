@@ -29,7 +29,12 @@ from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from bids_tractography.errors import DataError, GridError
-from bids_tractography.machine.files import max_plain_bytes, open_plain, read_to_end
+from bids_tractography.machine.files import (
+    max_plain_bytes,
+    open_plain,
+    read_exactly,
+    read_to_end,
+)
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 
@@ -236,6 +241,32 @@ def _faults(path: Path, remedy: str = "") -> Iterator[None]:
         *(zlib.error, HeaderDataError),
     ) as error:
         raise DataError(f"{path} cannot be read: {error}.", remedy) from None
+
+
+def read_volumes(path: Path) -> Iterator[NDArray[np.float32]]:
+    """Read the volumes of a series one after another, each (X, Y, Z) in RAS+ order.
+
+    Values that are not finite become zero. What follows the last volume that is asked for is not
+    read, nor is the checksum of the file compared.
+
+    Raises
+    ------
+    DataError, GridError
+        If it is no usable series of images.
+    """
+    grid, shape, _ = read_layout(path, ndim=4)
+    with _faults(path), open_plain(path) as stream:
+        header = _read_header(path)
+        dtype, slope = header.get_data_dtype(), header.get_slope_inter()
+        stream.seek(header.get_data_offset())
+        for _ in range(shape[3]):
+            content = read_exactly(stream, prod(shape[:3]) * dtype.itemsize)
+            if content is None:
+                raise ValueError("it is truncated")
+            stored = np.frombuffer(content, dtype).reshape(shape[:3], order="F")
+            values = np.asarray(stored, np.float32) * (slope[0] or 1) + (slope[1] or 0)
+            finite = np.nan_to_num(values, posinf=0, neginf=0)
+            yield np.asarray(grid.from_stored(finite), np.float32)
 
 
 def _values(path: Path, header: nib.Nifti1Header) -> NDArray[np.float32]:

@@ -76,6 +76,8 @@ class Job:
         Recompute everything, whatever exists.
     container : dict or None
         Image that the program runs in.
+    report : bool
+        Make a page of the run when it has ended.
     """
 
     run: DwiRun
@@ -90,6 +92,7 @@ class Job:
     warnings: tuple[str, ...] = ()
     fresh: bool = False
     container: dict[str, str] | None = None
+    report: bool = True
 
     @property
     def name(self) -> str:

@@ -132,6 +132,25 @@ def blocks(lengths: NDArray[np.uint32], n_points: int) -> Iterator[tuple[slice, 
         start = stop
 
 
+def selected(pieces: Iterable[Piece], numbers: NDArray[np.int64]) -> Iterator[Piece]:
+    """Keep some of the streamlines of a tractogram that is read from its beginning to its end.
+
+    Parameters
+    ----------
+    pieces : iterable of Piece
+    numbers : ndarray of int64, shape (k,)
+        Places of the streamlines, ascending.
+    """
+    first = 0
+    for points, lengths in pieces:
+        begin, end = np.searchsorted(numbers, (first, first + len(lengths)))
+        kept = np.zeros(len(lengths), bool)
+        kept[numbers[begin:end] - first] = True
+        first += len(lengths)
+        if kept.any():
+            yield points[np.repeat(kept, lengths)], lengths[kept]
+
+
 class Reader(Protocol):
     """What reads a file of one format; see `formats.READERS`."""
 

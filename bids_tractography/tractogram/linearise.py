@@ -20,6 +20,7 @@ from bids_tractography.tractogram.base import (
     read_array,
     read_streamlines,
 )
+from bids_tractography.tractogram.kernels.splits import split_at_furthest
 
 # Arrays of a block fit into a processor's cache.
 _BLOCK_POINTS = 16_384
@@ -124,9 +125,6 @@ def kept_points(
 ) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
     """Choose the points to keep, by splitting at the furthest point (Ramer 1972).
 
-    All segments of all streamlines are split together, one level after another (Douglas and
-    Peucker 1973 do it one by one, with the same outcome).
-
     Parameters
     ----------
     points : ndarray, shape (n, 3)
@@ -142,60 +140,7 @@ def kept_points(
     error_mm : ndarray, shape (n,)
         Distance of each point to the segment that replaces it; 0 for points that are kept.
     """
-    x, y, z = np.ascontiguousarray(points.T, np.float64)
-    last = np.cumsum(lengths, dtype=np.int64) - 1
-    first = last + 1 - lengths
-    first, last = first[lengths > 0], last[lengths > 0]
     kept = np.zeros(len(points), bool)
-    kept[first] = kept[last] = True
-    square = np.zeros(len(points))
-    segments = last - first > 1
-    a, b = first[segments], last[segments]
-    while len(a):
-        inner = b - a - 1
-        begins = np.cumsum(inner) - inner
-        segment = np.repeat(np.arange(len(a)), inner)
-        point = np.arange(len(segment)) + np.repeat(a + 1 - begins, inner)
-        distance = _squared_distances((x, y, z), a, b, point)
-        square[point] = distance
-        furthest = np.maximum.reduceat(distance, begins)
-        split = furthest > max_error_mm**2
-        at_split = np.flatnonzero(distance == np.where(split, furthest, np.inf)[segment])
-        # Of points that are equally far, the first.
-        at_split = at_split[np.diff(segment[at_split], prepend=-1) > 0]
-        middle = point[at_split]
-        kept[middle] = True
-        a, b = np.concatenate([a[split], middle]), np.concatenate([middle, b[split]])
-        long = b - a > 1
-        a, b = a[long], b[long]
-    square[kept] = 0
-    return kept, np.sqrt(square)
-
-
-def _squared_distances(
-    axes: tuple[NDArray[np.float64], ...],
-    a: NDArray[np.int64],
-    b: NDArray[np.int64],
-    point: NDArray[np.int64],
-) -> NDArray[np.float64]:
-    """Squared distances of the points between ``a`` and ``b`` to the segments of the two."""
-    along = [axis[b] - axis[a] for axis in axes]
-    length = along[0] ** 2 + along[1] ** 2 + along[2] ** 2
-    # A closed loop has no direction; its points are measured from its end.
-    inverse = np.divide(1, length, out=np.zeros_like(length), where=length > 0)
-    inner = b - a - 1
-    away = [axis[point] - np.repeat(axis[a], inner) for axis in axes]
-    along = [np.repeat(axis, inner) for axis in along]
-    share = away[0] * along[0]
-    share += away[1] * along[1]
-    share += away[2] * along[2]
-    share *= np.repeat(inverse, inner)
-    np.maximum(share, 0, out=share)
-    np.minimum(share, 1, out=share)
-    square = np.zeros_like(share)
-    for gone, way in zip(away, along, strict=True):
-        way *= share
-        gone -= way
-        gone *= gone
-        square += gone
-    return square
+    squares = np.zeros(len(points))
+    split_at_furthest(points, lengths, max_error_mm**2, kept, squares)
+    return kept, np.sqrt(squares)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import struct
 import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ from bids_tractography.tractogram.base import (
     blocks,
     grid_of_header,
     offsets_of,
+    selected,
 )
 
 _MAX_HEADER_BYTES = 1 << 20
@@ -39,6 +41,10 @@ _MAX_EXPANSION = 1032
 # A fixed date makes the bytes depend on the content alone.
 _DATE = (1980, 1, 1, 0, 0, 0)
 _READ_NUMBERS = 4096
+# Signature to sizes, which are not looked at; lengths of name and of extra field.
+_LOCAL_HEADER = struct.Struct("<26xHH")
+# Share of the streamlines from which on reading all of them is faster than each alone.
+_DENSE = 0.1
 _ARRAYS = ("positions", "offsets", "dps", "dpv", "groups")
 
 
@@ -263,6 +269,79 @@ class TrxReader:
                     yield points.astype(np.float32), lengths
             file.read(1)  # the end is where the checksum is compared
 
+    @property
+    def n_streamlines(self) -> int:
+        """Number of streamlines."""
+        return int(self._header["streamlines"])
+
+    @property
+    def n_points(self) -> int:
+        """Number of points of all streamlines."""
+        return int(self._header["points"])
+
+    @property
+    def values(self) -> dict[str, int]:
+        """Values that the file has for each streamline: numbers of columns, by name."""
+        return {_name(array): array.columns for array in self._arrays.get("dps", [])}
+
+    def some(self, numbers: NDArray[np.int64]) -> Iterator[Piece]:
+        """Read some of the streamlines, in pieces.
+
+        Only these are read where the points are not compressed, whose checksum is then not
+        compared.
+
+        Parameters
+        ----------
+        numbers : ndarray of int64, shape (k,)
+            Places of the streamlines in the file, ascending.
+        """
+        if self.n_streamlines == 0:
+            return
+        positions = self._one("positions")
+        with _opened(self.path) as archive:
+            info = archive.getinfo(positions.member)
+            if info.compress_type != zipfile.ZIP_STORED:
+                yield from selected(self.streamlines(), numbers)
+                return
+            file = archive.fp
+            assert file is not None  # it is open
+            data = _data_offset(file, info)
+            row = 3 * positions.dtype.itemsize
+            number, point = 0, 0
+            for lengths in self._lengths(archive):
+                for where, rows in blocks(lengths, PIECE_POINTS):
+                    first = number + where.start
+                    begin, end = np.searchsorted(numbers, (first, number + where.stop))
+                    if begin < end:
+                        here, some = numbers[begin:end] - first, lengths[where]
+                        content = _read_some(
+                            file, data + (point + rows.start) * row, row, some, here
+                        )
+                        points = np.frombuffer(content, positions.dtype).reshape(-1, 3)
+                        yield points.astype(np.float32), some[here]
+                number += len(lengths)
+                point += int(lengths.sum(dtype=np.int64))
+
+    def read_values(self, name: str, numbers: NDArray[np.int64]) -> NDArray[Any]:
+        """Read values of some of the streamlines, shape (k, columns).
+
+        Parameters
+        ----------
+        name : str
+            One of `values`.
+        numbers : ndarray of int64, shape (k,)
+            Places of the streamlines in the file, ascending.
+        """
+        array = next(a for a in self._arrays["dps"] if _name(a) == name)
+        some, first = [], 0
+        with _opened(self.path) as archive, archive.open(array.member) as file:
+            while content := file.read(_READ_NUMBERS * array.columns * array.dtype.itemsize):
+                rows = np.frombuffer(content, array.dtype).reshape(-1, array.columns)
+                begin, end = np.searchsorted(numbers, (first, first + len(rows)))
+                some.append(rows[numbers[begin:end] - first])
+                first += len(rows)
+        return np.concatenate(some)
+
     def _lengths(self, archive: zipfile.ZipFile) -> Iterator[NDArray[np.uint32]]:
         n_points = self._header["points"]
         last: NDArray[np.int64] | None = None
@@ -284,6 +363,45 @@ class TrxReader:
             yield piece.astype(np.int64)
         if offsets.n_rows == self._header["streamlines"]:
             yield np.array([self._header["points"]])
+
+
+def _data_offset(file: IO[bytes], info: zipfile.ZipInfo) -> int:
+    """Return where the content of a member begins, behind its local header."""
+    file.seek(info.header_offset)
+    header = file.read(_LOCAL_HEADER.size)
+    if len(header) < _LOCAL_HEADER.size or not header.startswith(b"PK\3\4"):
+        raise ValueError(f"its member {info.filename} has no header")
+    name, extra = _LOCAL_HEADER.unpack(header)
+    return int(info.header_offset + len(header) + name + extra)
+
+
+def _read_some(
+    file: IO[bytes],
+    offset: int,
+    row_bytes: int,
+    lengths: NDArray[np.uint32],
+    wanted: NDArray[np.int64],
+) -> bytes:
+    """Read some of the streamlines that follow each other from an offset."""
+    ends = np.cumsum(lengths, dtype=np.int64) * row_bytes
+    begins = ends - lengths.astype(np.int64) * row_bytes
+    if len(wanted) > _DENSE * len(lengths):
+        content = os.pread(file.fileno(), int(ends[-1]), offset)
+        parts = [content[b:e] for b, e in zip(begins[wanted], ends[wanted], strict=True)]
+    else:
+        sizes = (ends - begins)[wanted].tolist()
+        places = (begins[wanted] + offset).tolist()
+        number = file.fileno()
+        parts = [os.pread(number, n, at) for n, at in zip(sizes, places, strict=True)]
+    content = b"".join(parts)
+    if len(content) < row_bytes * int(lengths[wanted].sum(dtype=np.int64)):
+        raise ValueError("its positions end too early")
+    return content
+
+
+def _name(array: _Array) -> str:
+    """Return what an array is called, without columns and type."""
+    return array.member.rpartition("/")[2].split(".")[0]
 
 
 @contextmanager

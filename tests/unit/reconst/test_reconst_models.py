@@ -43,9 +43,9 @@ from bids_tractography.core.dwi import Dwi
 from bids_tractography.core.fodf import sh_basis, sh_order_of
 from bids_tractography.core.gradients import Gradients
 from bids_tractography.errors import GradientError
-from bids_tractography.pipeline import citation
 from bids_tractography.reconst import MODELS, fit_model
 from bids_tractography.reconst.base import ModelFit
+from bids_tractography.report.references import REFERENCES
 
 FINE = random_directions((20_000,), seed=5)
 SPHERE = get_sphere(name="repulsion724")
@@ -84,7 +84,7 @@ def test_every_model_of_the_configuration_has_a_fit_and_references_that_exist() 
     kinds = {section.model_fields["kind"].default for section in typing.get_args(union)}
     assert set(MODELS) == kinds
     cited = {key for kind in MODELS.values() for key in kind.references}
-    assert cited <= set(citation._REFERENCES)
+    assert cited <= set(REFERENCES)
 
 
 @pytest.mark.parametrize("model", KINDS, ids=name)
