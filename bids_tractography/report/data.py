@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -48,6 +49,7 @@ UNUSABLE = (
     ArithmeticError,
     RuntimeError,
     zlib.error,
+    zipfile.BadZipFile,
 )
 """What is raised for files that are not what they should be."""
 

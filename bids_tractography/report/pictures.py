@@ -155,7 +155,7 @@ def ends_map(run: Run) -> dict[str, Any] | None:
 
 
 def _tissue(run: Run) -> dict[str, NDArray[np.float32]] | None:
-    found = {name: run.data.read("probseg", label=name.upper()) for name in ("wm", "gm", "csf")}
+    found = {name: run.read("probseg", label=name.upper()) for name in ("wm", "gm", "csf")}
     images = {name: image.data for name, image in found.items() if image is not None}
     return images if len(images) == 3 else None
 
@@ -330,7 +330,7 @@ def maps_and_masks(run: Run) -> dict[str, Any] | None:
     where = run.brain.data > 0 if run.brain is not None else fa.data > 0
     edge = fa.grid.voxel_size_mm
     shown = np.clip(np.where(where, fa.data, 0), 0, 1)
-    stop = run.data.read("mask", desc="stop")
+    stop = run.read("mask", desc="stop")
     outlines = [("brain mask", BLUE, run.brain), ("seed mask", GOLD, run.seed_mask)]
     if run.data.find("probseg", desc="pftinclude") is None:  # else the tissue shows it better
         outlines.insert(1, ("tracking continues inside", PINK, stop))

@@ -69,6 +69,7 @@ def summary(run: Run) -> dict[str, Any]:
         "checks": checks,
         "counts": counts,
         "warnings": warnings,
+        "problems": list(run.problems),
         "failure": failure,
         "earlier": failure is not None and record is not None,
         "problem": "" if failure else run.data.why_no_record,
@@ -83,12 +84,15 @@ def failed_checks(run: Run) -> Mapping[str, Any]:
 
 def verdict(context: Mapping[str, Any]) -> tuple[str, str]:
     """Return the verdict on a run in a few words, and its kind."""
+    if not context:
+        return "damaged", "bad"
     if context["failure"]:
         return "failed", "bad"
     if context["problem"]:
         return "unfinished", "bad"
     bad = any(row.kind == "bad" for row in (*context["checks"], *context["counts"]))
-    count = max(context["doubtful"], len(context["warnings"]))
+    bad = bad or bool(context["problems"])
+    count = max(context["doubtful"], len(context["warnings"])) + len(context["problems"])
     if count:
         return f"{count} to look at", "bad" if bad else "doubtful"
     return "all checks passed", "good"

@@ -46,7 +46,7 @@ PICTURE = "() => document.querySelector('#viewer canvas').toDataURL()"
 @pytest.fixture(scope="module")
 def page_file(scanned_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("browser") / "output"
-    seeds = ("seeding.rng_seed=11", "seeding.seeds={kind: total, count: 1500}")
+    seeds = ("seeding.rng_seed=11", "seeding.seeds={kind: total, count: 700}")
     values = ("output.per_streamline=[seed, ends]",)
     ended = run_cli(scanned_once, output, "participant", report=True, overrides=seeds + values)
     assert ended.returncode == 0
@@ -96,7 +96,7 @@ class Opened:
 
 @pytest.fixture
 def opened(browser: Any, page_file: Path) -> Iterator[Opened]:
-    made = Opened(browser, page_file, viewport={"width": 1000, "height": 800}).ready()
+    made = Opened(browser, page_file, viewport={"width": 760, "height": 500}).ready()
     yield made
     shown = [url for url in made.requests if not url.startswith(("data:", "blob:"))]
     assert shown == [page_file.as_uri()]
@@ -175,10 +175,12 @@ def test_viewer_keys_turn_and_zoom(opened: Opened, key: str) -> None:
 
 
 def test_viewer_pointer_turns_and_shift_moves(opened: Opened) -> None:
-    box = opened.page.query_selector("#viewer canvas").bounding_box()
-    x, y = box["x"] + box["width"] / 2, box["y"] + 150
+    canvas = opened.page.query_selector("#viewer canvas")
 
     def drag() -> str:
+        canvas.scroll_into_view_if_needed()
+        box = canvas.bounding_box()
+        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
         opened.page.mouse.move(x, y)
         opened.page.mouse.down()
         opened.page.mouse.move(x + 60, y + 20, steps=4)
@@ -200,7 +202,7 @@ def test_viewer_colours_by_length_and_by_what_the_file_says(opened: Opened) -> N
     options = opened.page.eval_on_selector_all(
         "[name=colour] option", "all => all.map(o => o.text)"
     )
-    assert options == ["direction", "length", "one colour", "seed", "ends 1", "ends 2"]
+    assert options == ["direction", "length", "one colour", "seed index", "ends 1", "ends 2"]
     pictures = set()
     for value in range(4):
         opened.set("colour", str(value))
