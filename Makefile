@@ -17,6 +17,8 @@ demo: $(VENV)/.installed
 	@echo
 	@echo "Tractograms, maps and sidecars: $(CURDIR)/$(DEMO)/output"
 	@find $(DEMO)/output -name '*_tractogram.trx'
+	@echo "Reports, for a browser:"
+	@find $(CURDIR)/$(DEMO)/output -maxdepth 1 -name '*.html'
 
 PYTEST := $(BIN)/pytest -n auto --dist loadfile --durations=20
 

@@ -188,9 +188,10 @@ Whole-brain tractography, created by {PIPELINE} {__version__}.
 
 sub-*/[ses-*/]dwi/
 {listing}\
+sub-*.html              report of each run, for a browser; its pictures are in sub-*/figures/
 group_tractograms.tsv   one row for each DWI run (created by the group level)
 code/config.yaml        the resolved configuration
-logs/                   records of the runs; CITATION.md describes the method
+logs/                   records of the runs; CITATION.* describe the method
 
 The JSON file beside each file says what it was made from and how. Tractograms (.trx) can be opened
 with trx-python, nibabel, DIPY and MI-Brain.

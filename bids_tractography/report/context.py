@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +25,8 @@ from bids_tractography.report.data import (
 from bids_tractography.report.page import Figures
 from bids_tractography.report.sample import Survey, box_of, survey
 
+T = TypeVar("T")
+
 _AMPLITUDE_VOXELS = 2000
 _MAX_VIEWER_VOXELS = 500_000
 
@@ -38,16 +42,28 @@ class Run:
         It changes the time, not the page.
     figures : Figures
         Collects the pictures.
+    problems : list of str
+        Files that cannot be read, and why; what is made of them is left out.
     """
 
     data: RunData
     n_threads: int = 1
     figures: Figures = field(default_factory=Figures)
+    problems: list[str] = field(default_factory=list)
 
     @property
     def failure(self) -> RunFailure | None:
         """How it failed."""
         return self.data.failure
+
+    def _tried(self, make: Callable[[], T]) -> T | None:
+        """Return what is made; None if a file that it is made from cannot be read."""
+        try:
+            return make()
+        except UNUSABLE as error:
+            if str(error) not in self.problems:
+                self.problems.append(str(error))
+            return None
 
     @property
     def survey(self) -> Survey | None:
@@ -83,22 +99,26 @@ class Run:
         if own is not None:  # of several tractograms, the map of this one
             wanted = own.name.replace("_tractogram.json", "_param-tdi_dwimap.nii.gz")
             path = next((p for p in self.data.files if p.name == wanted), path)
-        return read_image(path, ndim=3) if path else None
+        return self._tried(lambda: read_image(path, ndim=3)) if path else None
+
+    def read(self, suffix: str, **entities: str) -> Image | None:
+        """Read an image of the run; None if there is none that can be read."""
+        return self._tried(lambda: self.data.read(suffix, **entities))
 
     @cached_property
     def fa(self) -> Image | None:
         """Fractional anisotropy."""
-        return self.data.read("dwimap", model="tensor", param="fa")
+        return self.read("dwimap", model="tensor", param="fa")
 
     @cached_property
     def brain(self) -> Image | None:
         """Brain mask."""
-        return self.data.read("mask", desc="brain")
+        return self.read("mask", desc="brain")
 
     @cached_property
     def seed_mask(self) -> Image | None:
         """Voxels that were seeded."""
-        return self.data.read("mask", desc="seed")
+        return self.read("mask", desc="seed")
 
     @cached_property
     def white_matter(self) -> NDArray[np.bool_] | None:
@@ -110,6 +130,9 @@ class Run:
     @cached_property
     def fod(self) -> FodScan | None:
         """What is needed of the fODF."""
+        return self._tried(self._scan)
+
+    def _scan(self) -> FodScan | None:
         path, where = self.data.fod, self.white_matter
         if path is None or where is None or not where.any():
             return None
@@ -125,8 +148,9 @@ class Run:
     def direction(self) -> tuple[NDArray[np.float32], str] | None:
         """Magnitudes of the principal direction along x, y, z, and what they are of."""
         path = self.data.find("dwimap", model="tensor", param="v1")
-        if path is not None:
-            return np.abs(read_image(path, ndim=4).data), "principal direction of the tensor"
+        v1 = self._tried(lambda: read_image(path, ndim=4)) if path else None
+        if v1 is not None:
+            return np.abs(v1.data), "principal direction of the tensor"
         if self.fod is None:
             return None
         total = np.linalg.norm(self.fod.direction, axis=-1, keepdims=True)
@@ -135,6 +159,9 @@ class Run:
     @cached_property
     def gradients(self) -> Gradients | None:
         """The gradient scheme, if the source dataset is there and has the files that were used."""
+        return self._tried(self._gradients)
+
+    def _gradients(self) -> Gradients | None:
         record = self.data.tracked
         image = self.data.input("dwi")
         if record is None or image is None:
@@ -159,6 +186,9 @@ class Run:
     @cached_property
     def b0(self) -> tuple[Image, int] | None:
         """The first volume without diffusion weighting, if the source dataset is there."""
+        return self._tried(self._b0)
+
+    def _b0(self) -> tuple[Image, int] | None:
         path = self.data.input("dwi")
         if path is None or self.gradients is None or not len(self.gradients.b0_volumes):
             return None

@@ -6,6 +6,8 @@ Nothing that is read here is trusted: it may be damaged, of another version, or 
 from __future__ import annotations
 
 import json
+import math
+import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,7 +29,7 @@ from bids_tractography.core.images import (
     read_volumes,
 )
 from bids_tractography.errors import TractographyError
-from bids_tractography.machine.files import exists
+from bids_tractography.machine.files import exists, read_json_file
 from bids_tractography.outputs.files import read_json
 from bids_tractography.outputs.names import entities_of
 from bids_tractography.outputs.provenance import RECORD_KEY, ImportRecord, TractogramRecord
@@ -47,6 +49,7 @@ UNUSABLE = (
     ArithmeticError,
     RuntimeError,
     zlib.error,
+    zipfile.BadZipFile,
 )
 """What is raised for files that are not what they should be."""
 
@@ -121,7 +124,11 @@ class RunData:
     @cached_property
     def sidecar(self) -> dict[str, Any]:
         """Content of the tractogram's sidecar; empty if there is none."""
-        return read_json(self.sidecar_file) if self.sidecar_file else {}
+        try:
+            content = read_json_file(self.sidecar_file, strict=True) if self.sidecar_file else {}
+        except UNUSABLE:
+            return {}
+        return content if isinstance(content, dict) else {}
 
     @cached_property
     def _parsed(self) -> tuple[TractogramRecord | ImportRecord | None, str]:
@@ -353,6 +360,16 @@ def read_volume(path: Path, number: int) -> Image:
         if place == number:
             return Image(volume, read_grid(path))
     raise ValueError(f"{path.name} has no volume {number}")
+
+
+def real(value: Any) -> float | None:
+    """Return a finite number as it is; None for anything else, which JSON may hold as well."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:
+        return None
 
 
 def as_json(value: Any) -> str:

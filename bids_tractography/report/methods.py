@@ -28,6 +28,7 @@ from bids_tractography.config.tracking import (
 )
 from bids_tractography.outputs.provenance import ImportRecord, TractogramRecord
 from bids_tractography.reconst import MODELS
+from bids_tractography.report.data import real
 from bids_tractography.report.references import REFERENCES, Reference
 
 _CITATION = re.compile(r" ?\[(@\w+(?:; @\w+)*)\]")
@@ -108,17 +109,17 @@ def _model(config: Config, made: TractogramRecord | None) -> str:
 def _resolved(made: TractogramRecord) -> Iterator[str]:
     """Yield the parameters of the model that the data decided."""
     model = made.model
-    shell, directions, order = (model.get(k) for k in ("shell_s_mm2", "directions", "sh_order"))
-    if isinstance(shell, int | float):
-        yield f"b = {shell:.0f} s/mm²"
-    if isinstance(directions, int):
-        yield f"{directions} directions"
-    if isinstance(order, int):
-        yield f"a maximal spherical-harmonic order of {order}"
     response = model.get("response")
-    voxels = response.get("voxels") if isinstance(response, dict) else None
-    if isinstance(voxels, int):
-        yield f"a white-matter response estimated from {voxels} voxels"
+    of_response = response if isinstance(response, dict) else {}
+    for value, words in (
+        (model.get("shell_s_mm2"), "b = {:.0f} s/mm²"),
+        (model.get("directions"), "{:.0f} directions"),
+        (model.get("sh_order"), "a maximal spherical-harmonic order of {:.0f}"),
+        (of_response.get("voxels"), "a white-matter response estimated from {:.0f} voxels"),
+    ):
+        found = real(value)
+        if found is not None:
+            yield words.format(found)
 
 
 def _seeds(config: Config, made: TractogramRecord | None) -> str:

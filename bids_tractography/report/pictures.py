@@ -15,7 +15,7 @@ from bids_tractography.core.fodf import AXES, axes_basis, sh_basis, sh_order_of
 from bids_tractography.core.images import Grid
 from bids_tractography.report import charts, glyphs, maps
 from bids_tractography.report.context import Run
-from bids_tractography.report.data import as_json
+from bids_tractography.report.data import as_json, real
 from bids_tractography.report.page import number
 from bids_tractography.report.raster import six_views
 from bids_tractography.report.sample import pack
@@ -155,7 +155,7 @@ def ends_map(run: Run) -> dict[str, Any] | None:
 
 
 def _tissue(run: Run) -> dict[str, NDArray[np.float32]] | None:
-    found = {name: run.data.read("probseg", label=name.upper()) for name in ("wm", "gm", "csf")}
+    found = {name: run.read("probseg", label=name.upper()) for name in ("wm", "gm", "csf")}
     images = {name: image.data for name, image in found.items() if image is not None}
     return images if len(images) == 3 else None
 
@@ -191,15 +191,14 @@ def _words_of(key: str) -> str:
 
 
 def _is_short(value: Any) -> bool:
-    return isinstance(value, str | int | float) or (
-        isinstance(value, list) and all(isinstance(item, str | int | float) for item in value)
-    )
+    items = value if isinstance(value, list) else [value]
+    return all(isinstance(item, str) or real(item) is not None for item in items)
 
 
 def _short(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(_short, value))
-    return number(value) if isinstance(value, int | float) else str(value)
+    return value if isinstance(value, str) else number(real(value) or 0)
 
 
 def _glyphs(run: Run) -> Iterator[tuple[str, Markup]]:
@@ -249,14 +248,17 @@ def _response(details: dict[str, Any]) -> tuple[Markup, str, list[tuple[int, str
     shell = details.get("shell_s_mm2")
     shells = details.get("shells_s_mm2") if shell is None else [shell]
     words = ""
-    if eigenvalues and isinstance(shells, list):
-        axial, radial = float(eigenvalues[0]), float(np.mean(eigenvalues[1:]))
+    numbers = [real(value) for value in eigenvalues] if isinstance(eigenvalues, list) else []
+    shells = [b for b in map(real, shells) if b is not None] if isinstance(shells, list) else []
+    if len(numbers) == 3 and None not in numbers and shells:
+        axial, *others = (value or 0 for value in numbers)
+        radial = sum(others) / 2
         for b in shells:
             decay = radial + (axial - radial) * directions[:, 2] ** 2
-            lines.append((f"b = {b:.0f} s/mm²", np.exp(-float(b) * decay)))
+            lines.append((f"b = {b:.0f} s/mm²", np.exp(-b * decay)))
         words = (
             f"Axial diffusivity {1e3 * axial:.3g} × 10⁻³ mm²/s, radial {1e3 * radial:.3g} × 10⁻³ "
-            f"mm²/s, ratio {axial / radial:.3g}."
+            f"mm²/s, ratio {axial / (radial or 1):.3g}."
         )
     elif isinstance(responses, dict) and isinstance(responses.get("wm"), list):
         rows = np.asarray(responses["wm"], float)
@@ -265,7 +267,7 @@ def _response(details: dict[str, Any]) -> tuple[Markup, str, list[tuple[int, str
         middles = [
             start + n for start, n in zip(zonal, range(0, 2 * rows.shape[1], 2), strict=True)
         ]
-        labels = ["b = 0", *(f"b = {b:.0f} s/mm²" for b in shells or [])]
+        labels = ["b = 0", *(f"b = {b:.0f} s/mm²" for b in shells)]
         for label, row in zip(labels, rows, strict=False):
             lines.append((label, basis[:, middles] @ row))
         words = "The response of white matter to each shell."
@@ -328,7 +330,7 @@ def maps_and_masks(run: Run) -> dict[str, Any] | None:
     where = run.brain.data > 0 if run.brain is not None else fa.data > 0
     edge = fa.grid.voxel_size_mm
     shown = np.clip(np.where(where, fa.data, 0), 0, 1)
-    stop = run.data.read("mask", desc="stop")
+    stop = run.read("mask", desc="stop")
     outlines = [("brain mask", BLUE, run.brain), ("seed mask", GOLD, run.seed_mask)]
     if run.data.find("probseg", desc="pftinclude") is None:  # else the tissue shows it better
         outlines.insert(1, ("tracking continues inside", PINK, stop))

@@ -119,8 +119,7 @@ def write_run_report(
 def make_page(run: Run) -> str:
     """Return the page of a run."""
     made = list(_sections(run))
-    state = next(context for section, context, _ in made if section.name == "summary")
-    words, kind = verdict(state)
+    words, kind = verdict(made[0][1])
     data = pictures.viewer_data(run)
     scripts = {"viewer": asset("viewer/viewer.js")} if data else {}
     style = asset("templates/chart.css") + (asset("viewer/viewer.css") if data else "")
@@ -139,18 +138,26 @@ def make_page(run: Run) -> str:
 
 def _sections(run: Run) -> Iterator[tuple[Section, Mapping[str, Any], Markup]]:
     """Make the sections that there is something for; one that cannot be made says so."""
-    for section in SECTIONS:
-        try:
-            context = section.make(run)
-            if context is not None:
-                template = f"sections/{section.name}.html.j2"
-                yield section, context, render(template, name=run.data.name, **context)
-        except UNUSABLE as error:
-            if section.name == "summary":
-                raise
-            reason = f"{type(error).__name__}: {error}"
-            logger.warning("%s: report, section %s: %s", run.data.name, section.title, reason)
-            yield section, {}, render("sections/problem.html.j2", reason=reason)
+    first, *others = SECTIONS
+    made = [part for section in others if (part := _section(run, section))]
+    summarised = _section(run, first)  # last, when all that is wrong is known
+    for problem in run.problems:
+        logger.warning("%s: report: %s", run.data.name, problem)
+    yield from ([summarised] if summarised else [])
+    yield from made
+
+
+def _section(run: Run, section: Section) -> tuple[Section, Mapping[str, Any], Markup] | None:
+    try:
+        context = section.make(run)
+        if context is None:
+            return None
+        template = f"sections/{section.name}.html.j2"
+        return section, context, render(template, name=run.data.name, **context)
+    except UNUSABLE as error:
+        reason = f"{type(error).__name__}: {error}"
+        run.problems.append(f"The section {section.title} cannot be made ({reason}).")
+        return section, {}, render("sections/problem.html.j2", reason=reason)
 
 
 def _write_figures(run: Run) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bids_tractography.core.images import Grid
+from bids_tractography.machine.files import max_plain_bytes
 from bids_tractography.report.kernels.survey import UNITS_PER_EDGE, add_directions
 from bids_tractography.tractogram.base import Piece, blocks, selected
 from bids_tractography.tractogram.formats.table import READERS, extension_of
@@ -38,6 +39,7 @@ _LARGEST = 32_000  # of 16 bits with a sign
 _BLOCK = 1 << 20
 _BLOCK_POINTS = 16_384  # a block of them fits into a processor's cache
 _MAX_VALUES = 6
+_LEAST_BYTES = 4  # of a streamline in any format
 _BRIGHT = 98.5  # percentile of the density that is as bright as can be
 _FULL_DETAIL = 150_000  # streamlines
 _GRID_EDGES = 170  # of the density, along its longest side
@@ -225,6 +227,9 @@ def survey(
         If the file is not a whole tractogram with so many streamlines.
     """
     reader = READERS[extension_of(path) or ""](path)
+    # A number that is damaged must not be counted to.
+    if n_streamlines * _LEAST_BYTES > max_plain_bytes(path):
+        raise ValueError(f"{path.name} cannot hold {n_streamlines} streamlines")
     by_rank = chosen(n_streamlines, max_surveyed)
     numbers = np.sort(by_rank)
     shown = np.zeros(len(numbers), bool)
@@ -296,8 +301,10 @@ def _pieces(reader: object, numbers: NDArray[np.int64]) -> Iterator[Piece]:
 def _usable(points: NDArray[np.float32], lengths: NDArray[np.uint32]) -> NDArray[np.bool_]:
     """Tell which streamlines have points, all of them finite; shape (t,)."""
     usable = lengths > 0
-    wrong = ~np.isfinite(points).all(axis=1)
-    if wrong.any():
+    with np.errstate(invalid="ignore", over="ignore"):
+        suspicious = not np.isfinite(points.sum())  # much faster than to look at each
+    if suspicious:
+        wrong = ~np.isfinite(points).all(axis=1)
         usable[np.repeat(np.arange(len(lengths)), lengths)[wrong]] = False
     return np.asarray(usable)
 

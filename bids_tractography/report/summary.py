@@ -9,6 +9,7 @@ from typing import Any
 from bids_tractography.core.checks import QUANTITIES
 from bids_tractography.outputs.provenance import ImportRecord, TractogramRecord
 from bids_tractography.report.context import Run
+from bids_tractography.report.data import UNUSABLE, real
 from bids_tractography.report.page import number
 from bids_tractography.tractogram.formats.trx import TrxReader
 
@@ -17,6 +18,7 @@ _WORDS = {
     "usual": "usual", "unusual": "unusual", "impossible": "impossible", "agrees": "agrees",
     "undecided": "undecided", "contradicts": "contradicts",
 }  # fmt: skip
+_MAX_TEXT = 200
 _MARKS = {"good": "✓", "doubtful": "!", "bad": "✕"}
 
 
@@ -63,10 +65,11 @@ def summary(run: Run) -> dict[str, Any]:
     doubtful = sum(row.kind != "good" for row in (*checks, *counts))
     return {
         "sentence": _sentence(run),
-        "cards": list(_cards(record)) if record else [],
+        "cards": _usable_cards(record),
         "checks": checks,
         "counts": counts,
         "warnings": warnings,
+        "problems": list(run.problems),
         "failure": failure,
         "earlier": failure is not None and record is not None,
         "problem": "" if failure else run.data.why_no_record,
@@ -81,12 +84,15 @@ def failed_checks(run: Run) -> Mapping[str, Any]:
 
 def verdict(context: Mapping[str, Any]) -> tuple[str, str]:
     """Return the verdict on a run in a few words, and its kind."""
+    if not context:
+        return "damaged", "bad"
     if context["failure"]:
         return "failed", "bad"
     if context["problem"]:
         return "unfinished", "bad"
     bad = any(row.kind == "bad" for row in (*context["checks"], *context["counts"]))
-    count = max(context["doubtful"], len(context["warnings"]))
+    bad = bad or bool(context["problems"])
+    count = max(context["doubtful"], len(context["warnings"])) + len(context["problems"])
     if count:
         return f"{count} to look at", "bad" if bad else "doubtful"
     return "all checks passed", "good"
@@ -107,6 +113,13 @@ def _sentence(run: Run) -> str:
             f"{record.config.tracking.algorithm.method} tracking from {record.seeds:,} seeds."
         )
     return "There is no finished tractogram."
+
+
+def _usable_cards(record: TractogramRecord | ImportRecord | None) -> list[tuple[str, str, str]]:
+    try:
+        return list(_cards(record)) if record else []
+    except UNUSABLE:  # quantiles that are missing
+        return []
 
 
 def _cards(record: TractogramRecord | ImportRecord) -> Iterator[tuple[str, str, str]]:
@@ -140,12 +153,13 @@ def _resolved(record: TractogramRecord) -> str:
         ("sh_order", "order {:.0f}"),
         ("directions", "{:.0f} directions"),
     ):
-        value = model.get(key)
-        if isinstance(value, int | float):
+        value = real(model.get(key))
+        if value is not None:
             parts.append(pattern.format(value))
     shells = model.get("shells_s_mm2")
-    if isinstance(shells, list) and all(isinstance(b, int | float) for b in shells):
-        parts.insert(0, f"b = {', '.join(f'{b:.0f}' for b in shells)} s/mm²")
+    values = [real(b) for b in shells] if isinstance(shells, list) else []
+    if values and None not in values:
+        parts.insert(0, f"b = {', '.join(f'{b:.0f}' for b in values)} s/mm²")
     return ", ".join(parts)
 
 
@@ -184,10 +198,10 @@ def check_rows(checks: Mapping[str, Any]) -> Iterator[Row]:
 
 
 def _gradient_row(figures: Mapping[str, Any], said: str, kind: str) -> Row:
-    margin = figures.get("margin_standard_errors")
-    distance = f"{abs(margin):.3g} standard errors" if isinstance(margin, int | float) else ""
-    better = "better than" if isinstance(margin, int | float) and margin >= 0 else "worse than"
-    measured = f"{distance} {better} its closest competitor" if distance else "not measured"
+    margin, measured = real(figures.get("margin_standard_errors")), "not measured"
+    if margin is not None:
+        better = "better" if margin >= 0 else "worse"
+        measured = f"{abs(margin):.3g} standard errors {better} than its closest competitor"
     if frame := figures.get("frame"):
         measured += f" (b-vectors read in the frame “{frame}”)"
     hint = str(figures.get("reason") or "")
@@ -204,14 +218,20 @@ def _gradient_row(figures: Mapping[str, Any], said: str, kind: str) -> Row:
     )
 
 
-def _with_unit(value: Any, unit: str, title: str) -> str:
-    if not isinstance(value, int | float):
-        return "not finite" if value is None else str(value)
+def _with_unit(figure: Any, unit: str, title: str) -> str:
+    value = real(figure)
+    if value is None:
+        return "not finite" if figure is None else _clipped(figure)
     if title.startswith("share"):
         return f"{100 * value:.3g} %"
     if unit == "mm²/s":
         return f"{1e3 * value:.3g} × 10⁻³ mm²/s"
-    return f"{number(float(value))} {unit if unit != '1' else ''}".strip()
+    return f"{number(value)} {unit if unit != '1' else ''}".strip()
+
+
+def _clipped(value: Any) -> str:
+    text = repr(value) if not isinstance(value, str) else value
+    return text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}…"
 
 
 def _range(usual: Any, unit: str, title: str) -> str:
