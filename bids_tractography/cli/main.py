@@ -94,6 +94,8 @@ def _bids_app(words: list[str]) -> int:
             report=not options.no_report,
         )
         print(f"{path}: {n_rows} tractograms")
+        if not options.no_report:
+            print(path.with_name("index.html"))
         return 0
     if options.verify_files:
         raise UsageError(

@@ -176,7 +176,8 @@ Whole-brain tractography, made by {PIPELINE} {__version__}.
 
 sub-*/[ses-*/]dwi/
 {listing}\
-group_tractograms.tsv   one row for each DWI run (written by the group level)
+group_tractograms.tsv   one row for each tractogram (written by the group level)
+index.html              all runs at a glance (written by the group level)
 code/config.yaml        the resolved configuration
 logs/                   records of the runs; CITATION.md describes the method
 

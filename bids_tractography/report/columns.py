@@ -237,7 +237,7 @@ def _columns() -> Iterable[Column]:
         "gradient_margin",
         "How much more coherent directions are with the gradient table as it was used than with "
         "its best competitor of 23 permutations and flips of the axes, in standard errors.",
-        "Margin of the gradient table",
+        "Gradient table margin (SE)",
         groups=("main", "data"),
     )
     table = "What the coherence of directions shows about the gradient table."

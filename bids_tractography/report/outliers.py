@@ -11,12 +11,14 @@ MIN_RUNS = 8
 N_SIGMAS = 5.0
 MAD_TO_SIGMA = 1.4826  # of a normal distribution
 RELATIVE_FLOOR = 0.02
+SHARE_FLOOR = 0.005
+"""Least sigma of the shares of ends, most of which are close to nothing."""
 
 RULE = (
     f"A run is an outlier in a quantity that at least {MIN_RUNS} runs have if it differs from the "
     f"median of the study by more than {N_SIGMAS:g}σ, where σ is {MAD_TO_SIGMA} times the median "
     f"absolute deviation from the median, but at least {100 * RELATIVE_FLOOR:g} % of the median; "
-    "of shares of ends, at least 0.5 percentage points. All runs are compared with each other, "
+    f"of shares of ends, at least {100 * SHARE_FLOOR:g} percentage points. All runs are compared with each other, "
     "whatever their acquisition and configuration are. An outlier is something to look at, not "
     "something to exclude."
 )

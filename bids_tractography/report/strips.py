@@ -18,6 +18,7 @@ _MIDDLE, _HALF, _FLOOR = 36, 30, 70
 _SIGMAS_SHOWN = 14.0
 _LEAST_SPAN = 1e-9
 _MAX_TICKS = 5
+_LARGEST_TICK = 1e7
 _SIZES = ((100, " few", 6.5), (800, "", 4.0))  # up to a number of runs: class and diameter
 _SMALL = (" many", 3.0)
 
@@ -62,7 +63,7 @@ def strip(
     x = _x_of(there, low, high)
     sizes = ((name, width) for most, name, width in _SIZES if len(runs) <= most)
     size, diameter = next(sizes, _SMALL)
-    y = _spread(x, diameter)
+    y = _spread(x, diameter, out)
     parts = _background(compared, low, high)
     dots = "".join(f"M{a:.1f} {b:.1f}h0" for a, b in zip(x, y, strict=True))
     parts.append(element("path", d=dots, class_=f"dots{size}"))
@@ -92,15 +93,21 @@ def _x_of(values: NDArray[np.float64], low: float, high: float) -> NDArray[np.fl
     return np.asarray(_LEFT + (WIDTH - _LEFT - _RIGHT) * share, np.float64)
 
 
-def _spread(x: NDArray[np.float64], diameter: float) -> NDArray[np.float64]:
-    """Stack dots that would cover each other, around the middle."""
+def _spread(x: NDArray[np.float64], diameter: float, out: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Stack dots that would cover each other, around the middle.
+
+    All stacks have one scale, but for those of outliers: many may be at an end of the axis.
+    """
     bins = np.floor(x / (0.9 * diameter)).astype(int)
     order = np.argsort(bins, kind="stable")
     starts = np.flatnonzero(np.r_[True, np.diff(bins[order]) > 0])
     counts = np.diff(np.r_[starts, len(x)])
     rank = np.empty(len(x), int)
     rank[order] = np.arange(len(x)) - np.repeat(starts, counts)
-    step = min(0.95 * diameter, 2 * _HALF / max(int(counts.max()), 1))
+    inside = np.bincount(bins[~out], minlength=1)
+    scale = min(0.95 * diameter, 2 * _HALF / max(int(inside.max()), 1))
+    step = np.empty(len(x))
+    step[order] = np.repeat(np.minimum(scale, 2 * _HALF / counts), counts)
     offset = np.where(rank % 2, 1, -1) * ((rank + 1) // 2) * step
     return np.asarray(_MIDDLE + offset, np.float64)
 
@@ -124,7 +131,7 @@ def _background(compared: Limits | None, low: float, high: float) -> list[Markup
         anchor = "start" if x < _LEFT + 14 else "end" if x > WIDTH - _RIGHT - 14 else "middle"
         parts += [
             element("line", x1=x, x2=x, y1=_FLOOR, y2=_FLOOR + 4, class_="floor"),
-            element("text", number(tick), x=x, y=_FLOOR + 17, text_anchor=anchor),
+            element("text", _tick(tick), x=x, y=_FLOOR + 17, text_anchor=anchor),
         ]
     return parts
 
@@ -134,7 +141,14 @@ def _few(round_numbers: list[float]) -> list[float]:
     if len(round_numbers) <= _MAX_TICKS:
         return round_numbers
     step = round_numbers[1] - round_numbers[0]
+    if not step:  # closer to each other than they are written
+        return round_numbers[:1]
     return [tick for tick in round_numbers if round(tick / step) % 2 == 0]
+
+
+def _tick(value: float) -> str:
+    """Write a round number in full, as those of a narrow axis differ in their last digits only."""
+    return f"{value:,.10g}" if abs(value) < _LARGEST_TICK else number(value)
 
 
 def _words(values: NDArray[np.float64], out: NDArray[np.bool_], title: str, unit: str) -> str:

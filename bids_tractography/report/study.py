@@ -20,13 +20,11 @@ from bids_tractography.report.columns import GROUPS, Column
 from bids_tractography.report.data import as_json, is_run_name
 from bids_tractography.report.drift import Drift, drift
 from bids_tractography.report.history import End
-from bids_tractography.report.outliers import RULE, Limits, limits
+from bids_tractography.report.outliers import RULE, SHARE_FLOOR, Limits, limits
 from bids_tractography.report.page import asset, number, page
 from bids_tractography.report.strips import Strip, strip
 from bids_tractography.report.thumbnails import side_for, thumbnail
 
-SHARE_FLOOR = 0.005
-"""Least sigma of the shares of ends."""
 COMPARED: Mapping[str, float] = {
     "kept": 0.0,
     "yield": 0.0,

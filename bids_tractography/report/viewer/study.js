@@ -5,7 +5,7 @@
   const study = JSON.parse(byId("study-meta").textContent);
   const n = study.names.length;
   if (!n) return;
-  const PAGE = 100, SVG = "http://www.w3.org/2000/svg";
+  const PAGE = 100, MANY = 500, SVG = "http://www.w3.org/2000/svg";
   const columns = study.columns.map((column, k) => {
     const raw = study.values[k];
     const values = raw.levels
@@ -164,7 +164,7 @@
     const near = place.scrollTop + place.clientHeight > place.scrollHeight - 600;
     if (near && state.shown < order.length) addRows(PAGE);
   }, { passive: true });
-  addEventListener("beforeprint", () => { if (n <= 500) addRows(n); });
+  addEventListener("beforeprint", () => { if (n <= MANY) addRows(n); });
 
   // Plots: the dots are one path each; the points are read back from it
 
@@ -321,7 +321,12 @@
     byId("found").textContent = passing
       ? `${whole.format(order.length)} of ${whole.format(n)} runs` : `${whole.format(n)} runs`;
   };
-  for (const id of ["query", "only-outliers", "only-warned", "variant"]) {
+  let waiting = 0;
+  byId("query").addEventListener("input", () => {
+    clearTimeout(waiting);
+    if (n > MANY) waiting = setTimeout(updateAll, 150); else updateAll();
+  });
+  for (const id of ["only-outliers", "only-warned", "variant"]) {
     byId(id)?.addEventListener("input", updateAll);
   }
   byId("group").addEventListener("input", (event) => {
