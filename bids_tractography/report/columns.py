@@ -97,9 +97,9 @@ _ENTITY_NAMES: Mapping[str, str] = {
 _ALWAYS = ("acq", "dir", "run", "space")
 
 OUTCOMES = {
-    "finished": "The run had finished when it was run last.",
-    "failed": "The run failed when it was run last; the tractogram is of an earlier call.",
-    "skipped": "The run was skipped when it was run last; the tractogram is of an earlier call.",
+    "finished": "The latest call for the run finished.",
+    "failed": "The latest call for the run failed; the tractogram is from an earlier one.",
+    "skipped": "The latest call skipped the run; the tractogram is from an earlier one.",
 }
 _VERDICTS = {
     "agrees": "The directions of neighbouring voxels are most coherent with the table as it is.",
@@ -440,7 +440,7 @@ def columns_for(
         groups = ("main", "people") if key in there else ()
         entity = f"Entity “{key}” of the DWI’s name."
         made.append(Column(name, entity, title, "", groups, numeric=False))
-    outcome = "How the run ended when it was run last, as far as logs tell."
+    outcome = "Outcome of the latest call for the run, according to the logs."
     made += [
         _text("run_name", "Name of the run: what the names of its files begin with.", "Run"),
         _text("tractogram", "File, relative to the dataset.", "Tractogram"),

@@ -60,14 +60,14 @@ class StudyRun:
     Parameters
     ----------
     name : str
-        Of the run, which others with another configuration may share.
+        Name of the run; tractograms of several configurations may share it.
     row : mapping
         Values of the columns by name, without those that it does not have.
     settings : mapping of str to str
         See `drift.settings_of`.
     warnings : tuple of str
     folder : Path
-        Of the participant, or session.
+        Directory of the participant or session.
     """
 
     name: str
@@ -221,7 +221,7 @@ def _cards(
         spread = f"from {number(float(np.nanmin(lengths)))} to {number(float(np.nanmax(lengths)))}"
         median = float(np.nanmedian(lengths))
         yield f"{median:.4g} mm", "median length", f"{spread} mm"
-    yield f"{len(failed):,}", "failed", f"and {len(skipped):,} skipped, when run last"
+    yield f"{len(failed):,}", "failed", f"and {len(skipped):,} skipped in the latest call"
     warned = sum(bool(run.warnings) for run in study.runs)
     yield f"{warned:,}", "with warnings", "in their sidecars"
     yield f"{sum(map(bool, outlying)):,}", "with outliers", "by the rule stated below"

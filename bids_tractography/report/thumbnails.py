@@ -50,9 +50,9 @@ def thumbnail(folder: Path, name: str, side: int) -> str:
     Parameters
     ----------
     folder : Path
-        Of the participant, or session.
+        Directory of the participant or session.
     name : str
-        Of the run.
+        Name of the run, e.g. ``sub-01_dir-AP``.
     side : int
         Largest edge in pixels.
     """
