@@ -1,51 +1,36 @@
-"""The group level: a table of all tractograms, from their sidecars alone."""
+"""The group level: a table and a page of all tractograms, from their sidecars and logs."""
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bids_tractography.core.streamlines import Rejection, Stop
 from bids_tractography.errors import NoInputError, TractographyError
-from bids_tractography.machine.files import exists, printable
+from bids_tractography.inputs.people import People, read_people
+from bids_tractography.machine.files import exists, is_utf8, printable
 from bids_tractography.outputs.dataset import dataset_files
 from bids_tractography.outputs.files import write_json, write_text
-from bids_tractography.outputs.provenance import RECORD_KEY, ImportRecord, TractogramRecord
+from bids_tractography.outputs.names import entities_of
+from bids_tractography.outputs.provenance import RECORD_KEY
 from bids_tractography.outputs.run import read_sidecar, why_changed
+from bids_tractography.report.columns import Column, columns_for, parse_record, row_of
+from bids_tractography.report.data import RunData
+from bids_tractography.report.drift import settings_of
+from bids_tractography.report.history import End, last_ends
+from bids_tractography.report.study import Study, StudyRun, outliers_of, study_page
 
 logger = logging.getLogger(__name__)
 
-_COLUMNS: dict[str, str] = {
-    "participant_id": "Participant.",
-    "session_id": "Session, n/a if there is none.",
-    "tractogram": "File, relative to the dataset.",
-    "track": "Tracking algorithm.",
-    "model": "Diffusion model.",
-    "engine": "Tracking engine.",
-    "seeds": "Seeds placed.",
-    "seeds_without_direction": "Seeds where the fODF has no peak.",
-    "generated": "Streamlines started.",
-    "kept": "Streamlines in the file.",
-    **{f"rejected_{reason}": f"Streamlines rejected: {reason}." for reason in Rejection},
-    **{f"ends_{reason}": f"Ends of streamlines at: {reason}." for reason in Stop},
-    "points": "Points of the streamlines, before any linearisation.",
-    "length_median_mm": "Median length of the kept streamlines.",
-    "length_p05_mm": "5th percentile of the length.",
-    "length_p95_mm": "95th percentile of the length.",
-    "rng_seed": "Seed of all random numbers.",
-    "tracking_seconds": "Wall time of tracking.",
-    "tracking_cpu_seconds": "CPU time of tracking.",
-    "peak_memory_mib": "Largest resident size of the process.",
-    "warnings": "Number of warnings in the sidecar.",
-    "config_hash": "SHA-256 of the configuration.",
-    "content_sha256": "SHA-256 of points and offsets.",
-}
+TABLE = "group_tractograms.tsv"
+_OF_PARTICIPANTS = "participants_"
+"""Begins the names of columns of participants.tsv that are names of columns of ours."""
 
 
-def write_group_table(root: Path, *, read_files: bool = False) -> tuple[Path, int]:
+def write_group_table(
+    root: Path, *, read_files: bool = False, bids_dir: Path | None = None, report: bool = True
+) -> tuple[Path, int]:
     """Collect the tractograms of a derivative dataset in ``group_tractograms.tsv``.
 
     A tractogram gets no row, but a warning, if its sidecar was modified, or if its file is missing
@@ -57,6 +42,11 @@ def write_group_table(root: Path, *, read_files: bool = False) -> tuple[Path, in
         The derivative dataset.
     read_files : bool
         Compare the contents of the tractograms with their hashes as well.
+    bids_dir : Path, optional
+        The dataset with ``participants.tsv``; without one there, those that the derivative
+        dataset names are tried.
+    report : bool
+        Whether to write ``index.html``.
 
     Returns
     -------
@@ -68,30 +58,76 @@ def write_group_table(root: Path, *, read_files: bool = False) -> tuple[Path, in
     NoInputError
         If there is no finished tractogram.
     """
-    sidecars = sorted(root.glob("sub-*/**/*_tractogram.json")) if exists(root) else []
-    rows = [row for sidecar in sidecars if (row := _row(root, sidecar, read_files=read_files))]
-    if not rows:
+    study = gather(root, read_files=read_files, bids_dir=bids_dir)
+    if not study.runs:
+        if report and (study.ends or study.left_out):
+            _write_page(root, study)
         raise NoInputError(
             f"{root} has no finished tractogram.", "Run the participant level first."
         )
-    table = io.StringIO()
-    writer = csv.DictWriter(table, list(_COLUMNS), "n/a", delimiter="\t", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    path = root / "group_tractograms.tsv"
-    descriptions = {name: {"Description": text} for name, text in _COLUMNS.items()}
+    path = root / TABLE
+    text = _as_tsv(study.columns, [run.row for run in study.runs])
+    dictionary = {column.name: column.entry for column in study.columns}
     with dataset_files(root):
-        write_text(path, table.getvalue())
-        write_json(root / "group_tractograms.json", descriptions)
-    return path, len(rows)
+        write_text(path, text)
+        write_json(path.with_suffix(".json"), dictionary)
+    if report:
+        _write_page(root, study)
+    return path, len(study.runs)
 
 
-def _row(root: Path, sidecar: Path, *, read_files: bool) -> dict[str, Any] | None:
+def gather(root: Path, *, read_files: bool = False, bids_dir: Path | None = None) -> Study:
+    """Collect the runs of a derivative dataset, see `write_group_table`."""
+    sidecars = sorted(root.glob("sub-*/**/*_tractogram.json")) if exists(root) else []
+    runs: list[StudyRun] = []
+    left_out: dict[str, str] = {}
+    for sidecar in sidecars:
+        made = _run_of(root, sidecar, read_files=read_files)
+        if isinstance(made, StudyRun):
+            runs.append(made)
+        else:
+            left_out[printable(str(sidecar.relative_to(root)))] = made
+            logger.warning("%s has no row in the table: %s.", printable(sidecar), made)
+    ends = last_ends(root)
+    datasets = {name: path for name, path in RunData(root, "").datasets.items() if name}
+    people = _people([*([bids_dir] if bids_dir else []), *datasets.values()])
+    names = _names_here(people)
+    entities = {key for run in runs for key in entities_of(f"{run.name}_dwi")}
+    columns = columns_for(
+        entities, {here: people.described.get(name, {}) for name, here in names.items()}
+    )
+    rows = [{**run.row, **_told(run, ends), **_of_people(run, people, names)} for run in runs]
+    for row, outliers in zip(rows, outliers_of(rows), strict=True):
+        if outliers:
+            row["outliers"] = ",".join(outliers)
+    completed = [
+        StudyRun(run.name, row, run.settings, run.warnings, run.folder)
+        for run, row in zip(runs, rows, strict=True)
+    ]
+    title = next(iter(datasets), "") or root.name
+    return Study(printable(title), root, columns, completed, ends, left_out)
+
+
+def _write_page(root: Path, study: Study) -> None:
+    text = study_page(study)
+    with dataset_files(root):
+        write_text(root / "index.html", text)
+
+
+def _run_of(root: Path, sidecar: Path, *, read_files: bool) -> StudyRun | str:
+    """Read the sidecar of a tractogram; return why it has no row if it has none."""
     try:
         content = read_sidecar(sidecar)
         reason = why_changed(sidecar, content, read_files=read_files)
-        if reason is None:
-            return _to_row(root, sidecar, content[RECORD_KEY])
+        if reason is not None:
+            return reason
+        record = parse_record(content[RECORD_KEY])
+        row = row_of(root, sidecar, record)
+        settings = settings_of(record)
+        "".join([*record.warnings, *settings.values()]).encode()  # half of a surrogate pair
+        return StudyRun(
+            row["run_name"], row, settings, tuple(record.warnings), sidecar.parent.parent
+        )
     except (
         TractographyError,
         OSError,
@@ -99,66 +135,51 @@ def _row(root: Path, sidecar: Path, *, read_files: bool) -> dict[str, Any] | Non
         LookupError,
         TypeError,
         AttributeError,
+        ArithmeticError,
+        RecursionError,
     ) as error:
-        reason = f"it has no usable record of this version ({_first_line(error)})"
-    logger.warning("%s has no row in the table: %s.", printable(sidecar), reason)
-    return None
+        return f"it has no usable record of this version ({_first_line(error)})"
 
 
 def _first_line(error: Exception) -> str:
     """Shorten a message to one line: pydantic's have one for every key."""
     lines = [line.strip() for line in f"{type(error).__name__}: {error}".splitlines()]
-    return ", ".join(lines[:3]).rstrip(".")
+    return printable(", ".join(lines[:3]).rstrip("."))
 
 
-def _to_row(root: Path, sidecar: Path, content: dict[str, Any]) -> dict[str, Any]:
-    """Turn a record into a row.
-
-    Raises
-    ------
-    ValueError, LookupError, TypeError, AttributeError
-        If its record is not what this version writes.
-    """
-    kind = ImportRecord if "mode" in content else TractogramRecord
-    record = kind.model_validate(content)
-    parts = sidecar.relative_to(root).parts
-    row = {
-        "participant_id": parts[0],
-        "session_id": parts[1] if parts[1].startswith("ses-") else "n/a",
-        "tractogram": sidecar.relative_to(root).with_name(next(iter(record.file_sha256))),
-        "points": record.points,
-        "length_median_mm": record.length_quantiles_mm["0.5"],
-        "length_p05_mm": record.length_quantiles_mm["0.05"],
-        "length_p95_mm": record.length_quantiles_mm["0.95"],
-        "peak_memory_mib": record.peak_memory_mib,
-        "warnings": len(record.warnings),
-        "config_hash": record.config_hash,
-        "content_sha256": record.content_sha256,
-    }
-    if isinstance(record, ImportRecord):
-        row |= {"track": "custom", "kept": record.streamlines}
-    else:
-        row |= _tracked(record)
-    if unknown := row.keys() - _COLUMNS.keys():
-        raise ValueError(f"unknown: {', '.join(sorted(unknown))}")
-    for value in row.values():
-        str(value).encode()  # names of files and JSON may hold what is not Unicode: a ValueError
-    return row
+def _told(run: StudyRun, ends: Mapping[str, End]) -> dict[str, Any]:
+    """Return how the run ended last; what no log mentions has finished, as its sidecar shows."""
+    return {"outcome": ends[run.name].kind if run.name in ends else "finished"}
 
 
-def _tracked(record: TractogramRecord) -> dict[str, Any]:
-    """Return the columns of what was tracked here."""
+def _people(datasets: Iterable[Path]) -> People:
+    """Return the participants of the first dataset that has a table of them."""
+    tables = (read_people(root) for root in datasets)
+    return next((people for people in tables if people.rows), People())
+
+
+def _names_here(people: People) -> dict[str, str]:
+    """Return the names that columns of participants.tsv have in the table."""
+    ours = {column.name for column in columns_for((), {})}
     return {
-        "track": record.config.tracking.algorithm.kind,
-        "model": record.config.model.kind,
-        "engine": record.engine,
-        "seeds": record.seeds,
-        "seeds_without_direction": record.seeds_without_direction,
-        "generated": record.streamlines_generated,
-        "kept": record.streamlines_kept,
-        **{f"rejected_{reason}": n for reason, n in record.streamlines_rejected.items()},
-        **{f"ends_{reason}": n for reason, n in record.ends.items()},
-        "rng_seed": record.rng_seed,
-        "tracking_seconds": record.seconds["tracking"],
-        "tracking_cpu_seconds": record.cpu_seconds["tracking"],
+        name: f"{_OF_PARTICIPANTS}{name}" if name in ours else name
+        for name in people.columns
+        if is_utf8(name)
     }
+
+
+def _of_people(run: StudyRun, people: People, names: Mapping[str, str]) -> dict[str, str]:
+    row = people.rows.get(run.row["participant_id"], {})
+    return {here: row[name] for name, here in names.items() if name in row}
+
+
+def _as_tsv(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]]) -> str:
+    names = [column.name for column in columns]
+    lines: list[list[Any]] = [names, *([row.get(name) for name in names] for row in rows)]
+    return "".join("\t".join(_cell(value) for value in line) + "\n" for line in lines)
+
+
+def _cell(value: Any) -> str:
+    """Write a value; tables of BIDS have neither quotes nor escapes."""
+    text = "n/a" if value is None else str(value)
+    return " ".join(text.split()) if any(mark in text for mark in "\t\r\n") else text

@@ -88,9 +88,14 @@ def _bids_app(words: list[str]) -> int:
     if options.analysis_level == "group":
         _refuse_participant_options(options)
         path, n_rows = write_group_table(
-            options.output_dir.absolute(), read_files=options.verify_files
+            options.output_dir.absolute(),
+            read_files=options.verify_files,
+            bids_dir=options.bids_dir.absolute(),
+            report=not options.no_report,
         )
         print(f"{path}: {n_rows} tractograms")
+        if not options.no_report:
+            print(path.with_name("index.html"))
         return 0
     if options.verify_files:
         raise UsageError(
@@ -120,7 +125,7 @@ def _bids_app(words: list[str]) -> int:
 def _refuse_participant_options(options: argparse.Namespace) -> None:
     """Refuse options that the group level would ignore."""
     unused = build_parser().parse_args(["in", "out", "group"])
-    kept = ("bids_dir", "output_dir", "verify_files", "verbose")
+    kept = ("bids_dir", "output_dir", "verify_files", "verbose", "no_report")
     given = [
         f"--{name.replace('_', '-')}"
         for name, value in vars(options).items()

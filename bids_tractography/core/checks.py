@@ -110,6 +110,9 @@ class Quantity:
 
 _SCALE = "The intensities, the b-values or the gradient directions may be wrong."
 _MASK = "The brain mask may not cover the brain."
+_TISSUE = "The tissue segmentation may be wrong."
+_ANY_SHARE = Range((0, 1), (0, 1))
+_ANY_AMOUNT = Range((0, _INF), (0, _INF))
 
 # In vivo: Pierpaoli 1996, Le Bihan 2001. Free water at 37 °C has 3.0e-3 mm²/s (Holz 2000), an upper
 # bound for the whole head. A high b-value lowers the apparent diffusivity, and fixation lowers all
@@ -196,6 +199,25 @@ QUANTITIES: Mapping[str, Quantity] = {
             "phantom": Range((0.1e-3, 3.0e-3), (0.005e-3, 5e-3)),
             "any": Range((-_INF, _INF), (0.001e-3, 6e-3)),
         },
+    ),
+    # For comparisons between runs; what is usual depends on sequence and definition.
+    "fractional_anisotropy": Quantity(
+        "The median fractional anisotropy in the brain", "", _SCALE, {"adult": _ANY_SHARE}
+    ),
+    "white_matter_fa": Quantity(
+        "The median fractional anisotropy in white matter", "", _SCALE, {"adult": _ANY_SHARE}
+    ),
+    "white_matter_md_mm2_s": Quantity(
+        "The median mean diffusivity in white matter", "mm²/s", _SCALE, {"adult": _ANY_AMOUNT}
+    ),
+    "white_matter_volume_ml": Quantity(
+        "The volume of white matter", "ml", _TISSUE, {"adult": _ANY_AMOUNT}
+    ),
+    "grey_matter_volume_ml": Quantity(
+        "The volume of grey matter", "ml", _TISSUE, {"adult": _ANY_AMOUNT}
+    ),
+    "csf_volume_ml": Quantity(
+        "The volume of cerebrospinal fluid", "ml", _TISSUE, {"adult": _ANY_AMOUNT}
     ),
     "response_axial_mm2_s": Quantity(
         "The axial diffusivity of the response",

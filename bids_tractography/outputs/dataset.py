@@ -189,7 +189,8 @@ Whole-brain tractography, created by {PIPELINE} {__version__}.
 sub-*/[ses-*/]dwi/
 {listing}\
 sub-*.html              report of each run, for a browser; its pictures are in sub-*/figures/
-group_tractograms.tsv   one row for each DWI run (created by the group level)
+group_tractograms.tsv   one row for each tractogram (created by the group level)
+index.html              all runs at a glance (created by the group level)
 code/config.yaml        the resolved configuration
 logs/                   records of the runs; CITATION.* describe the method
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from bids_tractography.anatomy.tissue import displacement_mm, make_tissue
+from bids_tractography.anatomy.tissue import Tissue, displacement_mm, make_tissue
 from bids_tractography.core.dwi import Dwi
 from bids_tractography.core.fodf import Fodf, gfa
 from bids_tractography.core.images import Grid, read_image
@@ -91,6 +91,7 @@ def _fit(task: Task, dwi: Dwi) -> Fit:
         brain = find_brain(dwi, job.run.image, job.run.brain_mask, findings)
         tensor = fit_tensor(dwi, brain.data, config.tensor, job.n_threads)
         findings.measure("mean_diffusivity_mm2_s", float(np.median(tensor.md[brain.data])))
+        findings.measure("fractional_anisotropy", float(np.median(tensor.fa[brain.data])))
         guard(tensor, brain.data, dwi, config.gradients, findings)
         model = fit_model(dwi, brain.data, tensor, config.model, job.n_threads, job.model_files)
         report_model(model, findings)
@@ -162,11 +163,28 @@ def tissue_or_read(task: Task, dwi: Dwi, fit: Fit) -> dict[str, NDArray[np.float
         if tissue.source != "dwi":
             shift_mm = displacement_mm(tissue.wm, fit.maps["fa"], fit.brain, fit.grid)
             findings.measure("tissue_shift_mm", shift_mm)
+        findings.measure_all(_figures_of_tissue(tissue, fit))
     details = {**tissue.record, **found.record}
     maps = {name: getattr(tissue, name) for name in TISSUES}
     for name, data in maps.items():
         task.write_map(name, data, dwi.grid, tissue_sidecar(job, name, tissue), details)
     return maps
+
+
+def _figures_of_tissue(tissue: Tissue, fit: Fit) -> dict[str, float]:
+    """Measure volumes, and the maps of the tensor where white matter prevails, in the brain."""
+    inside = {name: getattr(tissue, name)[fit.brain] for name in TISSUES}
+    voxel_ml = float(np.prod(fit.grid.voxel_size_mm)) / 1000
+    names = {"wm": "white_matter", "gm": "grey_matter", "csf": "csf"}
+    figures = {
+        f"{names[tissue_name]}_volume_ml": voxel_ml * float(fractions.sum(dtype=np.float64))
+        for tissue_name, fractions in inside.items()
+    }
+    white = inside["wm"] > 0.5
+    for role, name in (("fa", "white_matter_fa"), ("md", "white_matter_md_mm2_s")):
+        if role in fit.maps and white.any():
+            figures[name] = float(np.median(fit.maps[role][fit.brain][white]))
+    return figures
 
 
 def _assumed(job: Job) -> list[str]:

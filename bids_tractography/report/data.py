@@ -113,7 +113,7 @@ class RunData:
             found = sorted((self.folder / "dwi").glob("*"))
         except OSError:
             return ()
-        return tuple(path for path in found if _run_of(path.name) == self.name)
+        return tuple(path for path in found if run_of(path.name) == self.name)
 
     @cached_property
     def sidecar_file(self) -> Path | None:
@@ -245,7 +245,7 @@ class RunData:
         return path if path and exists(path) else None
 
 
-def _run_of(name: str) -> str:
+def run_of(name: str) -> str:
     """Return the name of the run that a derivative belongs to."""
     parts = name.split("_")[:-1]
     return "_".join(part for part in parts if part.partition("-")[0] not in _DERIVED)
@@ -261,7 +261,7 @@ def find_runs(root: Path) -> dict[str, RunFailure | None]:
     """
     sidecars = [*root.glob("sub-*/dwi/*_tractogram.json")]
     sidecars += root.glob("sub-*/ses-*/dwi/*_tractogram.json")
-    runs: dict[str, RunFailure | None] = {_run_of(path.name): None for path in sorted(sidecars)}
+    runs: dict[str, RunFailure | None] = {run_of(path.name): None for path in sorted(sidecars)}
     for log in sorted((root / "logs").glob("*_participant.json")):
         content = read_json(log)
         for name in _strings(content.get("finished")):

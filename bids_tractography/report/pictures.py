@@ -19,6 +19,7 @@ from bids_tractography.report.data import as_json, real
 from bids_tractography.report.page import number
 from bids_tractography.report.raster import six_views
 from bids_tractography.report.sample import pack
+from bids_tractography.report.thumbnails import FIGURE, small_picture
 
 _VIEW_PIXELS, _VIEW_ORDER = 520, "LRAPSI"
 _VIEW_STREAMLINES = 20_000
@@ -44,6 +45,8 @@ def tractogram(run: Run) -> dict[str, Any] | None:
     for name, words, image in six_views(few.points_mm, few.lengths, _VIEW_PIXELS, run.n_threads):
         alt = f"{len(few):,} streamlines seen {words}"
         views[name] = (words, run.figures.picture(f"view{name}", image, alt))
+        if name == _VIEW_ORDER[0]:
+            run.figures.files[FIGURE] = small_picture(image)
     return {
         "problem": "",
         "views": [views[name] for name in _VIEW_ORDER if name in views],
