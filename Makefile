@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 DEMO := demo
 VERSION = $(shell containers/version)
 
-.PHONY: demo test test-all coverage test-lowest test-newest bench lint generate check-generated changelog dist \
+.PHONY: demo test test-all browser-test coverage test-lowest test-newest bench lint generate check-generated changelog dist \
     image push-image locked container-test gpu-test gpu-bench gpu-wheels clean
 
 demo: $(VENV)/.installed
@@ -28,6 +28,11 @@ test: $(VENV)/.installed-dev
 # With the tests that take more than five seconds each.
 test-all: $(VENV)/.installed-dev
 	$(PYTEST)
+
+# The tests of the report in Chromium, which Debian has as the package of that name.
+browser-test: $(VENV)/.installed-dev
+	$(BIN)/python -m pip install --quiet --editable '.[dev,browser]'
+	$(BIN)/pytest tests/end_to_end/test_report_browser.py
 
 # Share of lines and branches that all tests reach; compiled kernels cannot be traced.
 coverage: $(VENV)/.installed-dev
