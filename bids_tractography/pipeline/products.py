@@ -219,7 +219,7 @@ PRODUCTS: tuple[Product, ...] = (
         is_made=_with_seed_mask,
     ),
     Product(
-        "stop", "mask", {"desc": "stop"}, _on_stopping, "MaskConfig in which tracking continues",
+        "stop", "mask", {"desc": "stop"}, _on_stopping, "Mask in which tracking continues",
         volumes=0, stage="masks",
     ),
     Product(
@@ -260,7 +260,7 @@ def _regions(config: Config) -> Iterator[Product]:
             key = f"tracking.{name}.{number}"
             yield Product(
                 key, "mask", {"desc": f"{name}{number + 1}"}, partial(_on_region, key, region),
-                f"MaskConfig that streamlines {verb}", volumes=0, stage="masks",
+                f"Mask that streamlines {verb}", volumes=0, stage="masks",
             )  # fmt: skip
 
 
