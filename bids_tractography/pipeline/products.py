@@ -53,7 +53,9 @@ def _on_dwi(config: Config, frame: str) -> Dependencies:
 
 
 def _on_tensor(config: Config, frame: str) -> Dependencies:
-    return _on_dwi(config, frame).and_on((), config.tensor.max_b_s_mm2)
+    # Which maps are written does not change what is in them.
+    tensor = config.tensor.model_dump(mode="json", exclude={"v1"})
+    return _on_dwi(config, frame).and_on((), tensor)
 
 
 def _on_model(config: Config, frame: str) -> Dependencies:
@@ -76,7 +78,9 @@ def _on_masks(config: Config, frame: str) -> Dependencies:
 
 
 def _on_seeding(config: Config, frame: str) -> Dependencies:
-    return _on_masks(config, frame).and_on(("seeding.mask",), config.seeding.mask)
+    # Where in the mask seeds are does not change the mask.
+    seeding = config.seeding.model_dump(mode="json", exclude={"seeds", "rng_seed"})
+    return _on_masks(config, frame).and_on(("seeding.mask",), seeding)
 
 
 def _on_stopping(config: Config, frame: str) -> Dependencies:
