@@ -105,9 +105,18 @@ class ThresholdStopConfig(Section):
             raise ValueError("percentiles must be between 0 and 100")
         return self
 
+    @property
+    def where(self) -> str:
+        """Where streamlines go, in words that continue "propagated ..."."""
+        if self.map == "fa" and not self.percentile:
+            return f"while FA > {self.threshold:g}"
+        return "inside a mask"
+
 
 class BinaryStopConfig(Section):
     """Stop outside a mask, sampled by nearest neighbour."""
+
+    where: ClassVar[str] = "inside a mask"
 
     kind: Literal["binary"] = "binary"
     mask: MaskConfig
@@ -121,6 +130,8 @@ class ActStopConfig(Section):
     all, is above one half, and invalidly where that of CSF is.
     """
 
+    where: ClassVar[str] = "to grey matter (anatomically constrained [@smith2012])"
+
     kind: Literal["act"] = "act"
 
 
@@ -130,6 +141,8 @@ class CmcStopConfig(Section):
     At each step, a streamline continues with a probability that decreases with the fractions of
     grey matter and CSF.
     """
+
+    where: ClassVar[str] = "to grey matter (continuous map criterion [@girard2014])"
 
     kind: Literal["cmc"] = "cmc"
 

@@ -6,12 +6,9 @@ from bids_tractography import __version__
 from bids_tractography.config import Config
 from bids_tractography.config.masks import InterfaceMaskConfig, ThresholdMaskConfig
 from bids_tractography.config.tracking import (
-    ActStopConfig,
-    CmcStopConfig,
     GivenSeedsConfig,
     GridSeedsConfig,
     RandomSeedsConfig,
-    ThresholdStopConfig,
     TotalSeedsConfig,
 )
 from bids_tractography.reconst import MODELS
@@ -179,7 +176,7 @@ Whole-brain tractography was done with bids_tractography {__version__}, which bu
 shells up to b = {config.tensor.max_b_s_mm2:g} s/mm². {_model(config)} Streamlines were started
 from {_seeds(config)} (random numbers: Philox [@salmon2011]) and propagated with
 {algorithm.method} tracking [@{algorithm.reference}] in steps of {algorithm.step_size_mm:g} mm,
-turning by at most {algorithm.max_angle_deg:g}° a step, {_stopping(config)}. Streamlines from
+turning by at most {algorithm.max_angle_deg:g}° a step, {config.stopping.where}. Streamlines from
 {tracking.min_length_mm:g} to {tracking.max_length_mm:g} mm were kept. Track density
 [@calamante2010] was counted on the grid of the diffusion-weighted images.
 """
@@ -211,17 +208,6 @@ def _seeds(config: Config) -> str:
         case InterfaceMaskConfig():
             return f"{seeds} of the interface of white and grey matter"
     return f"{seeds} of a seed mask"
-
-
-def _stopping(config: Config) -> str:
-    match config.stopping:
-        case ThresholdStopConfig(map="fa", percentile=False):
-            return f"while FA > {config.stopping.threshold:g}"
-        case ActStopConfig():
-            return "to grey matter (anatomically constrained [@smith2012])"
-        case CmcStopConfig():
-            return "to grey matter (continuous map criterion [@girard2014])"
-    return "inside a mask"
 
 
 def bibliography(config: Config) -> str:
