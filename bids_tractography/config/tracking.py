@@ -105,9 +105,20 @@ class ThresholdStopConfig(Section):
             raise ValueError("percentiles must be between 0 and 100")
         return self
 
+    @property
+    def where(self) -> str:
+        """Where streamlines go, in words that continue "Streamlines were propagated ..."."""
+        if self.percentile or not isinstance(self.map, str):
+            return "as long as a map, interpolated linearly, was above a threshold"
+        unit = "" if self.map in ("fa", "gfa") else " mm²/s"
+        name = self.map.upper()
+        return f"as long as {name}, interpolated linearly, was above {self.threshold:g}{unit}"
+
 
 class BinaryStopConfig(Section):
     """Stop outside a mask, sampled by nearest neighbour."""
+
+    where: ClassVar[str] = "as long as they remained inside a mask"
 
     kind: Literal["binary"] = "binary"
     mask: MaskConfig
@@ -121,6 +132,10 @@ class ActStopConfig(Section):
     all, is above one half, and invalidly where that of CSF is.
     """
 
+    where: ClassVar[str] = (
+        "until they reached grey matter, with anatomical constraints [@smith2012]"
+    )
+
     kind: Literal["act"] = "act"
 
 
@@ -130,6 +145,10 @@ class CmcStopConfig(Section):
     At each step, a streamline continues with a probability that decreases with the fractions of
     grey matter and CSF.
     """
+
+    where: ClassVar[str] = (
+        "until they ended in grey matter by the continuous map criterion [@girard2014]"
+    )
 
     kind: Literal["cmc"] = "cmc"
 

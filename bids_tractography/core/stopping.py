@@ -1,8 +1,12 @@
-"""Stopping criteria as values, which engines evaluate at every point."""
+"""Stopping criteria as values, which engines evaluate at every point.
+
+Each has the ``kind`` of the section of the configuration that it is made of.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +23,8 @@ class ThresholdRule:
         In the unit of the map.
     """
 
+    kind: ClassVar[str] = "threshold"
+
     map: NDArray[np.float32]
     threshold: float
 
@@ -31,6 +37,8 @@ class BinaryRule:
     ----------
     mask : ndarray of bool, shape (X, Y, Z)
     """
+
+    kind: ClassVar[str] = "binary"
 
     mask: NDArray[np.bool_]
 
@@ -47,6 +55,8 @@ class ActRule:
         Fraction of grey matter or background, where streamlines may end; fraction of CSF, where
         they may not.
     """
+
+    kind: ClassVar[str] = "act"
 
     include: NDArray[np.float32]
     exclude: NDArray[np.float32]
@@ -67,6 +77,8 @@ class CmcRule:
         Fraction of grey matter or background, where streamlines may end; fraction of CSF, where
         they may not.
     """
+
+    kind: ClassVar[str] = "cmc"
 
     include: NDArray[np.float32]
     exclude: NDArray[np.float32]

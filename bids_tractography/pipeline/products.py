@@ -53,7 +53,9 @@ def _on_dwi(config: Config, frame: str) -> Dependencies:
 
 
 def _on_tensor(config: Config, frame: str) -> Dependencies:
-    return _on_dwi(config, frame).and_on((), config.tensor.max_b_s_mm2)
+    # Which maps are written does not change what is in them.
+    tensor = config.tensor.model_dump(mode="json", exclude={"v1"})
+    return _on_dwi(config, frame).and_on((), tensor)
 
 
 def _on_model(config: Config, frame: str) -> Dependencies:
@@ -76,7 +78,9 @@ def _on_masks(config: Config, frame: str) -> Dependencies:
 
 
 def _on_seeding(config: Config, frame: str) -> Dependencies:
-    return _on_masks(config, frame).and_on(("seeding.mask",), config.seeding.mask)
+    # Where in the mask seeds are does not change the mask.
+    seeding = config.seeding.model_dump(mode="json", exclude={"seeds", "rng_seed"})
+    return _on_masks(config, frame).and_on(("seeding.mask",), seeding)
 
 
 def _on_stopping(config: Config, frame: str) -> Dependencies:
@@ -219,7 +223,7 @@ PRODUCTS: tuple[Product, ...] = (
         is_made=_with_seed_mask,
     ),
     Product(
-        "stop", "mask", {"desc": "stop"}, _on_stopping, "MaskConfig in which tracking continues",
+        "stop", "mask", {"desc": "stop"}, _on_stopping, "Mask in which tracking continues",
         volumes=0, stage="masks",
     ),
     Product(
@@ -260,7 +264,7 @@ def _regions(config: Config) -> Iterator[Product]:
             key = f"tracking.{name}.{number}"
             yield Product(
                 key, "mask", {"desc": f"{name}{number + 1}"}, partial(_on_region, key, region),
-                f"MaskConfig that streamlines {verb}", volumes=0, stage="masks",
+                f"Mask that streamlines {verb}", volumes=0, stage="masks",
             )  # fmt: skip
 
 

@@ -85,8 +85,9 @@ def write_tractogram(
         _write_density(task, store, fit.grid)
         written, linearised = _linearised(job, store)
         values = [store.per_streamline(name) for name in output.per_streamline]
-        if len(output.formats) == 1 and output.linearise is None:
-            content = _move(job, store, payload(output, store, fit.grid, values))
+        into = payload(output, store, fit.grid, values) if linearised is None else None
+        if into is not None:
+            content = _move(job, store, into)
         else:
             makers = writers(output, values).values()
             for path, write in zip(paths, makers, strict=True):

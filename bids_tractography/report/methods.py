@@ -18,12 +18,10 @@ from bids_tractography.config.masks import (
 )
 from bids_tractography.config.tracking import (
     ActStopConfig,
-    BinaryStopConfig,
     CmcStopConfig,
     GivenSeedsConfig,
     GridSeedsConfig,
     RandomSeedsConfig,
-    ThresholdStopConfig,
     TotalSeedsConfig,
 )
 from bids_tractography.outputs.provenance import ImportRecord, TractogramRecord
@@ -69,7 +67,7 @@ def methods_text(config: Config, record: TractogramRecord | ImportRecord | None 
         _model(config, made),
         f"Streamlines were seeded {_seeds(config, made)} and propagated by {algorithm.method} "
         f"tracking [@{algorithm.reference}] with a step size of {algorithm.step_size_mm:g} mm "
-        f"{angle} {algorithm.max_angle_deg:g}° per step, {_stopping(config)}.",
+        f"{angle} {algorithm.max_angle_deg:g}° per step, {config.stopping.where}.",
         f"Streamlines shorter than {tracking.min_length_mm:g} mm or longer than "
         f"{tracking.max_length_mm:g} mm were discarded{_dead_ends(config)}.",
         *_regions(config),
@@ -149,23 +147,6 @@ def _seeds(config: Config, made: TractogramRecord | None) -> str:
     if made and made.seed_voxels is not None:
         where += f" ({made.seeds:,} seeds in {made.seed_voxels:,} voxels)"
     return where
-
-
-def _stopping(config: Config) -> str:
-    match config.stopping:
-        case ThresholdStopConfig(map=str(name), threshold=value, percentile=False):
-            return (
-                f"as long as {name.upper()}, interpolated linearly, was above {value:g}"
-                + (_UNITS[name])
-            )
-        case ThresholdStopConfig():
-            return "as long as a map, interpolated linearly, was above a threshold"
-        case ActStopConfig():
-            return "until they reached grey matter, with anatomical constraints [@smith2012]"
-        case CmcStopConfig():
-            return "until they ended in grey matter by the continuous map criterion [@girard2014]"
-        case BinaryStopConfig():
-            return "as long as they remained inside a mask"
 
 
 def _dead_ends(config: Config) -> str:

@@ -104,6 +104,7 @@ def test_a_file_that_points_are_moved_into_is_the_same(
     expected, hashed = (tmp_path / "a").read_bytes(), content_hash(store, output.dtype)
     content = ContentHash(output.dtype)
     into = payload(output, store, grid, values)
+    assert into is not None
     assert store.move_points(tmp_path / "b", into, content.add).read_bytes() == expected
     assert content.finish(store.lengths()) == hashed
 

@@ -17,6 +17,7 @@ from bids_tractography.core.seeding import SeedBatch
 from bids_tractography.core.stopping import extent
 from bids_tractography.core.streamlines import Counts, Rejection, Stop, StreamlineBatch
 from bids_tractography.tracking.base import EngineKind, ProblemSize, TrackingProblem
+from bids_tractography.tracking.cpu.kernels.field import RULES
 from bids_tractography.tracking.cpu.kernels.memory import put_streamlines
 from bids_tractography.tracking.cpu.kernels.streamlines import Made, Tally, track_seeds
 from bids_tractography.tracking.cpu.layout import ALGORITHMS, make_layout, row_width
@@ -141,7 +142,7 @@ CPU = EngineKind(
     name="cpu",
     library="numba",
     algorithms=frozenset(ALGORITHMS),
-    stopping=frozenset({"threshold", "binary", "act", "cmc"}),
+    stopping=frozenset(rule.kind for rule in RULES),
     batch_size=50_000,
     differences=(
         "Amplitudes are rounded to 1/65535 of the largest in their voxel, and negative ones are 0 "

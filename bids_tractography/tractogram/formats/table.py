@@ -53,8 +53,10 @@ def payload(
     tractogram: Streamlines,
     grid: Grid,
     per_streamline: Iterable[StreamlineValues] = (),
-) -> Payload:
-    """Return the payload of the only file that is asked for.
+) -> Payload | None:
+    """Return the payload of the file, if there is only one, and if its format has a payload.
+
+    A file without one is written by its writer.
 
     Parameters
     ----------
@@ -69,7 +71,9 @@ def payload(
             return tck_payload(tractogram)
         case ("trk",):
             return trk_payload(tractogram, grid)
-    return trx_payload(tractogram, grid, output.dtype, tuple(per_streamline))
+        case ("trx",):
+            return trx_payload(tractogram, grid, output.dtype, tuple(per_streamline))
+    return None
 
 
 def extension_of(path: Path) -> str | None:

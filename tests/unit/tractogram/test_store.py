@@ -628,7 +628,9 @@ EXACT = ("trx", "trx, float16", "tck")
 
 
 def move(store: BatchStore, path: Path, name: str = "trx") -> Path:
-    return store.move_points(path, payload(ALONE[name][0], store, GRID), lambda _: None)
+    into = payload(ALONE[name][0], store, GRID)
+    assert into is not None
+    return store.move_points(path, into, lambda _: None)
 
 
 @pytest.fixture(scope="module")
@@ -720,6 +722,7 @@ def test_damage_is_found_before_points_are_moved_and_after(
     folder = Path(shutil.copytree(completes[dtype], tmp_path / "work"))
     store, truncate = BatchStore.open(folder, FINGERPRINT, 5, dtype), os.truncate
     whole, (damaged,) = payload(output, store, GRID), folder.glob(f"{file}.*")
+    assert whole is not None
 
     def damage(path: Path) -> None:
         content = bytearray(path.read_bytes())

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 
-from bids_tractography.core.stopping import ActRule, BinaryRule, CmcRule, ThresholdRule
+from bids_tractography.core.stopping import (
+    ActRule,
+    BinaryRule,
+    CmcRule,
+    StoppingRule,
+    ThresholdRule,
+)
 from bids_tractography.core.streamlines import Stop
 from bids_tractography.machine.compiled import inlined_kernel
 from bids_tractography.tracking.cpu.kernels.arithmetic import gather_cells
@@ -14,7 +21,12 @@ from bids_tractography.tracking.cpu.kernels.memory import floats, longs, shorts
 from bids_tractography.tracking.cpu.kernels.random import STOPPING, random_words, uniform
 
 THRESHOLD, BINARY, ACT, CMC = range(4)
-RULES = {ThresholdRule: THRESHOLD, BinaryRule: BINARY, ActRule: ACT, CmcRule: CMC}
+RULES: Mapping[type[StoppingRule], int] = {
+    ThresholdRule: THRESHOLD,
+    BinaryRule: BINARY,
+    ActRule: ACT,
+    CmcRule: CMC,
+}
 
 # Why an end is where it is. numba compiles integers in, so each is taken out of the enum by name.
 STOPPING_RULE = Stop.STOPPING_RULE.code
