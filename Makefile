@@ -32,7 +32,7 @@ test-all: $(VENV)/.installed-dev
 # The tests of the report in Chromium, which Debian has as the package of that name.
 browser-test: $(VENV)/.installed-dev
 	$(BIN)/python -m pip install --quiet --editable '.[dev,browser]'
-	$(BIN)/pytest tests/end_to_end/test_report_browser.py
+	$(BIN)/pytest tests/end_to_end/test_report_browser.py tests/end_to_end/test_study_page.py
 
 # Share of lines and branches that all tests reach; compiled kernels cannot be traced.
 coverage: $(VENV)/.installed-dev

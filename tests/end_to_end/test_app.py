@@ -202,6 +202,7 @@ def batches_in(output: Path) -> int:
     return -1
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_to_the_same_bytes(
     finished: tuple[Path, Ended], scanned_once: Path, tmp_path: Path
 ) -> None:
@@ -619,6 +620,7 @@ def test_the_group_level_leaves_out_tractograms_that_are_gone(
     assert "does not exist" in ended.stderr
 
 
+@pytest.mark.slow
 def test_a_request_to_end_is_obeyed_at_once_and_the_run_resumes(
     finished: tuple[Path, Ended], scanned_once: Path, tmp_path: Path
 ) -> None:

@@ -66,7 +66,7 @@ MODELS = (
     "csd",
     "tensor",
     "kurtosis",
-    "msmt_csd",
+    pytest.param("msmt_csd", marks=pytest.mark.slow),
     "csa",
     "opdt",
     "gqi",

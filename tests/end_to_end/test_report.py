@@ -98,6 +98,7 @@ def test_report_loads_nothing_and_runs_no_other_script(reported: tuple[Path, End
     assert "unsafe" not in page.partition('content="default-src')[2].partition('">')[0]
 
 
+@pytest.mark.slow
 def test_report_made_again_is_the_same_file_on_any_threads(
     reported: tuple[Path, Ended], output: Path
 ) -> None:
@@ -169,6 +170,7 @@ def test_report_hostile_values_of_the_record_show_as_text(output: Path) -> None:
     assert len(scripts) == len([a for a in scripts if a.get("id")]) + 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [None, {"a": [1]}, 10**400], ids=["null", "object", "large"])
 def test_report_values_of_other_types_give_a_page(output: Path, value: object) -> None:
     change_record(

@@ -175,6 +175,7 @@ def test_a_record_that_cannot_be_written_does_not_hide_the_table(
     assert "No space left" in ended.stderr
 
 
+@pytest.mark.slow
 def test_a_full_standard_error_does_not_hide_the_table(dataset: Path, tmp_path: Path) -> None:
     (dataset / "sub-01" / "dwi" / "sub-01_dwi.bvec").unlink()
     files = (str(dataset), str(tmp_path / "out"))
@@ -230,6 +231,7 @@ def test_a_signal_during_imports_ends_without_a_traceback(number: int, code: int
     assert error == b""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize("n_procs", [1, 2])
 def test_two_signals_in_a_run_end_it_without_a_traceback(

@@ -18,6 +18,7 @@ from conftest import ROOT
 from bids_tractography.cli import brainlife
 
 
+@pytest.mark.slow
 def test_the_sample_becomes_a_track_and_a_product(scanned_once: Path, tmp_path: Path) -> None:
     (tmp_path / "demo").mkdir()
     (tmp_path / "demo" / "dataset").symlink_to(scanned_once)

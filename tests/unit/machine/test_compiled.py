@@ -53,6 +53,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_what_was_compiled_is_read_where_nothing_can_be_written(folder: Path) -> None:
     assert call(folder, "4", powerless=False) == ("0.25", 0)
     assert call(folder, "4", powerless=False) == ("0.25", 1)
@@ -66,6 +67,7 @@ def test_what_was_compiled_is_read_where_nothing_can_be_written(folder: Path) ->
     folder.chmod(0o755)
 
 
+@pytest.mark.slow
 def test_a_changed_source_is_compiled_again(folder: Path) -> None:
     assert call(folder, "4", powerless=False) == ("0.25", 0)
     (folder / "module.py").write_text(MODULE.replace("1 / x", "2 / x"))

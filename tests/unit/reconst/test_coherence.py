@@ -157,6 +157,7 @@ def test_compose_permutations_applies_one_after_the_other(first: Any, second: An
 # Fields with a known table
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(
     names=permutations,
