@@ -68,6 +68,7 @@ def test_a_dataset_made_in_an_image_is_valid_and_names_it(prefix: Path, tmp_path
     assert not [issue for issue in issues if issue.get("location") == "/dataset_description.json"]
 
 
+@pytest.mark.slow
 def test_a_user_that_the_system_does_not_know_can_run_it_without_a_home() -> None:
     if os.getuid() != 0 or shutil.which("setpriv") is None:
         pytest.skip("root and setpriv are needed to be somebody else")

@@ -294,6 +294,7 @@ def stored_eight_ways(tmp_path_factory: pytest.TempPathFactory, phantom: Phantom
     return root
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["prob", "det"])
 def test_one_head_in_eight_orientations_has_the_same_bundles(
     stored_eight_ways: Path, phantom: Phantom, kind: str
@@ -313,6 +314,7 @@ def test_one_head_in_eight_orientations_has_the_same_bundles(
         assert (found[label] < 2.5 * found["ras"]).all(), (label, found)
 
 
+@pytest.mark.slow
 def test_stored_orders_of_the_same_voxels_give_the_same_streamlines_in_mm(
     stored_eight_ways: Path,
 ) -> None:
@@ -325,6 +327,7 @@ def test_stored_orders_of_the_same_voxels_give_the_same_streamlines_in_mm(
             assert same > 0.97 * (len(offsets) - 1), label
 
 
+@pytest.mark.slow
 def test_output_images_lie_on_the_stored_grid_of_the_dwi(stored_eight_ways: Path) -> None:
     for label in ORIENTATIONS:
         source = nib.load(stored_eight_ways / f"dataset/sub-{label}/dwi/sub-{label}_dwi.nii.gz")

@@ -6,11 +6,13 @@ import os
 import subprocess
 import sys
 
+import pytest
 from conftest import ROOT
 
 HARNESS = ROOT / "benchmarks" / "crash.py"
 
 
+@pytest.mark.slow
 def test_runs_under_faults_are_finished_to_the_same_bytes() -> None:
     ended = subprocess.run(
         [sys.executable, HARNESS, "--faults", "8", "--seed", "2"],

@@ -125,6 +125,7 @@ def test_every_algorithm_finds_the_phantom_s_bundles(
     assert sum(record["ends"].values()) == 2 * record["streamlines_generated"]
 
 
+@pytest.mark.slow
 def test_tissue_of_a_t1w_image_alone(dataset: Path, tmp_path: Path, phantom: Phantom) -> None:
     (dataset / "sub-01" / "anat").mkdir()
     grid = ScanGrid("PIR", (2.0, 2.0, 2.0))

@@ -149,6 +149,7 @@ def test_report_of_an_empty_dataset_has_a_page_for_a_failure(tmp_path: Path) -> 
     assert not [tag for tag, attributes in page.tags if tag == "img" or "onerror" in attributes]
 
 
+@pytest.mark.slow
 def test_report_hostile_values_of_the_record_show_as_text(output: Path) -> None:
     change_record(
         output,
@@ -188,6 +189,7 @@ def test_report_damaged_sidecar_is_said(output: Path, content: str) -> None:
     assert "There is no finished tractogram" in page_of(output).text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pattern", ["*_tractogram.trx", "*fa_dwimap.nii.gz", "*fod_dwimap.nii.gz"])
 def test_report_damaged_file_is_said_and_the_rest_is_shown(output: Path, pattern: str) -> None:
     (path,) = output.glob(f"sub-01/dwi/{pattern}")
@@ -197,6 +199,7 @@ def test_report_damaged_file_is_said_and_the_rest_is_shown(output: Path, pattern
     assert "Methods" in page.text
 
 
+@pytest.mark.slow
 def test_report_counts_that_do_not_add_up_are_pointed_at(output: Path) -> None:
     record = sidecar(tractograms(output)[0])[RECORD_KEY]
     change_record(output, streamlines_generated=record["streamlines_generated"] + 5)

@@ -435,6 +435,7 @@ def density(batch: StreamlineBatch, grid: Grid) -> Any:
     return counts.ravel()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["prob", "det"])
 def test_the_phantom_is_tracked_as_dipy_tracks_it(kind: str) -> None:
     grid, coefficients, _ = phantom()
