@@ -11,6 +11,8 @@ from bids_tractography.config.section import NotEmpty, Section, default_kind
 
 TensorScalar = Literal["fa", "md", "ad", "rd"]
 ScalarMap = Literal[TensorScalar, "gfa"]
+SCALAR_UNITS = {"fa": "", "gfa": "", "md": " mm²/s", "ad": " mm²/s", "rd": " mm²/s"}
+"""What follows a value of each map in a text."""
 Label = Annotated[int, Field(ge=-(2**31), lt=2**31)]
 # In the unit of the map, which can be any image: the bounds only exclude absurd values.
 Threshold = Annotated[float, Field(ge=-1e15, le=1e15)]

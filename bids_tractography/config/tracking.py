@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from bids_tractography.config.algorithm import AlgorithmConfig, ProbabilisticConfig
 from bids_tractography.config.files import FileConfig
-from bids_tractography.config.masks import MaskConfig, ScalarMap, Threshold
+from bids_tractography.config.masks import SCALAR_UNITS, MaskConfig, ScalarMap, Threshold
 from bids_tractography.config.section import Section, default_kind
 
 _MAX_STEPS = 1_000_000  # of a streamline
@@ -110,9 +110,8 @@ class ThresholdStopConfig(Section):
         """Where streamlines go, in words that continue "Streamlines were propagated ..."."""
         if self.percentile or not isinstance(self.map, str):
             return "as long as a map, interpolated linearly, was above a threshold"
-        unit = "" if self.map in ("fa", "gfa") else " mm²/s"
-        name = self.map.upper()
-        return f"as long as {name}, interpolated linearly, was above {self.threshold:g}{unit}"
+        value = f"{self.threshold:g}{SCALAR_UNITS[self.map]}"
+        return f"as long as {self.map.upper()}, interpolated linearly, was above {value}"
 
 
 class BinaryStopConfig(Section):

@@ -194,6 +194,6 @@ index.html              all runs at a glance (created by the group level)
 code/config.yaml        the resolved configuration
 logs/                   records of the runs; CITATION.* describe the method
 
-The JSON file beside each file says what it was made from and how. Tractograms (.trx) can be opened
-with trx-python, nibabel, DIPY and MI-Brain.
+The JSON file of each file describes how it was created. Tractograms (.trx) can be opened with
+trx-python, nibabel, DIPY and MI-Brain.
 """

@@ -19,6 +19,9 @@ _ENTITY_ORDER = (
     *("split", "recording", "chunk", "atlas", "seg", "scale", "res", "den", "label", "desc"),
 )
 
+DERIVED_ENTITIES = {"tract", "track", "model", "param", "label", "desc"}
+"""Entities that names of results have besides those of the DWI."""
+
 
 def entities_of(name: str) -> dict[str, str]:
     """Split a BIDS file name into its entities, in order."""

@@ -16,7 +16,13 @@ from bids_tractography.core.images import Grid, write_image
 from bids_tractography.errors import TractographyError
 from bids_tractography.machine.files import read_json_file
 from bids_tractography.outputs.files import leftovers, write_atomically, write_json
-from bids_tractography.outputs.names import entities_of, file_name, file_of_sidecar, sidecar_path
+from bids_tractography.outputs.names import (
+    DERIVED_ENTITIES,
+    entities_of,
+    file_name,
+    file_of_sidecar,
+    sidecar_path,
+)
 from bids_tractography.outputs.provenance import (
     RECORD_KEY,
     Fingerprint,
@@ -27,10 +33,6 @@ from bids_tractography.outputs.provenance import (
 )
 
 logger = logging.getLogger(__name__)
-
-
-# Entities that names of derivatives add to those of the DWI.
-_DERIVED = {"tract", "track", "model", "param", "label", "desc"}
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,7 @@ class RunOutputs:
         """Remove temporary files of killed runs, except `keep`; requires the lock of the run."""
         for path, name in leftovers(self.folder):
             of_run = name.startswith(f"{self.name}_") and path != keep
-            if of_run and entities_of(name).keys() - _DERIVED == self.entities.keys():
+            if of_run and entities_of(name).keys() - DERIVED_ENTITIES == self.entities.keys():
                 path.unlink(missing_ok=True)
 
     def write_data(self, path: Path, writer: Callable[[Path], None]) -> None:

@@ -79,8 +79,8 @@ class Estimate:
     memory_mib : float
         Peak.
     disk_mib : float
-        Peak: the finished derivatives, and the batches. Points of those take space beside the
-        finished tractogram only if it is written in several formats, or linearised.
+        Peak of the finished derivatives and the batches. The points of the batches take additional
+        space only if the tractogram is written in several formats, or linearised.
     model : dict
         Kind of the model and order of its fODF.
     warnings : tuple of str

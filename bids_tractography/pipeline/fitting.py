@@ -137,7 +137,7 @@ def tissue_or_read(task: Task, dwi: Dwi, fit: Fit) -> dict[str, NDArray[np.float
     Returns
     -------
     dict
-        ``wm``, ``gm`` and ``csf``, each of shape (X, Y, Z); empty where nothing asks for them.
+        ``wm``, ``gm`` and ``csf``, each of shape (X, Y, Z); empty if they are not needed.
     """
     job, findings = task.job, task.findings
     if job.tissue is None:

@@ -192,7 +192,7 @@ class Job:
     def stale(self, fingerprints: Mapping[str, Fingerprint]) -> dict[str, str]:
         """Return the roles of the products that have to be created, with the reasons."""
         if self.fresh:
-            return dict.fromkeys(self.targets, "--fresh asks for it")
+            return dict.fromkeys(self.targets, "--fresh was given")
         reasons = {
             role: next(filter(None, (why_stale(p, fingerprints[role]) for p in target.paths)), "")
             for role, target in self.targets.items()

@@ -31,12 +31,9 @@ from bids_tractography.core.images import (
 from bids_tractography.errors import TractographyError
 from bids_tractography.machine.files import exists, read_json_file
 from bids_tractography.outputs.files import read_json
-from bids_tractography.outputs.names import entities_of
+from bids_tractography.outputs.names import DERIVED_ENTITIES, entities_of
 from bids_tractography.outputs.provenance import RECORD_KEY, ImportRecord, TractogramRecord
 from bids_tractography.outputs.run import read_sidecar, why_changed
-
-# What names of results have besides the entities of the DWI.
-_DERIVED = {"tract", "track", "model", "param", "label", "desc"}
 
 UNUSABLE = (
     TractographyError,
@@ -184,7 +181,7 @@ class RunData:
         """Find an image of the run by its suffix and the entities that it has besides."""
         for path in self.files:
             if path.name.endswith(f"_{suffix}.nii.gz"):
-                own = {k: v for k, v in entities_of(path.name).items() if k in _DERIVED}
+                own = {k: v for k, v in entities_of(path.name).items() if k in DERIVED_ENTITIES}
                 if own == entities:
                     return path
         return None
@@ -248,7 +245,7 @@ class RunData:
 def run_of(name: str) -> str:
     """Return the name of the run that a derivative belongs to."""
     parts = name.split("_")[:-1]
-    return "_".join(part for part in parts if part.partition("-")[0] not in _DERIVED)
+    return "_".join(part for part in parts if part.partition("-")[0] not in DERIVED_ENTITIES)
 
 
 def find_runs(root: Path) -> dict[str, RunFailure | None]:

@@ -10,8 +10,10 @@ import re
 from collections.abc import Callable, Iterator
 
 from bids_tractography import __version__
+from bids_tractography.anatomy.masks import TISSUE_WORDS
 from bids_tractography.config import Config
 from bids_tractography.config.masks import (
+    SCALAR_UNITS,
     InterfaceMaskConfig,
     ThresholdMaskConfig,
     TissueMaskConfig,
@@ -30,8 +32,6 @@ from bids_tractography.report.data import real
 from bids_tractography.report.references import REFERENCES, Reference
 
 _CITATION = re.compile(r" ?\[(@\w+(?:; @\w+)*)\]")
-_UNITS = {"fa": "", "gfa": "", "md": " mm²/s", "ad": " mm²/s", "rd": " mm²/s"}
-_TISSUES = {"wm": "white matter", "gm": "grey matter", "csf": "cerebrospinal fluid"}
 _TEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
     "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
@@ -137,11 +137,11 @@ def _seeds(config: Config, made: TractogramRecord | None) -> str:
             where = f"at {n:,} random positions in the voxels"
     match mask:
         case ThresholdMaskConfig(map=str(name), above=float(above), below=None, percentile=False):
-            where += f" with {name.upper()} > {above:g}{_UNITS[name]}"
+            where += f" with {name.upper()} > {above:g}{SCALAR_UNITS[name]}"
         case InterfaceMaskConfig():
             where += " at the interface of white and grey matter"
         case TissueMaskConfig(tissue=tissue, above=above):
-            where += f" with a {_TISSUES[tissue]} fraction above {above:g}"
+            where += f" with a {TISSUE_WORDS[tissue]} fraction above {above:g}"
         case _:
             where += " of a seed mask"
     if made and made.seed_voxels is not None:
