@@ -5,29 +5,19 @@ Skipped where Chromium, or the library that drives it, is missing.
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from chromium import assert_accessible, chromium
 from conftest import run_cli
 
 from bids_tractography.report.data import RunFailure
 from bids_tractography.report.run import write_run_report
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed"),
-    pytest.mark.slow,
-]
+pytestmark = pytest.mark.slow
 
-# Rendering in software, as there is no GPU.
-FLAGS = ["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 LIT = """() => {
   const canvas = document.querySelector("#viewer canvas"), copy = document.createElement("canvas");
   [copy.width, copy.height] = [canvas.width, canvas.height];
@@ -58,10 +48,8 @@ def page_file(scanned_once: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as driver:
-        started = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+    with chromium() as started:
         yield started
-        started.close()
 
 
 class Opened:
@@ -243,36 +231,16 @@ def test_page_prints_the_six_views(browser: Any, page_file: Path) -> None:
     made.context.close()
 
 
-def _axe() -> Callable[[], str] | None:
-    """Find axe-core where npm has installed it; it is no part of the repository."""
-    folder = os.environ.get("AXE_CORE")
-    npm = shutil.which("npm")
-    if folder is None and npm is not None:
-        root = subprocess.run([npm, "root", "-g"], capture_output=True, text=True, check=False)
-        folder = f"{root.stdout.strip()}/axe-core"
-    path = Path(folder or "") / "axe.min.js"
-    return path.read_text if folder and path.is_file() else None
-
-
-AXE = _axe()
-
-
-@pytest.mark.skipif(AXE is None, reason="axe-core is not installed: npm install -g axe-core")
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("failed", [False, True])
 def test_axe_finds_nothing_serious(
     browser: Any, page_file: Path, tmp_path: Path, scheme: str, *, failed: bool
 ) -> None:
-    assert AXE is not None
     if failed:
         failure = RunFailure("It failed.", 65, ("A warning.",))
         page_file = write_run_report(tmp_path, "sub-01", failure) or page_file
     made = Opened(browser, page_file, color_scheme=scheme, bypass_csp=True)
     if not failed:
         made.ready()
-    made.page.evaluate(AXE())
-    found = made.page.evaluate("axe.run()")["violations"]
-    serious = [v for v in found if v["impact"] in ("serious", "critical")]
-    words = [f"{v['id']}: {n['html'][:120]}" for v in serious for n in v["nodes"][:3]]
-    assert not serious, json.dumps(words, indent=1)
+    assert_accessible(made.page)
     made.context.close()

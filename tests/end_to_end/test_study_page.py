@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from chromium import assert_accessible, chromium
 from studies import record_of, write_run, write_study
 
 from bids_tractography.app.group import write_group_table
 
-sync_api = pytest.importorskip("playwright.sync_api")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed"),
-    pytest.mark.slow,
-]
+pytestmark = pytest.mark.slow
 
 N_RUNS = 130
 
@@ -41,10 +36,8 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with chromium() as started:
         yield started
-        started.close()
 
 
 @pytest.fixture
@@ -170,4 +163,13 @@ def test_markup_in_data_runs_nothing(browser: Any, tmp_path: Path) -> None:
     assert hostile in page.locator("#table").inner_text()
     assert "tractography" in page.title()
     assert page.locator("#table img").count() == 0
+    context.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(browser: Any, study: Path, scheme: str) -> None:
+    context = browser.new_context(offline=True, color_scheme=scheme, bypass_csp=True)
+    opened = context.new_page()
+    opened.goto(study.as_uri())
+    assert_accessible(opened)
     context.close()
