@@ -22,7 +22,7 @@ from bids_tractography.report.sample import pack
 from bids_tractography.report.thumbnails import FIGURE, small_picture
 
 _VIEW_PIXELS, _VIEW_ORDER = 520, "LRAPSI"
-_VIEW_STREAMLINES = 20_000
+_VIEW_STREAMLINES = 12_000
 _GLYPH_PIXELS, _GLYPH_ROWS, _GLYPH_COLUMNS = 40, 14, 18
 _ZOOM = 0.7  # of the viewer at the start: the corners of a head's box are empty
 _PLANES = {2: "axial", 1: "coronal", 0: "sagittal"}

@@ -77,7 +77,7 @@ def _shaded(keys: NDArray[np.uint64], scale: float) -> NDArray[np.float32]:
     light = (keys >> np.uint64(24) & np.uint64(255)).astype(np.float32) / 255
     # How far a point lies behind its surroundings, at two widths (Luft 2006).
     for width_mm, strength in ((1.2, 0.55), (5.0, 0.5)):
-        around = ndimage.gaussian_filter(depth, width_mm * scale, truncate=2.5)
+        around = _blurred(depth, width_mm * scale)
         light *= np.exp(-strength / width_mm * np.clip(around - depth, 0, None))
     light *= 0.55 + 0.45 * ((depth - furthest) / max(nearest - furthest, 1)) ** 0.8
     n = len(keys) // _OVERSAMPLING
@@ -88,3 +88,17 @@ def _shaded(keys: NDArray[np.uint64], scale: float) -> NDArray[np.float32]:
         large = np.where(hit, shaded, _BACKGROUND[channel])
         image[..., channel] = large.reshape(n, _OVERSAMPLING, n, -1).mean(axis=(1, 3))
     return image
+
+
+def _blurred(image: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
+    """Blur an image; what is wide is computed from fewer pixels, which saves most of the time."""
+    coarse = image[:: (edge := max(1, int(sigma / 4))), ::edge]
+    blurred = ndimage.gaussian_filter(coarse, sigma / edge, truncate=2.5)
+    if edge == 1:
+        return np.asarray(blurred)
+    # Pixel i of the coarse image is pixel i * edge of the other one.
+    return np.asarray(
+        ndimage.affine_transform(
+            blurred, [1 / edge, 1 / edge], output_shape=image.shape, order=1, mode="nearest"
+        )
+    )

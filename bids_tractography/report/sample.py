@@ -26,7 +26,7 @@ from bids_tractography.tractogram.formats.trx import TrxReader
 from bids_tractography.tractogram.linearise import kept_points
 from bids_tractography.tractogram.summary import measured_lengths_mm
 
-MAX_SURVEYED = 150_000
+MAX_SURVEYED = 100_000
 """Streamlines that are measured and counted; a fixed random sample of larger tractograms."""
 MAX_SHOWN = 50_000
 """Streamlines of the viewer."""
