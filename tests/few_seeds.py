@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 from fields import cube, make_engine, ragged, track
 
+from bids_tractography.core.fodf import peak_amplitudes
 from bids_tractography.core.stopping import (
     ActRule,
     BinaryRule,
     CmcRule,
+    FodRule,
     StoppingRule,
     ThresholdRule,
 )
@@ -38,16 +40,18 @@ def batches() -> Iterator[tuple[str, str]]:
     # Of order 2, and on few voxels: in plain Python each amplitude takes microseconds.
     coefficients = ragged(grid)[..., :6].copy()
     coefficients[0, :, 0] = 0
+    peak = peak_amplitudes(np.ascontiguousarray(coefficients, np.float32))
+    data = coefficients.any(axis=-1)
     rng = np.random.default_rng(0)
     include, exclude = (0.7 * rng.random((2, *grid.shape))).astype(np.float32)
     threshold = ThresholdRule(1 - exclude, 0.45)
     rules: dict[str, StoppingRule] = {
-        "prob": CmcRule(0.1 * include, 0.1 * exclude),
+        "prob": FodRule(peak, 0.3 * float(peak.max()), CmcRule(0.1 * include, 0.1 * exclude, True)),
         "det": threshold,
-        "pft": ActRule(0 * include, 1.2 * exclude),
+        "pft": FodRule(peak, 0.2 * float(peak.max()), ActRule(include, 1.2 * exclude, True)),
         "ptt": threshold,
         "eudx": BinaryRule(exclude < 0.6),
-        "closest_peak": threshold,
+        "closest_peak": FodRule(peak, 0.2 * float(peak.max())),
     }
     for kind, rule in rules.items():
         engine = make_engine(
@@ -59,6 +63,7 @@ def batches() -> Iterator[tuple[str, str]]:
             max_length_mm=12,
             max_directions=1 if kind == "prob" else 2,
             dead_ends="keep",
+            data=data,
         )
         batch = track(engine, rng.uniform(1, 7, (2, 3)))
         assert len(batch.points_mm) > 4, kind

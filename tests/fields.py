@@ -55,12 +55,13 @@ def make_engine(
     *,
     rng_seed: int = 1,
     threads: int = 1,
+    data: Any = None,
     **tracking: Any,
 ) -> Engine:
     rule = BinaryRule(np.ones(grid.shape, bool)) if stopping is None else stopping
     fodf = Fodf(np.ascontiguousarray(coefficients, np.float32), grid)
     config = TrackingConfig(**{**WIDE, "algorithm": "det", **tracking})
-    return kind.build(TrackingProblem(fodf, rule, config, rng_seed), threads)
+    return kind.build(TrackingProblem(fodf, rule, config, rng_seed, data), threads)
 
 
 def track(engine: Engine, positions_mm: Any, first: int = 0) -> StreamlineBatch:

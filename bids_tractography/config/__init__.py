@@ -15,6 +15,7 @@ from bids_tractography.config.model import (
     GradientsConfig,
     ModelConfig,
     MsmtCsdModelConfig,
+    RumbaModelConfig,
     TensorMapsConfig,
 )
 from bids_tractography.config.section import Section, sections_in
@@ -64,6 +65,13 @@ class Config(Section):
             self.stopping, ActStopConfig | CmcStopConfig
         ):
             raise ValueError("tracking.algorithm pft needs tissue: set stopping.kind to act or cmc")
+        if self.stopping.fod_share is not None and not isinstance(
+            self.model, CsdModelConfig | MsmtCsdModelConfig | RumbaModelConfig
+        ):
+            raise ValueError(
+                f"stopping by the fODF needs a model with a response (csd, msmt_csd, rumba), which "
+                f"{self.model.kind} lacks; use stopping.kind threshold"
+            )
         if isinstance(self.tissue, DwiTissueConfig):
             if not isinstance(self.model, MsmtCsdModelConfig):
                 raise ValueError("tissue.kind dwi requires model.kind msmt_csd")

@@ -86,7 +86,63 @@ class SeedingConfig(Section):
         return self
 
 
-class ThresholdStopConfig(Section):
+Share = Annotated[float, Field(gt=0, lt=1)]
+
+
+class _StopConfig(Section):
+    kind: str
+    fod_below: Share | None = None
+    """Also stop where the fODF's peak is at most this share of a single fibre's, as with ``kind:
+    fod``; null: do not."""
+
+    @property
+    def fod_share(self) -> float | None:
+        """Share of a single fibre's peak at which streamlines stop, if they do."""
+        return self.fod_below
+
+    @property
+    def where(self) -> str:
+        """Where streamlines go, in words that continue "Streamlines were propagated ..."."""
+        own = self._own_words()
+        return own if self.fod_below is None else f"{own}, and {_above_share(self.fod_below)}"
+
+    def _own_words(self) -> str:
+        raise NotImplementedError
+
+
+def _above_share(share: float) -> str:
+    return (
+        f"as long as the peak of the fODF, interpolated linearly, was above {share:g} of that of "
+        "a single fibre"
+    )
+
+
+class FodStopConfig(Section):
+    """Stop where the fODF is low: its peak is at most a share of that of a single fibre.
+
+    The peak is the largest amplitude in each voxel, interpolated linearly; that of a single fibre
+    is what the model makes of its own response, so that the share does not depend on the model or
+    the scale of the data. Requires a model with a response: ``csd``, ``msmt_csd`` or ``rumba``.
+    """
+
+    kind: Literal["fod"] = "fod"
+    below: Share = 0.25
+    """Streamlines stop where ``peak <= below * peak of a single fibre``."""
+
+    fod_below: ClassVar[None] = None  # said by `below`
+
+    @property
+    def fod_share(self) -> float:
+        """Share of a single fibre's peak at which streamlines stop."""
+        return self.below
+
+    @property
+    def where(self) -> str:
+        """Where streamlines go, in words that continue "Streamlines were propagated ..."."""
+        return _above_share(self.below)
+
+
+class ThresholdStopConfig(_StopConfig):
     """Stop where a map, interpolated linearly, is not above a threshold."""
 
     kind: Literal["threshold"] = "threshold"
@@ -105,56 +161,60 @@ class ThresholdStopConfig(Section):
             raise ValueError("percentiles must be between 0 and 100")
         return self
 
-    @property
-    def where(self) -> str:
-        """Where streamlines go, in words that continue "Streamlines were propagated ..."."""
+    def _own_words(self) -> str:
         if self.percentile or not isinstance(self.map, str):
             return "as long as a map, interpolated linearly, was above a threshold"
         value = f"{self.threshold:g}{SCALAR_UNITS[self.map]}"
         return f"as long as {self.map.upper()}, interpolated linearly, was above {value}"
 
 
-class BinaryStopConfig(Section):
+class BinaryStopConfig(_StopConfig):
     """Stop outside a mask, sampled by nearest neighbour."""
-
-    where: ClassVar[str] = "as long as they remained inside a mask"
 
     kind: Literal["binary"] = "binary"
     mask: MaskConfig
     """Mask in which streamlines propagate."""
 
+    def _own_words(self) -> str:
+        return "as long as they remained inside a mask"
 
-class ActStopConfig(Section):
+
+class _TissueStopConfig(_StopConfig):
+    keep_entry: bool = True
+    """Whether a streamline keeps the step that enters grey matter, so that its end lies there."""
+
+
+class ActStopConfig(_TissueStopConfig):
     """Anatomically constrained tractography (ACT; Smith 2012).
 
     A streamline ends validly where the interpolated fraction of grey matter, or of no tissue at
     all, is above one half, and invalidly where that of CSF is.
     """
 
-    where: ClassVar[str] = (
-        "until they reached grey matter, with anatomical constraints [@smith2012]"
-    )
-
     kind: Literal["act"] = "act"
 
+    def _own_words(self) -> str:
+        return "until they reached grey matter, with anatomical constraints [@smith2012]"
 
-class CmcStopConfig(Section):
+
+class CmcStopConfig(_TissueStopConfig):
     """Continuous map criterion (CMC; Girard 2014).
 
     At each step, a streamline continues with a probability that decreases with the fractions of
     grey matter and CSF.
     """
 
-    where: ClassVar[str] = (
-        "until they ended in grey matter by the continuous map criterion [@girard2014]"
-    )
-
     kind: Literal["cmc"] = "cmc"
 
+    def _own_words(self) -> str:
+        return "until they ended in grey matter by the continuous map criterion [@girard2014]"
+
+
+MapStopConfig = ThresholdStopConfig | BinaryStopConfig | ActStopConfig | CmcStopConfig
 
 StoppingConfig = Annotated[
     Annotated[
-        ThresholdStopConfig | BinaryStopConfig | ActStopConfig | CmcStopConfig,
+        MapStopConfig | FodStopConfig,
         Field(discriminator="kind"),
     ],
     BeforeValidator(default_kind("threshold")),
@@ -182,7 +242,7 @@ class TrackingConfig(Section):
     """Maximum length, inclusive."""
     dead_ends: Literal["drop", "keep"] = "drop"
     """What to do with streamlines with an end that the anatomy does not explain: where no direction
-    was left although the stopping criterion allowed the point, or (act, cmc) in CSF."""
+    was left in the data although the stopping criterion allowed the point, or (act, cmc) in CSF."""
     batch_size: Annotated[int, Field(ge=1, le=10_000_000)] | Literal["auto"] = "auto"
     """Number of seeds in memory at a time; affects memory and speed only."""
 

@@ -86,6 +86,11 @@ class Dwi:
         return mean
 
     @cached_property
+    def has_signal(self) -> NDArray[np.bool_]:
+        """Voxels that are not zero in every volume, shape (X, Y, Z)."""
+        return np.asarray(self.data.any(axis=-1))
+
+    @cached_property
     def mean_weighted(self) -> NDArray[np.float32]:
         """Mean signal of the diffusion-weighted volumes, shape (X, Y, Z)."""
         volumes = np.concatenate([shell.volumes for shell in self.gradients.shells])

@@ -16,9 +16,12 @@ from dipy.core.geometry import cart2sphere
 from dipy.data import default_sphere
 from dipy.reconst.shm import real_sh_tournier
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 if TYPE_CHECKING:
     from bids_tractography.core.images import Grid
+
+_BLOCK = 4096  # voxels evaluated at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +62,28 @@ def gfa(coefficients: NDArray[np.float32]) -> NDArray[np.float32]:
     mean = coefficients[..., 0].astype(np.float64) ** 2
     share = np.divide(mean, power, out=np.ones_like(power), where=power > 0)
     return np.asarray(np.sqrt(np.clip(1 - share, 0, 1)), np.float32)
+
+
+def peak_amplitudes(coefficients: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the largest amplitude of distributions along `AXES`, 0 where none is positive.
+
+    Parameters
+    ----------
+    coefficients : ndarray, shape (..., C)
+
+    Returns
+    -------
+    ndarray, shape (...)
+    """
+    rows = coefficients.reshape(-1, coefficients.shape[-1])
+    basis = axes_basis(sh_order_of(coefficients.shape[-1])).astype(np.float32)
+    peaks = np.zeros(len(rows), np.float32)
+    found = np.flatnonzero(rows.any(axis=1))
+    for first in range(0, len(found), _BLOCK):
+        block = found[first : first + _BLOCK]
+        with threadpool_limits(1):  # sums must not depend on the number of BLAS threads
+            peaks[block] = (rows[block] @ basis.T).max(axis=1)
+    return np.maximum(peaks, 0).reshape(coefficients.shape[:-1])
 
 
 def n_coefficients(sh_order: int) -> int:

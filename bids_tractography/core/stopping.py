@@ -54,12 +54,15 @@ class ActRule:
     include, exclude : ndarray of float32, shape (X, Y, Z)
         Fraction of grey matter or background, where streamlines may end; fraction of CSF, where
         they may not.
+    keep_entry : bool
+        Whether the step that ends a streamline validly belongs to it.
     """
 
     kind: ClassVar[str] = "act"
 
     include: NDArray[np.float32]
     exclude: NDArray[np.float32]
+    keep_entry: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,20 +79,51 @@ class CmcRule:
     include, exclude : ndarray of float32, shape (X, Y, Z)
         Fraction of grey matter or background, where streamlines may end; fraction of CSF, where
         they may not.
+    keep_entry : bool
+        Whether the step that ends a streamline validly belongs to it.
     """
 
     kind: ClassVar[str] = "cmc"
 
     include: NDArray[np.float32]
     exclude: NDArray[np.float32]
+    keep_entry: bool = False
 
 
-StoppingRule = ThresholdRule | BinaryRule | ActRule | CmcRule
+TissueRule = ActRule | CmcRule
+MapRule = ThresholdRule | BinaryRule | TissueRule
+
+
+@dataclass(frozen=True, eq=False)
+class FodRule:
+    """Continue while the peak of the fODF, interpolated linearly, is above an amplitude.
+
+    Parameters
+    ----------
+    peak : ndarray of float32, shape (X, Y, Z)
+        Largest amplitude of the fODF in each voxel, see `core.fodf.peak_amplitudes`.
+    amplitude : float
+        In the unit of the fODF.
+    within : MapRule, optional
+        Another rule, which must let a streamline continue as well.
+    """
+
+    kind: ClassVar[str] = "fod"
+
+    peak: NDArray[np.float32]
+    amplitude: float
+    within: MapRule | None = None
+
+
+StoppingRule = MapRule | FodRule
 
 
 def extent(rule: StoppingRule) -> NDArray[np.bool_]:
     """Return the mask of voxels at whose centre a streamline would continue, shape (X, Y, Z)."""
     match rule:
+        case FodRule():
+            above = np.asarray(rule.peak > rule.amplitude)
+            return above if rule.within is None else above & extent(rule.within)
         case BinaryRule():
             return rule.mask
         case ThresholdRule():

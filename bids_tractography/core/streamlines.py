@@ -24,8 +24,9 @@ class Stop(_Reason):
     CSF = "csf"  # act and cmc: an invalid end
     IMAGE_BORDER = "image_border"
     ANGLE = "angle"  # no direction within the cone
-    NO_DIRECTION = "no_direction"  # the fODF is zero
+    NO_DIRECTION = "no_direction"  # the fODF is zero, or too low where act or cmc continue
     MAX_LENGTH = "max_length"
+    NO_DATA = "no_data"  # no direction, in a voxel without data
 
 
 # Ends that the anatomy does not explain; they make a streamline a dead end.

@@ -130,10 +130,11 @@ def _track_dwi(task: Task, report: Callable[[Progress], None], track: Tracker) -
         fit = fit_or_read(task, dwi)
     with watch.stage("tissue"):
         tissue = tissue_or_read(task, dwi, fit)
+    data = fit.brain & dwi.has_signal
     del dwi  # the largest array, which tracking does not need
     with watch.stage("masks"):
         sources = Sources(fit.grid, {**fit.maps, **tissue}, fit.brain, job.run.named)
-        regions = RegionMaker(task, sources)
+        regions = RegionMaker(task, sources, fit)
         seed_mask = regions.seed_mask()
         stopping = regions.stopping_rule()
         acceptance = regions.acceptance()
@@ -141,7 +142,7 @@ def _track_dwi(task: Task, report: Callable[[Progress], None], track: Tracker) -
         return
     with _batch_store(task) as store:
         seeds = _seed_list(job, fit, seed_mask, store.rng_seed)
-        problem = TrackingProblem(fit.fodf, stopping, job.config.tracking, store.rng_seed)
+        problem = TrackingProblem(fit.fodf, stopping, job.config.tracking, store.rng_seed, data)
         _track_batches(job, problem, acceptance, seeds, store, report, track)
         write_tractogram(task, fit, stopping, seeds, store)
         store.discard()

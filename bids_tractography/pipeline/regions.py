@@ -14,12 +14,17 @@ from bids_tractography.config.tracking import (
     ActStopConfig,
     BinaryStopConfig,
     CmcStopConfig,
+    FodStopConfig,
+    MapStopConfig,
     ThresholdStopConfig,
 )
+from bids_tractography.core.fodf import peak_amplitudes
 from bids_tractography.core.stopping import (
     ActRule,
     BinaryRule,
     CmcRule,
+    FodRule,
+    MapRule,
     StoppingRule,
     ThresholdRule,
     extent,
@@ -27,6 +32,7 @@ from bids_tractography.core.stopping import (
 from bids_tractography.core.tissue import TISSUES
 from bids_tractography.errors import EmptyMaskError
 from bids_tractography.outputs.run import Sidecar
+from bids_tractography.pipeline.fitting import Fit
 from bids_tractography.pipeline.task import Task
 from bids_tractography.tracking.acceptance import Regions
 
@@ -38,12 +44,14 @@ class RegionMaker:
     ----------
     task : Task
     sources : Sources
+    fit : Fit
     """
 
-    def __init__(self, task: Task, sources: Sources) -> None:
+    def __init__(self, task: Task, sources: Sources, fit: Fit) -> None:
         self._task = task
         self._job = task.job
         self._sources = sources
+        self._fit = fit
 
     def seed_mask(self) -> Mask | None:
         """Compute the seed mask; None if seeds are given."""
@@ -71,19 +79,41 @@ class RegionMaker:
         """Create the stopping rule, and write the mask of the voxels where tracking continues."""
         config = self._job.config.stopping
         rule: StoppingRule
-        if isinstance(config, BinaryStopConfig):
-            mask = make_mask(config.mask, self._sources, "stopping.mask")
-            rule = BinaryRule(mask.data)
-        elif isinstance(config, ThresholdStopConfig):
-            rule, mask = self._threshold(config)
+        if isinstance(config, FodStopConfig):
+            rule, mask = self._fod(config.below)
         else:
-            rule, mask = self._tissue(config)
+            rule, mask = self._map(config)
+            if config.fod_below is not None:
+                rule, mask = self._fod(config.fod_below, rule, mask)
         if mask.n_voxels == 0:
             raise EmptyMaskError(
                 "the stopping rule excludes every voxel, so that no streamline could take a step."
             )
         self._write("stop", mask)
         return rule
+
+    def _map(self, config: MapStopConfig) -> tuple[MapRule, Mask]:
+        match config:
+            case BinaryStopConfig():
+                mask = make_mask(config.mask, self._sources, "stopping.mask")
+                return BinaryRule(mask.data), mask
+            case ThresholdStopConfig():
+                return self._threshold(config)
+        return self._tissue(config)
+
+    def _fod(
+        self, share: float, within: MapRule | None = None, mask: Mask | None = None
+    ) -> tuple[FodRule, Mask]:
+        single = float(self._fit.details["single_fibre_peak"])
+        peaks = peak_amplitudes(self._fit.fodf.coefficients)
+        rule = FodRule(peaks, share * single, within)
+        record = {"kind": "fod", "below": share, "amplitude": rule.amplitude}
+        text = f"voxels where the peak of the fODF > {share:g} of a single fibre's"
+        if mask is None:
+            return rule, Mask(extent(rule), f"{text} (interpolated at each step)", record, ("fod",))
+        parents = tuple(dict.fromkeys((*mask.parents, "fod")))
+        record = {"kind": "all", "of": [mask.record, record]}
+        return rule, Mask(extent(rule), f"{mask.description}; {text}", record, parents)
 
     def _threshold(self, config: ThresholdStopConfig) -> tuple[ThresholdRule, Mask]:
         values, name, parent = self._sources.map(config.map, "stopping.map")
@@ -104,7 +134,8 @@ class RegionMaker:
             origins = [self._job.paths[tissue] for tissue in TISSUES]
             sidecar = Sidecar(text, origins, {"SkullStripped": True})
             self._write_map(role, data, sidecar, {"kind": config.kind})
-        rule = ActRule(include, exclude) if config.kind == "act" else CmcRule(include, exclude)
+        kind = ActRule if config.kind == "act" else CmcRule
+        rule = kind(include, exclude, config.keep_entry)
         text = (
             "voxels with at most half grey matter and half fluid (interpolated at each step)"
             if config.kind == "act"

@@ -14,7 +14,7 @@ from bids_tractography.config.tracking import (
     RandomSeedsConfig,
     TotalSeedsConfig,
 )
-from bids_tractography.core.stopping import ActRule, CmcRule, StoppingRule, ThresholdRule
+from bids_tractography.core.stopping import ActRule, CmcRule, FodRule, StoppingRule, ThresholdRule
 from bids_tractography.core.tissue import TISSUES
 from bids_tractography.outputs.run import Sidecar
 from bids_tractography.pipeline.job import Job
@@ -178,6 +178,8 @@ def _seed_source(job: Job) -> dict[str, Any]:
 
 def _termination(job: Job, stopping: StoppingRule) -> dict[str, Any]:
     config, uri = job.config.stopping, job.outputs.uri
+    if isinstance(stopping, FodRule) and stopping.within is not None:
+        stopping = stopping.within
     if isinstance(stopping, ActRule | CmcRule):
         return {"AnatomicalSegmentation": [uri(job.paths[name]) for name in TISSUES]}
     if isinstance(stopping, ThresholdRule) and getattr(config, "map", None) == "fa":

@@ -17,7 +17,13 @@ from bids_tractography.core.fodf import n_coefficients, sh_basis
 from bids_tractography.core.gradients import Shell
 from bids_tractography.core.morphology import depth_mm
 from bids_tractography.errors import DataError
-from bids_tractography.reconst.base import FitInput, ModelFit, TensorFit
+from bids_tractography.reconst.base import (
+    PROBES,
+    FitInput,
+    ModelFit,
+    TensorFit,
+    single_fibre_peak,
+)
 from bids_tractography.reconst.kernels.csd import constrained_deconvolution, padded
 from bids_tractography.reconst.shells import choose_order, choose_shell
 from bids_tractography.reconst.tensor import tensor_fitter
@@ -47,6 +53,27 @@ class Response:
     s0: float
     voxels: int | None
 
+    def signals(
+        self, directions: NDArray[np.float64], b_s_mm2: float, fibres: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Return the noise-free signals of fibres.
+
+        Parameters
+        ----------
+        directions : ndarray, shape (V, 3)
+            Unit vectors along which the signal is measured.
+        b_s_mm2 : float
+        fibres : ndarray, shape (n, 3)
+            Unit vectors.
+
+        Returns
+        -------
+        ndarray, shape (n, V)
+        """
+        first, radial, _ = self.eigenvalues_mm2_s
+        cosines = np.einsum("ni,vi->nv", fibres, directions)
+        return np.asarray(self.s0 * np.exp(-b_s_mm2 * (radial + (first - radial) * cosines**2)))
+
     @property
     def figures(self) -> dict[str, float]:
         """Measurements to check for plausibility."""
@@ -72,9 +99,8 @@ def fit_csd(given: FitInput, config: CsdModelConfig) -> ModelFit:
         if isinstance(config.response, GivenResponseConfig)
         else estimate_response(dwi, given.mask, given.tensor, shell, config.response)
     )
-    problem = _problem(
-        dwi.gradients.directions[shell.volumes], shell.b_s_mm2, response, order, config
-    )
+    directions = dwi.gradients.directions[shell.volumes]
+    problem = _problem(directions, shell.b_s_mm2, response, order, config)
 
     def fit(signals: NDArray[np.float64]) -> NDArray[np.float64]:
         return deconvolve(signals[:, shell.volumes], problem)
@@ -88,6 +114,9 @@ def fit_csd(given: FitInput, config: CsdModelConfig) -> ModelFit:
             "s0": response.s0,
             "voxels": response.voxels,
         },
+        "single_fibre_peak": single_fibre_peak(
+            deconvolve(response.signals(directions, shell.b_s_mm2, PROBES), problem)
+        ),
         "positivity_weight": config.positivity_weight,
         "positivity_threshold": config.positivity_threshold,
     }

@@ -13,7 +13,7 @@ from bids_tractography.config.model import MsmtCsdModelConfig, ResponseFilesConf
 from bids_tractography.core.fodf import axes_basis, n_coefficients, orders_of, sh_basis, sh_order_of
 from bids_tractography.core.gradients import Gradients, count_axes
 from bids_tractography.errors import DataError, GradientError
-from bids_tractography.reconst.base import FitInput, ModelFit
+from bids_tractography.reconst.base import PROBES, FitInput, ModelFit, single_fibre_peak
 from bids_tractography.reconst.kernels.multipliers import nonnegative_multipliers
 from bids_tractography.reconst.responses import TissueResponses, estimate_responses, read_responses
 from bids_tractography.reconst.shells import choose_order
@@ -56,6 +56,9 @@ def fit_msmt_csd(given: FitInput, config: MsmtCsdModelConfig) -> ModelFit:
         "sh_order": order,
         "tissues": list(tissues),
         "responses": responses.record,
+        "single_fibre_peak": single_fibre_peak(
+            solve(sh_basis(order, PROBES) @ forward[:, :n_wm].T)[:, :n_wm]
+        ),
     }
     return ModelFit(
         np.ascontiguousarray(values[..., :n_wm]),

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from bids_tractography.config.model import AutoResponseConfig, RumbaModelConfig
 from bids_tractography.core.fodf import AXES, from_axes, n_coefficients
 from bids_tractography.core.gradients import Gradients
-from bids_tractography.reconst.base import FitInput, ModelFit
+from bids_tractography.reconst.base import FitInput, ModelFit, single_fibre_peak
 from bids_tractography.reconst.csd import estimate_response
 from bids_tractography.reconst.shells import choose_shell
 from bids_tractography.reconst.voxels import map_voxels
@@ -51,6 +51,9 @@ def fit_rumba(given: FitInput, config: RumbaModelConfig) -> ModelFit:
         "iterations": config.iterations,
         "coils": config.coils,
         "shells_s_mm2": [shell.b_s_mm2 for shell in gradients.shells],
+        "single_fibre_peak": single_fibre_peak(
+            _deconvolve(kernel[:, : len(AXES)].T[::10], kernel, config)[:, : len(AXES)] @ to_sh
+        ),
     }
     coefficients = map_voxels(fit, given.dwi.data, given.mask, given.n_threads)
     return ModelFit(coefficients, record, figures=figures)

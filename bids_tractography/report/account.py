@@ -39,6 +39,7 @@ _ENDS = {
     "fluid": "cerebrospinal fluid",
     "csf": "cerebrospinal fluid",
     "image_border": "image border",
+    "no_data": "edge of the data",
     "angle": "no direction within the cone",
     "no_direction": "no direction at all",
     "max_length": "maximum length reached",

@@ -118,6 +118,7 @@ _STOP_TITLES = {
     Stop.ANGLE: "no direction in the cone",
     Stop.NO_DIRECTION: "no direction at all",
     Stop.MAX_LENGTH: "maximum length",
+    Stop.NO_DATA: "edge of the data",
 }
 _STOPPED = {
     Stop.STOPPING_RULE: "the stopping criterion",
@@ -126,6 +127,7 @@ _STOPPED = {
     Stop.ANGLE: "a place with no direction within the cone",
     Stop.NO_DIRECTION: "a place with no direction at all",
     Stop.MAX_LENGTH: "the maximum length",
+    Stop.NO_DATA: "the edge of the data",
 }
 # Measured in every run, but the same as other columns.
 _REPEATED = ("seeds_without_direction", "streamlines_kept")

@@ -31,6 +31,29 @@ def max_points(tracking: TrackingConfig) -> int:
     return 1 + int(tracking.max_length_mm / tracking.algorithm.step_size_mm + _TOLERANCE)
 
 
+def without_data(
+    stops: NDArray[np.str_],
+    ends: NDArray[np.float64],
+    data: NDArray[np.bool_] | None,
+) -> NDArray[np.str_]:
+    """Replace ends without a direction by NO_DATA in voxels without data.
+
+    Parameters
+    ----------
+    stops : ndarray of Stop, shape (T, 2)
+    ends : ndarray, shape (T, 2, 3)
+        First and last points in voxels.
+    data : ndarray of bool, shape (X, Y, Z), or None
+        Voxels with data; all of them if None.
+    """
+    if data is None:
+        return stops
+    nearest = np.clip(np.floor(ends + 0.5).astype(np.int64), 0, np.array(data.shape) - 1)
+    has_data = data[tuple(np.moveaxis(nearest, 2, 0))]
+    lost = np.isin(stops, (Stop.ANGLE, Stop.NO_DIRECTION)) & ~has_data
+    return np.where(lost, Stop.NO_DATA, stops)
+
+
 def judge(
     n_points: NDArray[np.int64], stops: NDArray[np.str_], tracking: TrackingConfig
 ) -> tuple[NDArray[np.str_], NDArray[np.str_]]:

@@ -7,6 +7,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from bids_tractography.config import Config
 from bids_tractography.config.tracking import TrackingConfig
 from bids_tractography.core.fodf import Fodf
@@ -25,12 +28,15 @@ class TrackingProblem:
     stopping : StoppingRule
     tracking : Tracking
     rng_seed : int
+    data : ndarray of bool, shape (X, Y, Z), optional
+        Voxels that the fODF was fitted to; all of them by default.
     """
 
     fodf: Fodf
     stopping: StoppingRule
     tracking: TrackingConfig
     rng_seed: int
+    data: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,6 +99,8 @@ class EngineKind:
     algorithms : frozenset of str
     stopping : frozenset of str
         Kinds of stopping rules.
+    combines_stops : bool
+        Whether ``stopping.fod_below`` can be combined with them.
     batch_size : int
         Seeds in a batch where the configuration says ``auto``.
     differences : tuple of str
@@ -117,6 +125,7 @@ class EngineKind:
     batch_size: int
     differences: tuple[str, ...]
     build: Callable[[TrackingProblem, int], Engine]
+    combines_stops: bool = False
     unavailable: Callable[[TrackingConfig], str | None] = lambda tracking: None
     limits: Callable[[Config], str | None] = lambda config: None
     points_per_second: Callable[[str], float] = lambda algorithm: 1e5

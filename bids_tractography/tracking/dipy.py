@@ -27,9 +27,15 @@ from numpy.typing import NDArray
 from bids_tractography.config.algorithm import DeterministicConfig, ProbabilisticConfig
 from bids_tractography.core.fodf import sh_basis
 from bids_tractography.core.seeding import SeedBatch
-from bids_tractography.core.stopping import BinaryRule, StoppingRule, ThresholdRule, extent
+from bids_tractography.core.stopping import (
+    BinaryRule,
+    FodRule,
+    StoppingRule,
+    ThresholdRule,
+    extent,
+)
 from bids_tractography.core.streamlines import Rejection, Stop, StreamlineBatch
-from bids_tractography.tracking.acceptance import codes, count, judge, max_points
+from bids_tractography.tracking.acceptance import codes, count, judge, max_points, without_data
 from bids_tractography.tracking.base import EngineKind, TrackingProblem
 from bids_tractography.tracking.directions import (
     amplitudes,
@@ -188,7 +194,8 @@ class DipyEngine:
         ahead, anywhere = self._directions(ends.reshape(-1, 3), heading.reshape(-1, 3))
         stops = np.where(outside, Stop.IMAGE_BORDER, Stop.STOPPING_RULE)
         stops = np.where(ahead.reshape(-1, 2), stops, Stop.ANGLE)
-        return np.where(anywhere.reshape(-1, 2), stops, Stop.NO_DIRECTION)
+        stops = np.where(anywhere.reshape(-1, 2), stops, Stop.NO_DIRECTION)
+        return without_data(stops, ends + self._origin, self._problem.data)
 
     def _heading(
         self, tracks: _Tracks, starts: NDArray[np.float64], initial: NDArray[np.float64]
@@ -254,6 +261,8 @@ def _criterion(rule: StoppingRule, crop: tuple[slice, slice, slice]) -> Stopping
     match rule:
         case BinaryRule():
             return BinaryStoppingCriterion(rule.mask[crop])
+        case FodRule(within=None):
+            return _criterion(ThresholdRule(rule.peak, rule.amplitude), crop)
         case ThresholdRule():
             return ThresholdStoppingCriterion(
                 np.ascontiguousarray(rule.map[crop], np.float64), rule.threshold
@@ -284,7 +293,7 @@ DIPY = EngineKind(
     name="dipy",
     library="dipy",
     algorithms=frozenset({"prob", "det"}),
-    stopping=frozenset({"threshold", "binary"}),
+    stopping=frozenset({"threshold", "binary", "fod"}),
     batch_size=10_000,
     differences=(
         "The random numbers of a streamline are keyed by the position of its seed: streamlines of "

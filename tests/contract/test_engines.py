@@ -35,8 +35,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bids_tractography.config.tracking import TrackingConfig
+from bids_tractography.core.fodf import peak_amplitudes
 from bids_tractography.core.images import Grid
-from bids_tractography.core.stopping import BinaryRule, StoppingRule, ThresholdRule
+from bids_tractography.core.stopping import BinaryRule, FodRule, StoppingRule, ThresholdRule
 from bids_tractography.core.streamlines import Counts, Rejection, Stop, StreamlineBatch
 from bids_tractography.tracking import ENGINES
 from bids_tractography.tracking.base import Engine
@@ -358,3 +359,52 @@ def test_no_count_is_lost_over_all_reasons(build: Build) -> None:
     reached = {Stop.STOPPING_RULE, Stop.IMAGE_BORDER, Stop.ANGLE, Stop.NO_DIRECTION}
     assert {reason for reason, n in counts.stops.items() if n} == reached
     assert set(counts.rejected) == set(Rejection)
+
+
+def peaks(coefficients: Any) -> Any:
+    return peak_amplitudes(np.ascontiguousarray(coefficients, np.float32))
+
+
+def test_a_stop_by_the_fodf_ends_streamlines_where_its_interpolated_peak_falls_below_a_share(
+    build: Build,
+) -> None:
+    grid, coefficients = along_x()
+    coefficients *= np.clip(np.arange(20.0) / 20, 0, 1)[:, None, None, None]
+    peak = peaks(coefficients)
+    rule = FodRule(peak, 0.2625 * 20 / 19 * float(peak[19, 0, 0]))  # crossed at x = 5.25
+    batch = track(build(grid, coefficients, rule), CENTRE)
+    assert nonzero(batch.counts.stops) == {"stopping_rule": 1, "image_border": 1}
+    assert 5.25 < batch.points_mm[:, 0].min() <= 5.25 + 0.5 * abs(X[0])
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1e4])
+def test_a_stop_by_the_fodf_does_not_depend_on_the_scale_of_the_data(
+    build: Build, scale: float
+) -> None:
+    grid = cube(12, 2.0)
+    coefficients = ragged(grid)
+    made = []
+    for factor in (1.0, scale):
+        peak = peaks(factor * coefficients)
+        rule = FodRule(peak, 0.5 * float(peak.max()))
+        made.append(track(build(grid, factor * coefficients, rule, dead_ends="keep"), INSIDE))
+    assert sum(made[0].counts.stops.values()) > made[0].counts.stops[Stop.STOPPING_RULE] > 50
+    assert made[0].counts == made[1].counts
+    np.testing.assert_array_equal(made[0].offsets, made[1].offsets)
+
+
+INSIDE = np.random.default_rng(5).uniform(4, 18, (60, 3))
+
+
+@pytest.mark.parametrize("dead_ends", ["drop", "keep"])
+def test_a_bundle_that_leaves_the_data_ends_for_want_of_data_and_is_kept(
+    build: Build, dead_ends: str
+) -> None:
+    grid, coefficients = along_x()
+    coefficients[13:] = 0
+    data = np.ones(grid.shape, bool)
+    data[13:] = False
+    batch = track(build(grid, coefficients, dead_ends=dead_ends, data=data), CENTRE)
+    assert nonzero(batch.counts.stops) == {"image_border": 1, "no_data": 1}
+    assert len(batch) == 1
+    assert 13 <= batch.points_mm[:, 0].max() < 13.5

@@ -143,6 +143,7 @@ CPU = EngineKind(
     library="numba",
     algorithms=frozenset(ALGORITHMS),
     stopping=frozenset(rule.kind for rule in RULES),
+    combines_stops=True,
     batch_size=50_000,
     differences=(
         "Amplitudes are rounded to 1/65535 of the largest in their voxel, and negative ones are 0 "

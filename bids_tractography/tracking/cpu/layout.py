@@ -22,7 +22,13 @@ from bids_tractography.config.algorithm import (
 )
 from bids_tractography.core.fodf import Fodf, sh_basis
 from bids_tractography.core.images import Grid
-from bids_tractography.core.stopping import BinaryRule, StoppingRule, ThresholdRule
+from bids_tractography.core.stopping import (
+    BinaryRule,
+    FodRule,
+    StoppingRule,
+    ThresholdRule,
+    TissueRule,
+)
 from bids_tractography.core.streamlines import DEAD, Stop
 from bids_tractography.tracking.acceptance import max_points, min_points
 from bids_tractography.tracking.base import TrackingProblem
@@ -61,6 +67,7 @@ ALGORITHMS = {
 }
 
 _ROWS = 4096  # rows that a thread makes at a time
+_NO_ROWS = 2  # rows that are zero, for voxels without data and without an fODF
 _TOLERANCE = 1e-9  # of a cosine, and of a number of steps
 
 T = TypeVar("T")
@@ -88,7 +95,7 @@ class Rows:
     Parameters
     ----------
     of_voxel : ndarray of int32, shape (X, Y, Z)
-        Row of each voxel, 0 where it has none.
+        Row of each voxel; 0 without data, 1 without an fODF, both of which are zero.
     unit : ndarray of float32, shape (R,)
         Amplitude of 1 in each row.
     values : ndarray of uint16, shape (R, width)
@@ -119,6 +126,9 @@ class FieldArrays(_Arrays[Field]):
     rule: int
     rule_threshold: float
     rule_power: float
+    keeps_entry: bool
+    lowest_peak: np.float32
+    low_peak: int
 
     @property
     def nx(self) -> int:
@@ -353,7 +363,7 @@ def make_layout(problem: TrackingProblem, n_threads: int) -> Layout:
         Changes the time, not the result.
     """
     sphere = order_sphere()
-    rows = make_rows(problem.fodf, sphere.axes, n_threads)
+    rows = make_rows(problem.fodf, sphere.axes, n_threads, problem.data)
     criteria = _make_peaks(sphere)
     algorithm = problem.tracking.algorithm
     return Layout(
@@ -365,7 +375,12 @@ def make_layout(problem: TrackingProblem, n_threads: int) -> Layout:
     )
 
 
-def make_rows(fodf: Fodf, axes: NDArray[np.float64], n_threads: int) -> Rows:
+def make_rows(
+    fodf: Fodf,
+    axes: NDArray[np.float64],
+    n_threads: int,
+    data: NDArray[np.bool_] | None = None,
+) -> Rows:
     """Evaluate an fODF along axes in every voxel that has one.
 
     Parameters
@@ -375,23 +390,30 @@ def make_rows(fodf: Fodf, axes: NDArray[np.float64], n_threads: int) -> Rows:
         Unit vectors, RAS+.
     n_threads : int
         Changes the time, not the result.
+    data : ndarray of bool, shape (X, Y, Z), optional
+        Voxels with data; all of them by default.
     """
     shape = fodf.grid.shape
     coefficients = np.ascontiguousarray(fodf.coefficients).reshape(-1, fodf.coefficients.shape[3])
     voxels = np.flatnonzero(coefficients.any(axis=1))
     maxima = _maxima(len(axes))
-    values = _zeros_in_lines(len(voxels) + 1, row_width(len(axes)))
-    unit = np.zeros(len(voxels) + 1, np.float32)
+    values = _zeros_in_lines(len(voxels) + _NO_ROWS, row_width(len(axes)))
+    unit = np.zeros(len(voxels) + _NO_ROWS, np.float32)
     basis = np.ascontiguousarray(sh_basis(fodf.sh_order, axes).T)
 
     def fill(first: int) -> None:
         part = slice(first, first + _ROWS)
-        fill_rows(coefficients, basis, voxels[part], maxima, values[1:][part], unit[1:][part])
+        fill_rows(
+            coefficients, basis, voxels[part], maxima,
+            values[_NO_ROWS:][part], unit[_NO_ROWS:][part],
+        )  # fmt: skip
 
     with ThreadPoolExecutor(n_threads) as pool:
         list(pool.map(fill, range(0, len(voxels), _ROWS)))
-    of_voxel = np.zeros(len(coefficients), np.int32)
-    of_voxel[voxels] = np.arange(1, len(values))
+    of_voxel = np.ones(len(coefficients), np.int32)
+    of_voxel[voxels] = np.arange(_NO_ROWS, len(values))
+    if data is not None:
+        of_voxel[~data.ravel()] = 0
     return Rows(of_voxel.reshape(shape), unit, values)
 
 
@@ -415,11 +437,12 @@ def _zeros_in_lines(n_rows: int, width: int) -> NDArray[np.uint16]:
 
 def _make_field(problem: TrackingProblem, rows: Rows, sphere: Sphere) -> FieldArrays:
     algorithm, grid = problem.tracking.algorithm, problem.fodf.grid
+    floor, rule = _split(problem.stopping)
     # A vertex exactly at the maximum angle is in the cone, whichever way its cosine is rounded.
     min_cosine = float(np.cos(np.deg2rad(algorithm.max_angle_deg))) - _TOLERANCE
     cone_start, cone = cones(sphere, min_cosine)
     return FieldArrays(
-        cells=_make_cells(problem.stopping, grid, rows),
+        cells=_make_cells(rule, grid, rows),
         axes=sphere.axes,
         rows=rows.values,
         maxima=_maxima(len(sphere.axes)),
@@ -429,10 +452,21 @@ def _make_field(problem: TrackingProblem, rows: Rows, sphere: Sphere) -> FieldAr
         steps=_steps(sphere.axes, grid, algorithm.step_size_mm),
         min_cosine=min_cosine,
         pmf_threshold=getattr(algorithm, "pmf_threshold", 0.0),
-        rule=RULES[type(problem.stopping)],
-        rule_threshold=getattr(problem.stopping, "threshold", 0.0),
+        rule=RULES[type(rule)],
+        rule_threshold=getattr(rule, "threshold", 0.0),
         rule_power=algorithm.step_size_mm / float(grid.voxel_size_mm.mean()),
+        keeps_entry=getattr(rule, "keep_entry", False),
+        lowest_peak=np.float32(-1 if floor is None else floor / LARGEST),
+        # Where there is tissue, an end in white matter is none that the anatomy explains.
+        low_peak=(Stop.NO_DIRECTION if isinstance(rule, TissueRule) else Stop.STOPPING_RULE).code,
     )
+
+
+def _split(rule: StoppingRule) -> tuple[float | None, StoppingRule]:
+    """Return the amplitude of the fODF to end at, if there is one, and the rule that has maps."""
+    if isinstance(rule, FodRule):
+        return rule.amplitude, rule.within or rule
+    return None, rule
 
 
 def _make_cells(rule: StoppingRule, grid: Grid, rows: Rows) -> NDArray[np.float32]:
@@ -447,6 +481,8 @@ def _make_cells(rule: StoppingRule, grid: Grid, rows: Rows) -> NDArray[np.float3
 
 def _rule_maps(rule: StoppingRule) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     match rule:
+        case FodRule():
+            return np.zeros_like(rule.peak), np.zeros_like(rule.peak)
         case ThresholdRule():
             return rule.map, np.zeros_like(rule.map)
         case BinaryRule():

@@ -364,7 +364,7 @@ CUDA = EngineKind(
     name="cuda",
     library="cuslines",
     algorithms=frozenset({"prob", "ptt"}),
-    stopping=frozenset({"threshold", "binary"}),
+    stopping=frozenset({"threshold", "binary", "fod"}),
     batch_size=4 * UNIT,
     differences=(
         f"The random numbers of a streamline are keyed by rng_seed, by the index of its seed over "

@@ -19,9 +19,15 @@ from numpy.typing import NDArray
 from bids_tractography.config.algorithm import ParallelTransportConfig, ProbabilisticConfig
 from bids_tractography.core.fodf import sh_basis
 from bids_tractography.core.seeding import SeedBatch
-from bids_tractography.core.stopping import BinaryRule, StoppingRule, ThresholdRule, extent
+from bids_tractography.core.stopping import (
+    BinaryRule,
+    FodRule,
+    StoppingRule,
+    ThresholdRule,
+    extent,
+)
 from bids_tractography.core.streamlines import Stop, StreamlineBatch
-from bids_tractography.tracking.acceptance import codes, count, judge
+from bids_tractography.tracking.acceptance import codes, count, judge, without_data
 from bids_tractography.tracking.base import TrackingProblem
 from bids_tractography.tracking.cuda.kernels.cuts import Cone, Image, Walk, cut
 from bids_tractography.tracking.cuda.lattice import amplitude_volume, make_lattice, stop_map
@@ -236,20 +242,26 @@ class UnitEngine:
         """Apply the rules of acceptance to ``points[first:stop]`` of each streamline."""
         tracking, grid = self._problem.tracking, self._problem.fodf.grid
         n_points = stop - first
+        stops = without_data(
+            stops, self._voxels_of(points[np.stack([first, stop - 1], axis=1)]), self._problem.data
+        )
         stops, rejected = judge(n_points, stops, tracking)
         kept = np.flatnonzero(rejected == "")
         kept = kept[np.argsort(owner[kept], kind="stable")]
         offsets = np.concatenate([[0], np.cumsum(n_points[kept])]).astype(np.int64)
         index = np.arange(offsets[-1]) + np.repeat(first[kept] - offsets[:-1], n_points[kept])
-        nodes = points[index].astype(np.float64) - self._session.shift
-        voxels = nodes * self._lattice.scale + self._lattice.origin
         return StreamlineBatch(
-            points_mm=grid.to_mm(voxels).astype(np.float32),
+            points_mm=grid.to_mm(self._voxels_of(points[index])).astype(np.float32),
             offsets=offsets,
             seed_index=seeds.first + owner[kept].astype(np.int64),
             counts=count(len(seeds), len(np.unique(owner)), stops, rejected),
             stops=codes(stops[kept]),
         )
+
+    def _voxels_of(self, points: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Turn nodes into voxels, both of shape (..., 3)."""
+        nodes = points.astype(np.float64) - self._session.shift
+        return np.asarray(nodes * self._lattice.scale + self._lattice.origin)
 
     def _walk(
         self, seeds: SeedBatch, starts: NDArray[np.float32], usable: NDArray[np.bool_]
@@ -347,6 +359,8 @@ def unit_mark(unit: int) -> NDArray[np.float32]:
 
 def _rule(rule: StoppingRule) -> tuple[NDArray[np.generic], bool, float]:
     match rule:
+        case FodRule(within=None):
+            return np.ascontiguousarray(rule.peak), False, rule.amplitude
         case ThresholdRule():
             return np.ascontiguousarray(rule.map), False, rule.threshold
         case BinaryRule():

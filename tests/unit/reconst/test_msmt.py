@@ -25,10 +25,15 @@ from signals import (
     whole,
 )
 
-from bids_tractography.config.model import GradientsConfig, MsmtCsdModelConfig, TensorMapsConfig
+from bids_tractography.config.model import (
+    CsdModelConfig,
+    GradientsConfig,
+    MsmtCsdModelConfig,
+    TensorMapsConfig,
+)
 from bids_tractography.core.checks import QUANTITIES
 from bids_tractography.core.dwi import Dwi, read_dwi
-from bids_tractography.core.fodf import sh_basis
+from bids_tractography.core.fodf import peak_amplitudes, sh_basis
 from bids_tractography.core.gradients import GradientFiles
 from bids_tractography.core.images import read_image
 from bids_tractography.errors import DataError, GradientError
@@ -301,3 +306,32 @@ def test_it_is_that_of_mrtrix3_on_a_real_crop() -> None:
     assert single.sum() > 50
     assert np.median(apart) < 2
     assert np.percentile(apart, 95) < 6
+
+
+@pytest.mark.parametrize("factor", [0.01, 1.0, 300.0])
+def test_the_peak_of_a_fibre_is_a_share_of_the_single_fibre_peak_for_csd_and_msmt_csd_alike(
+    tmp_path: Path, factor: float
+) -> None:
+    shares = np.array([1.0, 0.5, 0.25])
+    directions = random_directions((30,), seed=8)
+    bundle = signal(TWO_SHELLS, tensor(directions), S0["wm"])
+    fluid = signal(TWO_SHELLS, FLUID * np.eye(3), S0["csf"])
+    files = write_responses(tmp_path)
+    response = {"kind": "given", "eigenvalues_mm2_s": (AXIAL, RADIAL, RADIAL)}
+    for share in shares:
+        dwi = dwi_of((share * bundle + (1 - share) * fluid)[:, None, None], TWO_SHELLS)
+        scaled = dwi_of(factor * (share * bundle)[:, None, None], TWO_SHELLS)
+        models = {
+            "msmt_csd": fit(dwi, from_files(files), files),
+            "csd": fit_model(
+                scaled, whole(scaled), tensor_fit(scaled),
+                CsdModelConfig(response={**response, "s0": factor * S0["wm"]}), 1,
+            ),
+        }  # fmt: skip
+        for name, fitted in models.items():
+            peaks = peak_amplitudes(fitted.coefficients) / fitted.record["single_fibre_peak"]
+            # The axis nearest to a fibre is up to 8 degrees away, which lowers the peak.
+            np.testing.assert_allclose(peaks, share, rtol=0.1, err_msg=name)
+            fine = fitted.coefficients[:, 0, 0] @ sh_basis(8, directions).T
+            along = np.diagonal(fine) / fitted.record["single_fibre_peak"]
+            np.testing.assert_allclose(along, share, rtol=0.03, err_msg=name)

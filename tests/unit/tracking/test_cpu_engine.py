@@ -10,6 +10,7 @@ import pytest
 from dipy.tracking.stopping_criterion import ActStoppingCriterion, CmcStoppingCriterion
 from dipy.tracking.tracker import pft_tracking
 from fields import (
+    CENTRE,
     X,
     along_x,
     bits,
@@ -20,6 +21,7 @@ from fields import (
     nonzero,
     ragged,
     random_map,
+    slab,
     streamlines,
     track,
 )
@@ -28,9 +30,9 @@ from hypothesis import strategies as st
 from numba import njit
 from scipy.stats import chi2
 
-from bids_tractography.core.fodf import sh_basis
+from bids_tractography.core.fodf import peak_amplitudes, sh_basis
 from bids_tractography.core.images import Grid
-from bids_tractography.core.stopping import ActRule, CmcRule, ThresholdRule
+from bids_tractography.core.stopping import ActRule, CmcRule, FodRule, ThresholdRule
 from bids_tractography.core.streamlines import Counts, Stop, StreamlineBatch
 from bids_tractography.phantom import ScanGrid, make_phantom, voxelise
 from bids_tractography.tracking.cpu import sphere
@@ -601,3 +603,81 @@ def test_particles_end_where_those_of_dipy_do(stopping: str) -> None:
         voxels = np.unique(np.rint(grid.to_voxels(line)).astype(int), axis=0)
         density_theirs[tuple(voxels.T)] += 1
     assert np.corrcoef(density(batch, grid), density_theirs.ravel())[0, 1] > 0.8
+
+
+@pytest.mark.parametrize("kind", ["prob", "det", "pft", "ptt", "eudx", "closest_peak"])
+def test_the_step_into_grey_matter_is_kept_if_asked_for_and_changes_nothing_else(kind: str) -> None:
+    grid, coefficients = along_x()
+    include, exclude = np.zeros((2, *grid.shape), np.float32)
+    include[14:], include[:4] = 1, 1
+    algorithm = {"kind": kind, "max_angle_deg": 15}
+    seeds = np.random.default_rng(0).uniform([6, 8, 8], [11, 11, 11], (40, 3))
+    without, kept = (
+        track(
+            build(grid, coefficients, ActRule(include, exclude, keep_entry), algorithm=algorithm,
+                  dead_ends="keep"), seeds
+        )
+        for keep_entry in (False, True)
+    )  # fmt: skip
+    assert without.counts == kept.counts
+    assert kept.counts.stops[Stop.GREY_MATTER] > 60
+    for shorter, longer, stops in zip(
+        streamlines(without), streamlines(kept), kept.stops, strict=True
+    ):
+        ends = [list(Stop)[stop] is Stop.GREY_MATTER for stop in stops]
+        inner = longer[int(ends[0]) : len(longer) - int(ends[1])]
+        np.testing.assert_array_equal(inner, shorter)
+        for is_in_grey_matter, end in zip(ends, longer[[0, -1]], strict=True):
+            assert not is_in_grey_matter or not 3.5 <= end[0] <= 13.5
+
+
+def test_a_kept_step_counts_towards_the_maximal_length() -> None:
+    grid, coefficients = along_x()
+    include, exclude = np.zeros((2, *grid.shape), np.float32)
+    include[14:], include[:4] = 1, 1
+    for keep_entry in (False, True):
+        rule = ActRule(include, exclude, keep_entry)
+        length = 0.5 * (len(track(build(grid, coefficients, rule), CENTRE).points_mm) - 1)
+        for bound, n_kept in ((length, 1), (length - 0.5, 0)):
+            batch = track(build(grid, coefficients, rule, max_length_mm=bound), CENTRE)
+            assert len(batch) == n_kept
+
+
+@pytest.mark.parametrize("kind", ["prob", "det", "pft", "ptt", "eudx", "closest_peak"])
+def test_low_fodf_ends_well_without_tissue_and_badly_in_white_matter(kind: str) -> None:
+    grid, coefficients = along_x()
+    coefficients[13:] *= 0.1
+    peak = peak_amplitudes(np.ascontiguousarray(coefficients, np.float32))
+    include, exclude = np.zeros((2, *grid.shape), np.float32)
+    include[:4] = 1
+    tissue, floor = ActRule(include, exclude), 0.25 * float(peak.max())
+    alone = [None] if kind == "pft" else [None, slab(grid, 4, 19)]
+    # Of the fODF's peak, 0.25 is crossed where 1 - 0.9 (x - 12) = 0.25.
+    last = 12 + 0.75 / 0.9
+    for within in [tissue, *alone]:
+        if kind == "pft" and within is None:
+            continue
+        batch = track(
+            build(grid, coefficients, FodRule(peak, floor, within), dead_ends="keep",
+                  algorithm={"kind": kind, "max_angle_deg": 15}), CENTRE
+        )  # fmt: skip
+        reason = "no_direction" if within is tissue else "stopping_rule"
+        assert batch.counts.stops[reason] >= 1
+        assert last - 0.5 < batch.points_mm[:, 0].max() <= last + 1e-4
+
+
+@pytest.mark.parametrize("kind", ["prob", "det", "pft", "ptt", "eudx", "closest_peak"])
+def test_leaving_the_data_is_an_end_of_its_own_for_every_algorithm(kind: str) -> None:
+    grid, coefficients = along_x()
+    data = np.ones(grid.shape, bool)
+    data[13:] = False
+    include, exclude = np.zeros((2, *grid.shape), np.float32)
+    include[:4] = 1
+    batch = track(
+        build(grid, coefficients, ActRule(include, exclude), data=data,
+              algorithm={"kind": kind, "max_angle_deg": 15}), CENTRE
+    )  # fmt: skip
+    assert nonzero(batch.counts.stops) == {"grey_matter": 1, "no_data": 1}
+    assert len(batch) == 1
+    # eudx stops where half of the weight is without data.
+    assert 12 < batch.points_mm[:, 0].max() < 13.5

@@ -18,7 +18,13 @@ from bids_tractography.tracking.cpu.kernels.blocks import (
     MAXIMUM_STEP,
     UNIT,
 )
-from bids_tractography.tracking.cpu.kernels.field import ANGLE, LARGEST, NO_DIRECTION
+from bids_tractography.tracking.cpu.kernels.field import (
+    ANGLE,
+    LARGEST,
+    NO_DATA,
+    NO_DIRECTION,
+    has_data,
+)
 from bids_tractography.tracking.cpu.kernels.memory import floats, ints, longs, truths
 
 
@@ -95,8 +101,14 @@ def fill_amplitudes(field, corners):
 
 
 @kernel
-def why_no_direction(field, corners):
-    """Return ANGLE if all directions at a point are outside the cone, NO_DIRECTION without any."""
+def why_no_direction(field, corners, x, y, z):
+    """Return why a half has no direction at its last point.
+
+    NO_DATA in a voxel without data; ANGLE if all directions are outside the cone; NO_DIRECTION if
+    there are none.
+    """
+    if not has_data(corners, x, y, z):
+        return NO_DATA
     return ANGLE if fill_amplitudes(field, corners) > 0 else NO_DIRECTION
 
 

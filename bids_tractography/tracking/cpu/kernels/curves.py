@@ -15,10 +15,13 @@ from bids_tractography.tracking.cpu.kernels.field import (
     IMAGE_BORDER,
     LARGEST,
     MAX_LENGTH,
+    NO_DATA,
     NO_DIRECTION,
     amplitude,
     ask_rule,
     gather_corners,
+    has_data,
+    is_entry,
     is_inside,
 )
 from bids_tractography.tracking.cpu.kernels.memory import doubles, floats, ints, longs, shorts
@@ -380,6 +383,8 @@ def track_curve(field, plan, curves, corners, seed, direction, stream, n_before,
                 field, curves, corners, (x, y, z), direction
             )
             if not found:
+                if not has_data(corners, x, y, z):
+                    return n, np.int64(NO_DATA)
                 return n, np.int64(ANGLE if anywhere else NO_DIRECTION)
             moved = (
                 curves.step_mm * direction[0],
@@ -390,15 +395,15 @@ def track_curve(field, plan, curves, corners, seed, direction, stream, n_before,
             found, k1, k2 = _draw_curve(field, curves, corners, (x, y, z), frame, stream, n)
             if not found:
                 gather_corners(field, x, y, z, corners)  # probes have left others there
-                return n, np.int64(why_no_direction(field, corners))
+                return n, np.int64(why_no_direction(field, corners, x, y, z))
             moved, frame = _transport(frame, k1, k2, curves.step_mm)
         dx, dy, dz = _to_voxels(curves, moved[0], moved[1], moved[2])
         x, y, z = x + dx, y + dy, z + dz
         if not is_inside(field, x, y, z):
             return n, np.int64(IMAGE_BORDER)
         one, other = gather_corners(field, x, y, z, corners)
-        stop = ask_rule(field, one, other, stream, n, alone)
-        if stop != GO_ON:
+        stop = ask_rule(field, corners, one, other, stream, n, alone)
+        if stop != GO_ON and not is_entry(field, stop):
             return n, np.int64(stop)
         if n_before + n == plan.max_points:
             return n, np.int64(MAX_LENGTH)
@@ -407,3 +412,5 @@ def track_curve(field, plan, curves, corners, seed, direction, stream, n_before,
             heading[0], heading[1], heading[2] = direction
         points[3 * n], points[3 * n + 1], points[3 * n + 2] = x, y, z
         n += 1
+        if stop != GO_ON:
+            return n, np.int64(stop)

@@ -11,6 +11,7 @@ from bids_tractography.core.stopping import (
     ActRule,
     BinaryRule,
     CmcRule,
+    FodRule,
     StoppingRule,
     ThresholdRule,
 )
@@ -20,12 +21,13 @@ from bids_tractography.tracking.cpu.kernels.arithmetic import gather_cells
 from bids_tractography.tracking.cpu.kernels.memory import floats, longs, shorts
 from bids_tractography.tracking.cpu.kernels.random import STOPPING, random_words, uniform
 
-THRESHOLD, BINARY, ACT, CMC = range(4)
+THRESHOLD, BINARY, ACT, CMC, FOD = range(5)
 RULES: Mapping[type[StoppingRule], int] = {
     ThresholdRule: THRESHOLD,
     BinaryRule: BINARY,
     ActRule: ACT,
     CmcRule: CMC,
+    FodRule: FOD,  # alone: `Field.lowest_peak` is all there is to it
 }
 
 # Why an end is where it is. numba compiles integers in, so each is taken out of the enum by name.
@@ -36,6 +38,7 @@ IMAGE_BORDER = Stop.IMAGE_BORDER.code
 ANGLE = Stop.ANGLE.code
 NO_DIRECTION = Stop.NO_DIRECTION.code
 MAX_LENGTH = Stop.MAX_LENGTH.code
+NO_DATA = Stop.NO_DATA.code
 GO_ON = -1  # no end
 
 ROUNDING = 1e-6
@@ -56,8 +59,8 @@ class Field(NamedTuple):
         Voxels along each axis.
     cells : float32 or int32, shape (nx + 2, ny + 2, nz + 2, 4)
         Of each voxel: the cache line of ``rows`` on which its row of amplitudes begins (an int32;
-        0 where it has none), the amplitude of the unit of its row, and the first and second map
-        of the stopping rule. What is needed of a voxel at each step thus lies in 16 bytes, and
+        0 where there are no data), the amplitude of the unit of its row, and the first and second
+        map of the stopping rule. What is needed of a voxel at each step thus lies in 16 bytes, and
         two neighbours along z in one load. There is one more voxel at either side, which repeats
         the outermost, so that interpolation needs no clipping.
     n_axes : int
@@ -67,7 +70,7 @@ class Field(NamedTuple):
         Numbers in a row, with padding.
     rows : uint16, shape (R, width)
         Amplitudes along the axes in units of 1 / 65535 of the row's largest, zero in the rest of
-        the last block. Row 0 is zero, for voxels without an fODF.
+        the last block. Rows 0 and 1 are zero, for voxels without data and without an fODF.
     maxima : int
         Column at which the maxima of blocks begin: bytes, in units of 257, rounded up.
     cone_start : int32, shape (n_axes + 1,)
@@ -89,6 +92,13 @@ class Field(NamedTuple):
         Of the threshold rule.
     rule_power : float
         Of the CMC rule: step size over mean voxel size.
+    keeps_entry : bool
+        Whether a step into grey matter belongs to the streamline.
+    lowest_peak : float32
+        Interpolated maximum of the fODF, in units of `LARGEST`, at and below which streamlines
+        end; -1 if they do not.
+    low_peak : int
+        Why they end there.
     """
 
     nx: int
@@ -109,6 +119,9 @@ class Field(NamedTuple):
     rule: int
     rule_threshold: float
     rule_power: float
+    keeps_entry: bool
+    lowest_peak: np.float32
+    low_peak: int
 
 
 class Corners(NamedTuple):
@@ -189,6 +202,23 @@ def gather_corners(field, x, y, z, corners):
 
 
 @inlined_kernel
+def has_data(corners, x, y, z):
+    """Return whether the voxel nearest to a point of the image has data.
+
+    Parameters
+    ----------
+    corners : Corners
+        Of the point, as `gather_corners` writes them.
+    x, y, z : float
+        Voxels.
+    """
+    corner = np.int64(0)
+    for place in (x, y, z):
+        corner = 2 * corner + (place - np.floor(place) >= 0.5)
+    return longs(corners.start)[corner] != 0
+
+
+@inlined_kernel
 def amplitude(field, corners, axis):
     """Interpolate the fODF along an axis.
 
@@ -212,12 +242,14 @@ def amplitude(field, corners, axis):
 
 
 @inlined_kernel
-def ask_rule(field, first, second, stream, turn, particle):
+def ask_rule(field, corners, first, second, stream, turn, particle):
     """Ask the stopping rule about a point.
 
     Parameters
     ----------
     field : Field
+    corners : Corners
+        Of the point, as `gather_corners` writes them.
     first, second : float
         The rule's maps at the point.
     stream : Stream
@@ -229,6 +261,24 @@ def ask_rule(field, first, second, stream, turn, particle):
     int
         GO_ON, or why not.
     """
+    stop = _ask_maps(field, first, second, stream, turn, particle)
+    # The last cumulative share is the interpolated maximum of the fODF.
+    if stop == GO_ON and floats(corners.share)[15] <= field.lowest_peak:
+        return field.low_peak
+    return stop
+
+
+@inlined_kernel
+def is_entry(field, stop):
+    """Return whether a step that ends a half belongs to it: one that has entered grey matter."""
+    return field.keeps_entry and stop == GREY_MATTER
+
+
+@inlined_kernel
+def _ask_maps(field, first, second, stream, turn, particle):
+    """Ask the part of the stopping rule that reads maps; see `ask_rule`."""
+    if field.rule == FOD:
+        return GO_ON
     first, second = np.float64(first), np.float64(second)
     if field.rule == THRESHOLD:
         return GO_ON if first > field.rule_threshold else STOPPING_RULE

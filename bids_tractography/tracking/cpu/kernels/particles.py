@@ -11,11 +11,14 @@ from bids_tractography.tracking.cpu.kernels.field import (
     CSF,
     GO_ON,
     IMAGE_BORDER,
+    NO_DATA,
     NO_DIRECTION,
     ROUNDING,
     Corners,
     ask_rule,
     gather_corners,
+    has_data,
+    is_entry,
     is_inside,
 )
 from bids_tractography.tracking.cpu.kernels.memory import doubles, longs
@@ -120,25 +123,32 @@ def _move(field, particles, corners, stream, turn, p, side, new):
         field, _corners_of(particles, corners, side, corner[p]),
         vertices[here], stream, turn, p + 1, p % DRAWS,
     )  # fmt: skip
+    x, y, z = point[3 * here], point[3 * here + 1], point[3 * here + 2]
     if vertex < 0:
-        stop[p], weight[p] = NO_DIRECTION, 0.0
+        if has_data(_corners_of(particles, corners, side, corner[p]), x, y, z):
+            stop[p], weight[p] = NO_DIRECTION, 0.0
+        else:
+            stop[p] = NO_DATA
         return
     steps = doubles(field.steps)
-    x = point[3 * here] + steps[3 * vertex]
-    y = point[3 * here + 1] + steps[3 * vertex + 1]
-    z = point[3 * here + 2] + steps[3 * vertex + 2]
+    x += steps[3 * vertex]
+    y += steps[3 * vertex + 1]
+    z += steps[3 * vertex + 2]
     if not is_inside(field, x, y, z):
         stop[p] = IMAGE_BORDER
         return
     there = 1 - side
-    include, exclude = gather_corners(field, x, y, z, _corners_of(particles, corners, there, p))
+    around = _corners_of(particles, corners, there, p)
+    include, exclude = gather_corners(field, x, y, z, around)
     fluid = np.float64(exclude)
     weight[p] *= 1.0 - fluid if fluid < 1.0 - ROUNDING else 0.0
-    verdict = ask_rule(field, include, exclude, stream, turn, p + 1)
+    verdict = ask_rule(field, around, include, exclude, stream, turn, p + 1)
     if verdict == CSF and weight[p] > 0:
         verdict = GO_ON  # its weight has been reduced for that
-    if verdict != GO_ON:
-        stop[p] = verdict
+    if verdict == NO_DIRECTION:
+        weight[p] = 0.0
+    stop[p] = verdict
+    if verdict != GO_ON and not is_entry(field, verdict):
         return
     point[3 * new], point[3 * new + 1], point[3 * new + 2] = x, y, z
     vertices[new], before[new] = vertex, here

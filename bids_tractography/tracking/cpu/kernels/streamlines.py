@@ -30,6 +30,7 @@ from bids_tractography.tracking.cpu.kernels.field import (
     Field,
     ask_rule,
     gather_corners,
+    is_entry,
     is_inside,
 )
 from bids_tractography.tracking.cpu.kernels.memory import doubles, enlarge, longs, truths
@@ -66,7 +67,7 @@ class Plan(NamedTuple):
     max_directions : int
     min_points, max_points : int
         Of streamlines that are kept.
-    is_dead : bool, shape (7,)
+    is_dead : bool, shape (8,)
         Ends for which a streamline is rejected, by the code of a `Stop`.
     to_mm : float64, shape (3, 4)
         Voxels to RAS+ mm.
@@ -140,7 +141,7 @@ class Tally(NamedTuple):
 
     Parameters
     ----------
-    stops : ndarray of int64, shape (7,)
+    stops : ndarray of int64, shape (8,)
         Ends by the code of their `Stop`.
     rejected : ndarray of int64, shape (5,)
         Streamlines by the code of their `Rejection`.
@@ -257,7 +258,7 @@ def _walk(problem, corners, start, n, turn):
             vertex = draw_vertex(field, corners, last, stream, turn, alone, turn - words_from)
         turn += 1
         if vertex < 0:
-            return n, turn, np.int64(why_no_direction(field, corners))
+            return n, turn, np.int64(why_no_direction(field, corners, x, y, z))
         # Unsigned indices: numba would compile a test for negative ones into every access.
         x += steps[np.uint64(3 * vertex)]
         y += steps[np.uint64(3 * vertex + 1)]
@@ -265,8 +266,8 @@ def _walk(problem, corners, start, n, turn):
         if not is_inside(field, x, y, z):
             return n, turn, np.int64(IMAGE_BORDER)
         one, other = gather_corners(field, x, y, z, corners)
-        stop = ask_rule(field, one, other, stream, turn - 1, alone)
-        if stop != GO_ON:
+        stop = ask_rule(field, corners, one, other, stream, turn - 1, alone)
+        if stop != GO_ON and not is_entry(field, stop):
             return n, turn, np.int64(stop)
         if n_before + n == plan.max_points:
             return n, turn, np.int64(MAX_LENGTH)
@@ -274,6 +275,8 @@ def _walk(problem, corners, start, n, turn):
         points[here], points[here + np.uint64(1)], points[here + np.uint64(2)] = x, y, z
         vertices[np.uint64(n)] = vertex
         n += 1
+        if stop != GO_ON:
+            return n, turn, np.int64(stop)
         last = vertex
 
 
