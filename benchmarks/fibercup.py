@@ -1,14 +1,18 @@
 """FiberCup: which of the seven bundles are found, by us and by MRtrix3.
 
-    python benchmarks/fibercup.py DATA_DIR [--per-voxel N] [--keep DIR]
+    python benchmarks/fibercup.py DATA_DIR [--per-voxel N] [--rng-seeds N] [--keep DIR]
 
 DATA_DIR is the dataset with its ``truth/``. All trackers get the same DWI, brain mask, random
-seeds per voxel, stop, step, angle and bounds of length, and estimate their responses themselves;
-CSD takes b = 1500, where there still is more signal than noise. Tracking goes on in the
-white-matter mask with the bundles and the end regions, as the mask alone does not reach all of
-them, where there is any signal, as the mask also covers voxels without. PFT needs tissue: grey
-matter is the end regions, white matter the rest of the mask, fluid everything else; rows with ACT
-have it too, as a 5TT image for MRtrix3, which then also backtracks.
+seeds per voxel and bounds of length, and estimate their responses themselves; step, angle and
+thresholds are each program's defaults, those of DIPY being its command line's (0.5 mm, 30 degrees,
+0.1). CSD takes b = 1500, where there still is more signal than noise. Every row is the mean and the
+standard deviation over several seeds of the random numbers.
+
+"mask" goes on in the white-matter mask with the bundles and the end regions, as the mask alone does
+not reach all of them, where there is any signal, as the mask also covers voxels without; "default"
+stops by our own default there. PFT needs tissue: grey matter is the end regions, white matter the
+rest of the mask, fluid everything else; rows with ACT have it too, as a 5TT image for MRtrix3,
+which then also backtracks.
 
 Scores are Tractometer's (Côté 2013): streamlines that connect the two regions of a bundle, two
 others, or no two; bundles with a valid streamline; share of the bundles' voxels visited by valid
@@ -20,6 +24,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import statistics
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -28,22 +33,22 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-from programs import Tracked, UnavailableError, mrtrix, print_table, track
+from programs import Tracked, UnavailableError, mrtrix, print_table, spread, track
 from scoring import ConnectionScore, Lines, Volume, read_lines, read_volume, score_connections
 
-STEP_MM, LENGTHS_MM = 1.0, (20, 250)
-ANGLE_DEG = 20  # curves no sharper than a radius of 3 mm, which is a voxel
+LENGTHS_MM = (20, 250)
 TOLERANCE_MM = 3.0
 SHELL = 1500
 LEAST_SIGNAL = 0.1  # of the 99th percentile of b = 0
 MODELS = ("csd", "msmt_csd")
-OURS = (("det", "mask"), ("prob", "mask"), ("ptt", "mask"), ("prob", "act"), ("pft", "act"))
-THEIRS = (
-    ("SD_STREAM", "mask"),
-    ("iFOD1", "mask"),
-    ("iFOD2", "mask"),
-    ("iFOD2", "act"),
+OURS = (
+    *((algorithm, stop) for algorithm in ("det", "prob", "ptt") for stop in ("default", "mask")),
+    *((algorithm, "act") for algorithm in ("det", "prob", "pft")),
 )
+THEIRS = tuple(
+    (algorithm, stop) for algorithm in ("SD_STREAM", "iFOD1", "iFOD2") for stop in ("mask", "act")
+)
+DIPYS = (("det", "mask"), ("prob", "mask"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,7 +148,9 @@ def save(data: np.ndarray, grid: Volume, path: Path) -> None:
     nib.save(nib.Nifti1Image(data.astype(np.float32), grid.affine), path)
 
 
-def run_ours(inputs: Inputs, model: str, algorithm: str, stop: str) -> Tracked:
+def run_ours(
+    inputs: Inputs, model: str, algorithm: str, stop: str, rng_seed: int, **more: Any
+) -> Tracked:
     """Track with our own command."""
     mask = {"kind": "file", "path": str(inputs.file("mask.nii.gz"))}
     settings: dict[str, Any] = {
@@ -151,26 +158,35 @@ def run_ours(inputs: Inputs, model: str, algorithm: str, stop: str) -> Tracked:
         "seeding": {
             "mask": mask,
             "seeds": {"kind": "random", "per_voxel": inputs.per_voxel},
-            "rng_seed": 1,
+            "rng_seed": rng_seed,
         },
-        "stopping": {"kind": "binary", "mask": mask},
-        "tracking.algorithm": {
-            "kind": algorithm,
-            "step_size_mm": STEP_MM,
-            "max_angle_deg": ANGLE_DEG,
-        },
+        "tracking.algorithm": {"kind": algorithm},
         "tracking.min_length_mm": LENGTHS_MM[0],
         "tracking.max_length_mm": LENGTHS_MM[1],
     }
     if model == "csd":  # the phantom is thinner than the border that is left out in a head
         response = {"kind": "auto", "erode_mm": 0, "voxels": 100}
         settings["model"] |= {"shell_s_mm2": SHELL, "response": response}
+    settings |= more
+    if stop == "mask":
+        settings["stopping"] = {"kind": "binary", "mask": mask}
     if stop == "act":
         settings["stopping"] = {"kind": "act"}
         files = {name: str(inputs.file(f"{name}.nii.gz")) for name in ("wm", "gm", "csf")}
         settings["tissue"] = {"kind": "files", **files}
     output = inputs.file(f"ours_{model}_{stop}")
     return track(inputs.dataset, output, settings, [inputs.file("masks")])
+
+
+def run_dipy(inputs: Inputs, model: str, algorithm: str, stop: str, rng_seed: int) -> Tracked:
+    """Track with DIPY on our fODF."""
+    habits = {"step_size_mm": 0.5, "max_angle_deg": 30, "pmf_threshold": 0.1}
+    settings = {
+        "tracking.engine": "dipy",
+        "tracking.algorithm": {"kind": algorithm, **habits},
+        "tracking.dead_ends": "keep",
+    }
+    return run_ours(inputs, model, algorithm, stop, rng_seed, **settings)
 
 
 def fit_theirs(inputs: Inputs, model: str) -> None:
@@ -190,51 +206,63 @@ def fit_theirs(inputs: Inputs, model: str) -> None:
     mrtrix("dwi2fod", "msmt_csd", *dwi, *images, *mask)
 
 
-def run_theirs(inputs: Inputs, model: str, algorithm: str, stop: str) -> Tracked:
+def run_theirs(inputs: Inputs, model: str, algorithm: str, stop: str, rng_seed: int) -> Tracked:
     """Track with ``tckgen``."""
     file = inputs.file
     if not file(f"{model}.nii.gz").exists():
         fit_theirs(inputs, model)
     out = file(f"{model}_{algorithm}_{stop}.tck")
     mask = file("mask.nii.gz")
-    within = ["-act", file("5tt.nii.gz"), "-backtrack"] if stop == "act" else ["-mask", mask]
+    within = ["-mask", mask]
+    if stop == "act":
+        # Backtracking is for algorithms that draw.
+        within = ["-act", file("5tt.nii.gz"), *(["-backtrack"] * (algorithm != "SD_STREAM"))]
     seconds = mrtrix(
         *("tckgen", "-algorithm", algorithm, file(f"{model}.nii.gz"), out, *within),
         *("-seed_random_per_voxel", mask, inputs.per_voxel, "-select", 0),
-        *("-step", STEP_MM, "-angle", ANGLE_DEG),
         *("-minlength", LENGTHS_MM[0], "-maxlength", LENGTHS_MM[1]),
+        rng_seed=rng_seed,
     )
     return Tracked(out, seconds)
 
 
-def rows(inputs: Inputs, truth: Truth) -> Iterator[Mapping[str, str]]:
+def rows(inputs: Inputs, truth: Truth, n_seeds: int) -> Iterator[Mapping[str, str]]:
     """Track with everything and score it; a tracker that refuses makes a row that says so."""
     for model in MODELS:
-        for program, run, trackers in (("ours", run_ours, OURS), ("MRtrix3", run_theirs, THEIRS)):
+        for program, run, trackers in (
+            ("ours", run_ours, OURS),
+            ("DIPY", run_dipy, DIPYS),
+            ("MRtrix3", run_theirs, THEIRS),
+        ):
             for algorithm, stop in trackers:
                 names = {"program": program, "model": model, "tracker": algorithm, "stop": stop}
                 try:
-                    made = run(inputs, model, algorithm, stop)
-                    yield {**names, **columns(score(read_lines(made.path), truth), made.seconds)}
+                    found = []
+                    for rng_seed in range(1, n_seeds + 1):
+                        made = run(inputs, model, algorithm, stop, rng_seed)
+                        found.append((score(read_lines(made.path), truth), made.seconds))
+                    yield {**names, **columns(found)}
                 except UnavailableError as refusal:
-                    empty = dict.fromkeys(columns(None, 0), "")
+                    empty = dict.fromkeys(columns([(NOTHING, 0)]), "")
                     yield {**names, **empty, "streamlines": f"not available: {refusal}"}
 
 
-def columns(scored: ConnectionScore | None, seconds: float) -> dict[str, str]:
-    """Return the score as columns of the table; only their names without one."""
-    if scored is None:
-        scored = ConnectionScore(0, 0, 0, 0, 0, 0, 0, 0)
+NOTHING = ConnectionScore(0, 0, 0, 0, 0, 0, 0, 0)
+
+
+def columns(found: list[tuple[ConnectionScore, float]]) -> dict[str, str]:
+    """Return scores and seconds as columns of the table."""
+    scores = [scored for scored, _ in found]
     return {
-        "streamlines": str(scored.count),
-        "valid %": f"{100 * scored.valid:.1f}",
-        "invalid %": f"{100 * scored.invalid:.1f}",
-        "no connection %": f"{100 * scored.none:.1f}",
-        "bundles of 7": str(scored.bundles_found),
-        "invalid bundles": str(scored.invalid_bundles),
-        "coverage %": f"{100 * scored.coverage:.1f}",
-        "overreach %": f"{100 * scored.overreach:.1f}",
-        "s": f"{seconds:.0f}",
+        "streamlines": spread([scored.count for scored in scores], 0),
+        "valid %": spread([100 * scored.valid for scored in scores]),
+        "invalid %": spread([100 * scored.invalid for scored in scores]),
+        "no connection %": spread([100 * scored.none for scored in scores]),
+        "bundles of 7": spread([scored.bundles_found for scored in scores]),
+        "invalid bundles": spread([scored.invalid_bundles for scored in scores]),
+        "coverage %": spread([100 * scored.coverage for scored in scores]),
+        "overreach %": spread([100 * scored.overreach for scored in scores]),
+        "s": f"{statistics.mean(seconds for _, seconds in found):.0f}",
     }
 
 
@@ -243,6 +271,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument("--per-voxel", type=int, default=5, help="seeds in a voxel (default: 5)")
+    parser.add_argument("--rng-seeds", type=int, default=5, help="seeds of each (default: 5)")
     parser.add_argument("--keep", type=Path, help="new folder for everything that is made")
     options = parser.parse_args()
     truth = read_truth(options.data / "truth")
@@ -251,7 +280,7 @@ def main() -> None:
         folder.mkdir(exist_ok=True)
         inputs = Inputs(options.data.resolve(), folder.resolve(), options.per_voxel)
         prepare(inputs, truth)
-        print_table(rows(inputs, truth))
+        print_table(rows(inputs, truth, options.rng_seeds))
 
 
 if __name__ == "__main__":

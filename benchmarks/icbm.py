@@ -1,11 +1,12 @@
 """A simulated head: ends in grey matter and true bundles covered, by us and by MRtrix3.
 
-    python benchmarks/icbm.py DATA_DIR [--seeds N] [--keep DIR]
+    python benchmarks/icbm.py DATA_DIR [--seeds N] [--rng-seeds N] [--keep DIR]
 
 DATA_DIR is the dataset with its ``truth/``. Everybody gets the same DWI, brain mask, tissue
 fractions (a 5TT image of them for MRtrix3), number of random seeds in white matter (fraction above
 0.5) and bounds of length; responses are estimated by each program (Dhollander 2016), step and
-angle are each program's defaults.
+angle are each program's defaults. "plain" stops by each program's defaults, in the brain mask.
+Every row is the mean and the standard deviation over several seeds of the random numbers.
 
 An end is in grey matter where that is the largest interpolated fraction. A streamline belongs to a
 bundle if it passes within 5 mm of where the bundle's streamlines begin and of where they end, and
@@ -23,14 +24,16 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
-from programs import Tracked, UnavailableError, mrtrix, print_table, track
+from programs import Tracked, UnavailableError, mrtrix, print_table, spread, track
 from scoring import (
     Lines,
     TrueBundles,
     Volume,
+    belongs,
     bundle_coverage,
     read_lines,
     read_volume,
@@ -42,9 +45,14 @@ from scoring import (
 LENGTHS_MM = (20, 250)
 TOLERANCE_MM = 5.0
 TISSUES = ("wm", "gm", "csf")
-OURS = (("prob", "act"), ("pft", "cmc"), ("pft", "act"))
-THEIRS = (("iFOD2", ()), ("iFOD2", ("-backtrack",)))
-BEYOND_MM = 1.0  # the step into grey matter, which some programs keep and others do not
+OURS = (
+    *((algorithm, "plain") for algorithm in ("det", "prob", "ptt")),
+    *((algorithm, "act") for algorithm in ("det", "prob", "ptt", "pft")),
+    ("pft", "cmc"),
+)
+THEIRS = tuple(
+    (algorithm, stop) for algorithm in ("SD_STREAM", "iFOD1", "iFOD2") for stop in ("plain", "act")
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,16 +79,26 @@ def read_truth(data: Path) -> Truth:
     return Truth(lines, bundles, fractions)
 
 
-def score(lines: Lines, truth: Truth) -> dict[str, str]:
+def score(lines: Lines, truth: Truth) -> dict[str, float]:
     """Return the score of streamlines in mm as columns of the table."""
-    both, each = share_in_grey_matter(lines, truth.fractions, BEYOND_MM)
-    coverage = bundle_coverage(visits(lines, truth.bundles.grid), truth.bundles)
+    both, each = share_in_grey_matter(lines, truth.fractions)
+    through = visits(lines, truth.bundles.grid)
+    coverage = bundle_coverage(through, truth.bundles)
     return {
-        "streamlines": str(len(lines)),
-        "both ends in grey matter %": f"{100 * both:.1f}",
-        "ends in grey matter %": f"{100 * each:.1f}",
-        f"bundles covered of {len(coverage)}": str(int((coverage > 0.5).sum())),
-        "mean coverage %": f"{100 * coverage.mean():.1f}",
+        "streamlines": len(lines),
+        "in a true bundle %": 100 * belongs(through, truth.bundles).any(axis=1).mean(),
+        "both ends in grey matter %": 100 * both,
+        "ends in grey matter %": 100 * each,
+        f"bundles covered of {len(coverage)}": int((coverage > 0.5).sum()),
+        "mean coverage %": 100 * coverage.mean(),
+    }
+
+
+def columns(scores: list[dict[str, float]]) -> dict[str, str]:
+    """Return mean and spread of scores."""
+    return {
+        name: spread([each[name] for each in scores], 0 if name == "streamlines" else 1)
+        for name in scores[0]
     }
 
 
@@ -120,25 +138,26 @@ def prepare(inputs: Inputs, fractions: Mapping[str, Volume]) -> None:
     nib.save(nib.Nifti1Image(five, affine), inputs.file("5tt.nii.gz"))
 
 
-def run_ours(inputs: Inputs, algorithm: str, stop: str) -> Tracked:
+def run_ours(inputs: Inputs, algorithm: str, stop: str, rng_seed: int) -> Tracked:
     """Track with our own command."""
-    settings = {
+    settings: dict[str, Any] = {
         "model": {"kind": "msmt_csd"},
         "seeding": {
             "mask": {"kind": "file", "path": str(inputs.file("seeds.nii.gz"))},
             "seeds": {"kind": "total", "count": inputs.n_seeds},
-            "rng_seed": 1,
+            "rng_seed": rng_seed,
         },
-        "stopping": {"kind": stop},
         "tracking.algorithm": {"kind": algorithm},
         "tracking.min_length_mm": LENGTHS_MM[0],
         "tracking.max_length_mm": LENGTHS_MM[1],
     }
+    if stop != "plain":
+        settings["stopping"] = {"kind": stop}
     return track(inputs.dataset, inputs.file(f"ours_{stop}"), settings)
 
 
-def run_theirs(inputs: Inputs, algorithm: str, options: tuple[str, ...]) -> Tracked:
-    """Track with ``tckgen -act``."""
+def run_theirs(inputs: Inputs, algorithm: str, stop: str, rng_seed: int) -> Tracked:
+    """Track with ``tckgen``."""
     file = inputs.file
     fod = file("wm_fod.nii.gz")
     if not fod.exists():
@@ -149,34 +168,41 @@ def run_theirs(inputs: Inputs, algorithm: str, options: tuple[str, ...]) -> Trac
         images = (fod, file("gm_fod.nii.gz"), file("csf_fod.nii.gz"))
         pairs = [path for pair in zip(responses, images, strict=True) for path in pair]
         mrtrix("dwi2fod", "msmt_csd", *dwi, *pairs, *mask)
-    out = file(f"{algorithm}{''.join(options)}.tck")
+    out = file(f"{algorithm}_{stop}.tck")
+    act = ["-act", file("5tt.nii.gz"), "-backtrack"]
+    within = (
+        act[: 2 if algorithm == "SD_STREAM" else 3] if stop == "act" else ["-mask", inputs.brain]
+    )
     seconds = mrtrix(
-        *("tckgen", "-algorithm", algorithm, fod, out, "-act", file("5tt.nii.gz"), *options),
+        *("tckgen", "-algorithm", algorithm, fod, out, *within),
         *("-seed_image", file("seeds.nii.gz"), "-seeds", inputs.n_seeds, "-select", 0),
         *("-minlength", LENGTHS_MM[0], "-maxlength", LENGTHS_MM[1]),
+        rng_seed=rng_seed,
     )
     return Tracked(out, seconds)
 
 
-def rows(inputs: Inputs, truth: Truth) -> Iterator[Mapping[str, str]]:
+def rows(inputs: Inputs, truth: Truth, n_seeds: int) -> Iterator[Mapping[str, str]]:
     """Track with everything and score it; a tracker that refuses makes a row that says so."""
-    trackers: list[tuple[str, str, Callable[[], Tracked]]] = [
-        ("ours", f"{name}, {stop}", partial(run_ours, inputs, name, stop)) for name, stop in OURS
-    ]
-    trackers += [
-        ("MRtrix3", " ".join([name, "-act", *more]), partial(run_theirs, inputs, name, more))
-        for name, more in THEIRS
+    trackers: list[tuple[str, str, Callable[[int], Tracked]]] = [
+        (program, f"{name}, {stop}", partial(run, inputs, name, stop))
+        for program, run, some in (("ours", run_ours, OURS), ("MRtrix3", run_theirs, THEIRS))
+        for name, stop in some
     ]
     moved = Lines(truth.lines.points + np.array([TOLERANCE_MM, 0, 0]), truth.lines.offsets)
     fifth = truth.lines.take(np.arange(0, len(truth.lines), 5))
     for name, lines in (("every fifth", fifth), ("moved by 5 mm", moved)):
-        yield {"program": "truth", "tracker": name, **score(lines, truth), "s": ""}
+        yield {"program": "truth", "tracker": name, **columns([score(lines, truth)]), "s": ""}
     names = score(truth.lines.take(np.arange(1)), truth)
     for program, tracker, run in trackers:
         row = {"program": program, "tracker": tracker}
         try:
-            made = run()
-            yield {**row, **score(read_lines(made.path), truth), "s": f"{made.seconds:.0f}"}
+            found, seconds = [], 0.0
+            for rng_seed in range(1, n_seeds + 1):
+                made = run(rng_seed)
+                found.append(score(read_lines(made.path), truth))
+                seconds += made.seconds / n_seeds
+            yield {**row, **columns(found), "s": f"{seconds:.0f}"}
         except UnavailableError as refusal:
             empty = dict.fromkeys([*names, "s"], "")
             yield {**row, **empty, "streamlines": f"not available: {refusal}"}
@@ -187,6 +213,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument("--seeds", type=int, default=20_000, help="seeds in all (default: 20000)")
+    parser.add_argument("--rng-seeds", type=int, default=5, help="seeds of each (default: 5)")
     parser.add_argument("--keep", type=Path, help="new folder for everything that is made")
     options = parser.parse_args()
     truth = read_truth(options.data)
@@ -195,7 +222,7 @@ def main() -> None:
         folder.mkdir(exist_ok=True)
         inputs = Inputs(options.data.resolve(), folder.resolve(), options.seeds)
         prepare(inputs, truth.fractions)
-        print_table(rows(inputs, truth))
+        print_table(rows(inputs, truth, options.rng_seeds))
 
 
 if __name__ == "__main__":

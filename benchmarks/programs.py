@@ -6,11 +6,12 @@ import json
 import os
 import platform
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
@@ -55,15 +56,20 @@ def track(
         command += ["--set", f"{key}={json.dumps(value)}"]  # JSON is YAML
     for path in derivatives:
         command += ["--derivatives", str(path)]
-    before = set(output.rglob("*_tractogram.trx"))
+    before = _changed(output)
     seconds = _run(command)
-    made = sorted(set(output.rglob("*_tractogram.trx")) - before)
+    made = sorted(path for path, when in _changed(output).items() if before.get(path) != when)
     if len(made) != 1:
         raise UnavailableError(f"{len(made)} new tractograms in {output}")
     return Tracked(made[0], seconds)
 
 
-def mrtrix(*command: object) -> float:
+def _changed(output: Path) -> dict[Path, int]:
+    """Return the tractograms in a folder with the times at which they were written."""
+    return {path: path.stat().st_mtime_ns for path in output.rglob("*_tractogram.trx")}
+
+
+def mrtrix(*command: object, rng_seed: int = 1) -> float:
     """Run a command of MRtrix3 with a fixed seed; return its wall time in seconds.
 
     Raises
@@ -72,11 +78,11 @@ def mrtrix(*command: object) -> float:
         With the last line of its messages, if it fails.
     """
     words = [str(word) for word in command]
-    return _run([words[0], "-quiet", "-force", *words[1:]])
+    return _run([words[0], "-quiet", "-force", *words[1:]], rng_seed)
 
 
-def _run(command: list[str]) -> float:
-    return measure(command, environment={"MRTRIX_RNG_SEED": "1"}).wall_s
+def _run(command: list[str], rng_seed: int = 1) -> float:
+    return measure(command, environment={"MRTRIX_RNG_SEED": str(rng_seed)}).wall_s
 
 
 @dataclass(frozen=True)
@@ -176,6 +182,12 @@ def mrtrix_version() -> str:
         return "no MRtrix3"
     told = subprocess.run(["tckgen", "-version"], capture_output=True, text=True, check=True)
     return f"MRtrix3 {told.stdout.split()[2]}"
+
+
+def spread(numbers: Sequence[float], digits: int = 1) -> str:
+    """Return mean and standard deviation as text."""
+    mean = f"{statistics.mean(numbers):.{digits}f}"
+    return f"{mean} ± {statistics.stdev(numbers):.{digits}f}" if len(numbers) > 1 else mean
 
 
 def print_table(rows: Iterable[Mapping[str, str]]) -> None:

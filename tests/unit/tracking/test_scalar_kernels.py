@@ -112,6 +112,11 @@ def largest_in_vectors(rows, start, share, scale, maxima, above, any_of_them):  
 
 
 @njit
+def blocks_in_vectors(rows, start, share, scale, maxima, smallest):  # type: ignore[no-untyped-def]
+    return vectors.blocks_reaching(rows, start, share, scale, maxima, smallest)
+
+
+@njit
 def reached_in_vectors(limits, value):  # type: ignore[no-untyped-def]
     return vectors.count_reached(limits, value)
 
@@ -204,6 +209,22 @@ def test_the_largest_is_found_to_the_same_bits(of: Rows, share: float, any_of_th
     arguments = (*of.addresses(), MAXIMA, np.int32(share * UNIT), any_of_them)
     largest, axis = largest_in_vectors(*arguments)
     assert (largest, axis) == scalar.find_largest(*arguments)
+
+
+@settings(deadline=None)
+@given(of=rows(), share=st.floats(0, 1))
+def test_blocks_that_may_reach_a_value_are_found_alike_and_none_that_does_is_missed(
+    of: Rows, share: float
+) -> None:
+    smallest = np.int32(max(share * UNIT, 1))
+    which = blocks_in_vectors(*of.addresses(), MAXIMA, smallest)
+    assert which == scalar.blocks_reaching(*of.addresses(), MAXIMA, smallest)
+    values = np.empty(MAXIMA, np.int32)
+    whole = np.full(MAX_BLOCKS, 0xFFFF, np.uint16)
+    in_vectors(*of.addresses(), whole.ctypes.data, values.ctypes.data)
+    reached = (values >= smallest).reshape(MAX_BLOCKS, BLOCK).any(axis=1)
+    found = [bool((int(which) >> block) & 1) for block in range(MAX_BLOCKS)]
+    assert (reached <= np.array(found)).all()
 
 
 @settings(deadline=None)

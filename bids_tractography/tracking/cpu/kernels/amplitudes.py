@@ -8,6 +8,7 @@ import numpy as np
 
 from bids_tractography.machine.compiled import inlined_kernel, kernel
 from bids_tractography.tracking.cpu.kernels.arithmetic import (
+    blocks_reaching,
     find_largest,
     interpolate_blocks,
     which_blocks,
@@ -178,7 +179,7 @@ class Peaks(NamedTuple):
 
 
 @kernel
-def find_peaks(criteria, n_axes, values, relative, peaks, limit):
+def find_peaks(criteria, n_axes, values, which, smallest, peaks, limit):
     """Find the largest peaks of a function on axes.
 
     Parameters
@@ -186,8 +187,10 @@ def find_peaks(criteria, n_axes, values, relative, peaks, limit):
     criteria : Peaks
     n_axes : int
     values : address of int32, shape (n_axes,)
-    relative : float
-        Share of the largest value that a peak has to reach.
+    which : int32
+        Bits of the blocks that have values; those of the others do not reach `smallest`.
+    smallest : float
+        What a peak has to reach; positive.
     peaks : address of int64, shape (n_axes,)
         Written: axes of the peaks, the largest first; of equal ones the first.
     limit : int
@@ -199,26 +202,26 @@ def find_peaks(criteria, n_axes, values, relative, peaks, limit):
     """
     values, peaks = ints(values), longs(peaks)
     neighbours, near = ints(criteria.neighbours), truths(criteria.near)
-    largest = np.int32(0)
-    for axis in range(n_axes):
-        largest = max(largest, values[axis])
-    if largest <= 0:
-        return 0
+    which = np.int64(which)
     # Candidates, of which ``peaks`` holds those found first, then those left: each time the
     # largest one left is moved to the front, and its neighbours within the separation angle go.
     left = 0
-    for axis in range(n_axes):
-        if values[axis] < relative * largest or values[axis] <= 0:
+    for block in range(MAX_BLOCKS):
+        if not (which >> block) & 1:
             continue
-        is_maximum = True
-        for k in range(criteria.n_neighbours):
-            neighbour = neighbours[np.uint64(axis * criteria.n_neighbours + k)]
-            if values[axis] < values[np.uint64(neighbour)]:
-                is_maximum = False
-                break
-        if is_maximum:
-            peaks[left] = axis
-            left += 1
+        for axis in range(BLOCK * block, min(BLOCK * block + BLOCK, n_axes)):
+            value = values[np.uint64(axis)]
+            if value < smallest:
+                continue
+            is_maximum = True
+            for k in range(criteria.n_neighbours):
+                neighbour = np.int64(neighbours[np.uint64(axis * criteria.n_neighbours + k)])
+                if (which >> (neighbour // BLOCK)) & 1 and value < values[np.uint64(neighbour)]:
+                    is_maximum = False
+                    break
+            if is_maximum:
+                peaks[left] = axis
+                left += 1
     found = 0
     while found < limit and found < left:
         best = found
@@ -238,6 +241,43 @@ def find_peaks(criteria, n_axes, values, relative, peaks, limit):
                 kept += 1
         left = kept
     return found
+
+
+@kernel
+def find_peaks_here(field, criteria, corners, relative, limit):
+    """Find the largest peaks of the interpolated fODF.
+
+    Only blocks that may have a peak are interpolated: where others have a neighbour of an axis that
+    reaches the share, it is lower.
+
+    Parameters
+    ----------
+    field : Field
+    criteria : Peaks
+    corners : Corners
+        ``values`` and ``peaks`` are written.
+    relative : float
+        Share of the largest amplitude that a peak has to reach; positive.
+    limit : int
+
+    Returns
+    -------
+    int
+        Number of peaks, at most ``limit``.
+    """
+    largest, axis = find_above(field, corners, np.int32(0), False)
+    if axis < 0:
+        return 0
+    smallest, scale = relative * np.float64(largest), _scale(corners)
+    which = blocks_reaching(
+        field.rows, corners.start, corners.share, scale, np.int64(field.maxima),
+        np.int32(np.ceil(smallest)),
+    )  # fmt: skip
+    interpolate_blocks(
+        field.rows, corners.start, corners.share, scale, members_of(field, field.n_axes), which,
+        corners.values,
+    )  # fmt: skip
+    return find_peaks(criteria, field.n_axes, corners.values, which, smallest, corners.peaks, limit)
 
 
 @kernel
@@ -261,7 +301,4 @@ def find_first_axes(field, criteria, corners, limit):
         axis = find_above(field, corners, np.int32(0), False)[1]
         longs(corners.peaks)[0] = axis
         return 1 if axis >= 0 else 0
-    fill_amplitudes(field, corners)
-    return find_peaks(
-        criteria, field.n_axes, corners.values, criteria.relative, corners.peaks, limit
-    )
+    return find_peaks_here(field, criteria, corners, criteria.relative, limit)

@@ -7,6 +7,7 @@ from bids_tractography.machine.compiled import SCALAR
 
 if SCALAR:
     from bids_tractography.tracking.cpu.kernels.scalar import (
+        blocks_reaching,
         count_reached,
         find_largest,
         gather_cells,
@@ -15,6 +16,7 @@ if SCALAR:
     )
 else:
     from bids_tractography.tracking.cpu.kernels.vectors import (
+        blocks_reaching,
         count_reached,
         find_largest,
         gather_cells,
@@ -23,6 +25,7 @@ else:
     )
 
 __all__ = [
+    "blocks_reaching",
     "count_reached",
     "find_largest",
     "gather_cells",

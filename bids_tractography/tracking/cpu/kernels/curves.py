@@ -99,9 +99,16 @@ def fill_peaks(rows, unit, criteria, smallest, values, scratch, peaks):
     room = ints(values)
     found_at = longs(scratch)
     for n in range(len(rows)):
+        largest = np.int32(0)
         for axis in range(rows.shape[1]):
             room[axis] = rows[n, axis]
-        found = find_peaks(criteria, rows.shape[1], values, criteria.relative, scratch, PEAKS)
+            largest = max(largest, room[axis])
+        found = 0
+        if largest > 0:
+            found = find_peaks(
+                criteria, rows.shape[1], values, np.int32(-1), criteria.relative * largest,
+                scratch, PEAKS,
+            )  # fmt: skip
         for place in range(PEAKS):
             peaks[n, place] = NO_PEAK
             if place < found and np.float64(unit[n]) * rows[n, found_at[place]] > smallest:

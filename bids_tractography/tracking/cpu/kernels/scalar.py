@@ -95,6 +95,16 @@ def interpolate_blocks(rows, start, share, scale, members, which, values):
 
 
 @kernel
+def blocks_reaching(rows, start, share, scale, maxima, smallest):
+    """Return which blocks may have an amplitude that reaches a value."""
+    which = np.int64(0)
+    for block in range(MAX_BLOCKS):
+        if _bound(rows, start, share, scale, maxima, block) >= smallest:
+            which |= np.int64(1) << block
+    return np.int32(np.uint32(which))
+
+
+@kernel
 def find_largest(rows, start, share, scale, maxima, above, any_of_them):
     """Find the largest amplitude, interpolating only blocks whose maxima permit it."""
     bounds = np.empty(MAX_BLOCKS, np.int32)

@@ -215,6 +215,43 @@ def interpolate_blocks(_context, rows, start, share, scale, members, which, valu
 
 
 @intrinsic
+def blocks_reaching(_context, rows, start, share, scale, maxima, smallest):
+    """Return which blocks may have an amplitude that reaches a value, a bit for each.
+
+    Parameters
+    ----------
+    rows, start, share, scale
+        See `interpolate_blocks`.
+    maxima : int64
+        Column at which the maxima of blocks begin.
+    smallest : int32
+
+    Returns
+    -------
+    int32
+    """
+
+    def generate(_context, builder, _signature, arguments):
+        maxima, smallest = arguments[4:]
+        corners = _Corners(builder, *arguments[:4])
+        wanted = _spread(builder, smallest)
+        bits = [
+            builder.zext(
+                builder.bitcast(
+                    builder.icmp_signed(">=", corners.bounds(maxima, half), wanted), _SHORT
+                ),
+                _INT,
+            )
+            for half in range(2)
+        ]
+        return builder.or_(bits[0], builder.shl(bits[1], ir.Constant(_INT, BLOCK)))
+
+    return types.int32(
+        types.int64, types.int64, types.int64, types.float32, types.int64, types.int32,
+    ), generate  # fmt: skip
+
+
+@intrinsic
 def find_largest(_context, rows, start, share, scale, maxima, above, any_of_them):
     """Find the largest amplitude, interpolating as few blocks as their maxima permit.
 

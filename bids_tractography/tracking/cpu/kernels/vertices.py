@@ -6,10 +6,9 @@ import numpy as np
 
 from bids_tractography.machine.compiled import inlined_kernel, kernel
 from bids_tractography.tracking.cpu.kernels.amplitudes import (
-    fill_amplitudes,
     fill_cone,
     find_above,
-    find_peaks,
+    find_peaks_here,
     members_of,
 )
 from bids_tractography.tracking.cpu.kernels.arithmetic import count_reached
@@ -314,13 +313,9 @@ def closest_peak(field, corners, criteria, last):
     last : int
         Vertex that led here: the middle of the cone.
     """
-    if fill_amplitudes(field, corners) <= 0:
-        return -1
     peaks = longs(corners.peaks)
     relative = max(criteria.relative, field.pmf_threshold)
-    found = find_peaks(
-        criteria, field.n_axes, corners.values, relative, corners.peaks, field.n_axes
-    )
+    found = find_peaks_here(field, criteria, corners, relative, field.n_axes)
     best, nearest = -1, field.min_cosine
     for p in range(found):
         cosine = abs(_cosine(field, peaks[p], last >> 1))
