@@ -103,7 +103,12 @@ def ours(kind: str, folder: Path, n_seeds: int, threads: int) -> dict[str, float
     fod, stop, seeds, grid = read_problem(folder)
     started = time.perf_counter()
     rule = ActRule(*tissue_of(stop)) if kind == "pft" else ThresholdRule(stop, STOP_BELOW)
-    config = TrackingConfig(algorithm=kind, dead_ends="keep", min_length_mm=0, max_length_mm=MAX_MM)
+    # The same work as that of the others, whatever our own defaults are.
+    task = {"step_size_mm": STEP_MM, "max_angle_deg": ANGLE_DEG, "pmf_threshold": CUTOFF}
+    config = TrackingConfig(
+        algorithm={"kind": kind, **({} if kind in ("eudx", "ptt") else task)},
+        dead_ends="keep", min_length_mm=0, max_length_mm=MAX_MM,
+    )  # fmt: skip
     engine = CPU.build(TrackingProblem(Fodf(fod, grid), rule, config, 1), threads)
     engine.track(SeedBatch(0, seeds[:2]))
     start_up = time.perf_counter() - started

@@ -100,6 +100,7 @@ def ours(task: Task) -> Job:
         "stopping.threshold": RULES.stop_below,
         "tracking.algorithm.step_size_mm": RULES.step_mm,
         "tracking.algorithm.max_angle_deg": RULES.angle_deg,
+        "tracking.algorithm.pmf_threshold": 0.1,
         "tracking.min_length_mm": RULES.min_mm,
         "tracking.max_length_mm": RULES.max_mm,
         "tracking.dead_ends": "keep",  # as the others do

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from pydantic import model_validator
 
@@ -15,7 +16,6 @@ from bids_tractography.config.model import (
     GradientsConfig,
     ModelConfig,
     MsmtCsdModelConfig,
-    RumbaModelConfig,
     TensorMapsConfig,
 )
 from bids_tractography.config.section import Section, sections_in
@@ -23,15 +23,18 @@ from bids_tractography.config.tissue import AutoTissueConfig, DwiTissueConfig, T
 from bids_tractography.config.tracking import (
     ActStopConfig,
     CmcStopConfig,
+    FodStopConfig,
     ImportTractConfig,
     OutputConfig,
     SeedingConfig,
     StoppingConfig,
-    ThresholdStopConfig,
     TrackingConfig,
 )
 
 __all__ = ["Config"]
+
+WITH_RESPONSE = ("csd", "msmt_csd", "rumba")
+"""Models that know what a single fibre looks like."""
 
 
 class Config(Section):
@@ -49,8 +52,8 @@ class Config(Section):
     """Diffusion model, which yields the fODF that streamlines follow."""
     seeding: SeedingConfig = SeedingConfig()
     """Where streamlines start."""
-    stopping: StoppingConfig = ThresholdStopConfig()
-    """Where streamlines end."""
+    stopping: StoppingConfig = FodStopConfig()
+    """Where streamlines end; ``threshold`` by default for models without a response."""
     tracking: TrackingConfig = TrackingConfig()
     """How streamlines are propagated and selected."""
     import_tract: ImportTractConfig | None = None
@@ -59,18 +62,27 @@ class Config(Section):
     output: OutputConfig = OutputConfig()
     """Formats of the tractogram."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _default_stop(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or "stopping" in data or "model" not in data:
+            return data
+        model = data["model"]
+        kind = model.get("kind") if isinstance(model, dict) else getattr(model, "kind", model)
+        has_response = kind is None or kind in WITH_RESPONSE
+        return data if has_response else {**data, "stopping": {"kind": "threshold"}}
+
     @model_validator(mode="after")
     def _parts_go_together(self) -> Config:
         if isinstance(self.tracking.algorithm, ParticleFilteringConfig) and not isinstance(
             self.stopping, ActStopConfig | CmcStopConfig
         ):
             raise ValueError("tracking.algorithm pft needs tissue: set stopping.kind to act or cmc")
-        if self.stopping.fod_share is not None and not isinstance(
-            self.model, CsdModelConfig | MsmtCsdModelConfig | RumbaModelConfig
-        ):
+        by_fod = self.stopping.fod_share is not None and self.import_tract is None
+        if by_fod and self.model.kind not in WITH_RESPONSE:
             raise ValueError(
-                f"stopping by the fODF needs a model with a response (csd, msmt_csd, rumba), which "
-                f"{self.model.kind} lacks; use stopping.kind threshold"
+                f"stopping by the fODF needs a model with a response ({', '.join(WITH_RESPONSE)}), "
+                f"which {self.model.kind} lacks; use stopping.kind threshold"
             )
         if isinstance(self.tissue, DwiTissueConfig):
             if not isinstance(self.model, MsmtCsdModelConfig):

@@ -13,9 +13,9 @@ class _SteppingConfig(Section):
     kind: str
     step_size_mm: Annotated[float, Field(ge=1e-3, le=10)] = 0.5
     """Distance between successive points."""
-    max_angle_deg: Annotated[float, Field(gt=0, lt=90)] = 30
+    max_angle_deg: Annotated[float, Field(gt=0, lt=90)] = 15
     """Maximum angle between successive steps."""
-    pmf_threshold: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    pmf_threshold: Annotated[float, Field(ge=0, lt=1)] = 0.25
     """Amplitudes below this fraction of the largest fODF amplitude at the point are set to zero."""
 
 
@@ -123,6 +123,8 @@ class ClosestPeakConfig(_SteppingConfig):
     reference: ClassVar[str] = "garyfallidis2014"
 
     kind: Literal["closest_peak"] = "closest_peak"
+    max_angle_deg: Annotated[float, Field(gt=0, lt=90)] = 30
+    """Maximum angle between successive steps."""
 
 
 AlgorithmConfig = Annotated[

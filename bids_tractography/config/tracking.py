@@ -148,7 +148,7 @@ class ThresholdStopConfig(_StopConfig):
     kind: Literal["threshold"] = "threshold"
     map: ScalarMap | FileConfig = "fa"
     """A map of the fit, or a file, interpolated linearly if it is on another grid."""
-    threshold: Threshold = 0.2
+    threshold: Threshold = 0.15
     """Streamlines stop where ``map <= threshold``; required unless the map is FA."""
     percentile: bool = False
     """Whether the threshold is a percentile of the map's non-zero voxels in the brain."""
@@ -210,14 +210,20 @@ class CmcStopConfig(_TissueStopConfig):
         return "until they ended in grey matter by the continuous map criterion [@girard2014]"
 
 
+def _stop_kind(value: Any) -> Any:
+    """Expand a bare name, or a mapping without ``kind`` by the key that only one kind has."""
+    is_fod = isinstance(value, dict) and "below" in value
+    return default_kind("fod" if is_fod else "threshold")(value)
+
+
 MapStopConfig = ThresholdStopConfig | BinaryStopConfig | ActStopConfig | CmcStopConfig
 
 StoppingConfig = Annotated[
     Annotated[
-        MapStopConfig | FodStopConfig,
+        FodStopConfig | MapStopConfig,
         Field(discriminator="kind"),
     ],
-    BeforeValidator(default_kind("threshold")),
+    BeforeValidator(_stop_kind),
 ]
 
 

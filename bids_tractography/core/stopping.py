@@ -118,6 +118,13 @@ class FodRule:
 StoppingRule = MapRule | FodRule
 
 
+def as_map_rule(rule: StoppingRule) -> StoppingRule:
+    """Return a rule by the fODF alone as a threshold of its peak, and any other one as it is."""
+    if isinstance(rule, FodRule) and rule.within is None:
+        return ThresholdRule(rule.peak, rule.amplitude)
+    return rule
+
+
 def extent(rule: StoppingRule) -> NDArray[np.bool_]:
     """Return the mask of voxels at whose centre a streamline would continue, shape (X, Y, Z)."""
     match rule:

@@ -501,6 +501,7 @@ def _tracking(given: _Given) -> dict[str, Any]:
         "kind": _algorithm(given),
         "step_size_mm": given.number("step_size"),
         "max_angle_deg": given.number("max_angle"),
+        "pmf_threshold": 0.1,  # DIPY's default, which pyAFQ does not change
     }
     tracking = {"algorithm": algorithm, "max_directions": 10, **_lengths(given)}
     given.note("pyAFQ starts a streamline along every peak at a seed: max_directions 10.")

@@ -29,9 +29,9 @@ from bids_tractography.core.fodf import sh_basis
 from bids_tractography.core.seeding import SeedBatch
 from bids_tractography.core.stopping import (
     BinaryRule,
-    FodRule,
     StoppingRule,
     ThresholdRule,
+    as_map_rule,
     extent,
 )
 from bids_tractography.core.streamlines import Rejection, Stop, StreamlineBatch
@@ -95,7 +95,7 @@ class DipyEngine:
         self._n_threads = n_threads
         self._origin, crop = _bounding_box(extent(problem.stopping))
         self._sh = np.ascontiguousarray(problem.fodf.coefficients[crop], np.float64)
-        self._criterion = _criterion(problem.stopping, crop)
+        self._criterion = _criterion(as_map_rule(problem.stopping), crop)
         directions = default_sphere.vertices
         self._basis = sh_basis(problem.fodf.sh_order, directions)
         self._vertices = np.ascontiguousarray(directions @ grid.axes)
@@ -261,8 +261,6 @@ def _criterion(rule: StoppingRule, crop: tuple[slice, slice, slice]) -> Stopping
     match rule:
         case BinaryRule():
             return BinaryStoppingCriterion(rule.mask[crop])
-        case FodRule(within=None):
-            return _criterion(ThresholdRule(rule.peak, rule.amplitude), crop)
         case ThresholdRule():
             return ThresholdStoppingCriterion(
                 np.ascontiguousarray(rule.map[crop], np.float64), rule.threshold

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Protocol
 
@@ -21,9 +21,9 @@ from bids_tractography.core.fodf import sh_basis
 from bids_tractography.core.seeding import SeedBatch
 from bids_tractography.core.stopping import (
     BinaryRule,
-    FodRule,
     StoppingRule,
     ThresholdRule,
+    as_map_rule,
     extent,
 )
 from bids_tractography.core.streamlines import Stop, StreamlineBatch
@@ -155,6 +155,7 @@ class UnitEngine:
     ) -> None:
         if not extent(problem.stopping).any():
             raise ValueError("the stopping rule lets no voxel through")
+        problem = replace(problem, stopping=as_map_rule(problem.stopping))
         self._problem = problem
         self._n_threads = n_threads
         self._unit = unit
@@ -359,8 +360,6 @@ def unit_mark(unit: int) -> NDArray[np.float32]:
 
 def _rule(rule: StoppingRule) -> tuple[NDArray[np.generic], bool, float]:
     match rule:
-        case FodRule(within=None):
-            return np.ascontiguousarray(rule.peak), False, rule.amplitude
         case ThresholdRule():
             return np.ascontiguousarray(rule.map), False, rule.threshold
         case BinaryRule():

@@ -18,6 +18,7 @@ from bids_tractography.config.masks import AllMaskConfig, AnyMaskConfig, NotMask
 from bids_tractography.config.model import CsdModelConfig
 from bids_tractography.config.section import Section
 from bids_tractography.errors import ConfigError, NoInputError
+from bids_tractography.tracking import choose_engine
 
 
 def write(path: Path, text: str) -> Path:
@@ -65,17 +66,19 @@ def test_defaults_are_the_documented_ones() -> None:
         "seeds": {"kind": "random", "per_voxel": 1},
         "rng_seed": None,
     }
-    assert config.stopping.model_dump() == {
+    assert config.stopping.model_dump() == {"kind": "fod", "below": 0.25}
+    assert load_config(None, ["model=csa"]).stopping.model_dump() == {
         "kind": "threshold",
         "map": "fa",
-        "threshold": 0.2,
+        "threshold": 0.15,
         "percentile": False,
+        "fod_below": None,
     }
     assert config.tracking.algorithm.model_dump() == {
         "kind": "prob",
         "step_size_mm": 0.5,
-        "max_angle_deg": 30,
-        "pmf_threshold": 0.1,
+        "max_angle_deg": 15,
+        "pmf_threshold": 0.25,
     }
     assert config.tracking.engine == "auto"
     assert (config.tracking.min_length_mm, config.tracking.max_length_mm) == (20, 250)
@@ -239,6 +242,7 @@ def test_merge_keys_of_yaml_are_no_repetition(tmp_path: Path) -> None:
         "map": "md",
         "threshold": 0.1,
         "percentile": False,
+        "fod_below": None,
     }
 
 
@@ -268,8 +272,8 @@ def test_overrides_go_over_the_file(tmp_path: Path) -> None:
     assert config.tracking.algorithm.model_dump() == {
         "kind": "det",
         "step_size_mm": 0.75,
-        "max_angle_deg": 30,
-        "pmf_threshold": 0.1,
+        "max_angle_deg": 15,
+        "pmf_threshold": 0.25,
     }
     assert config.tracking.min_length_mm == 30
 
@@ -751,3 +755,33 @@ def test_names_of_sections_end_in_config() -> None:
         sections += section.__subclasses__()
     others = {section.__name__ for section in sections if not section.__name__.endswith("Config")}
     assert others == {"Section"}
+
+
+def test_a_model_without_a_response_stops_by_fa_and_refuses_to_stop_by_the_fodf() -> None:
+    assert load_config(None, ["model=gqi"]).stopping.kind == "threshold"
+    for model in ("csd", "msmt_csd", "rumba"):
+        assert load_config(None, [f"model={model}"]).stopping.kind == "fod"
+    for stop in ("fod", "{kind: act, fod_below: 0.1}"):
+        with pytest.raises(ConfigError, match="a model with a response"):
+            load_config(None, ["model=gqi", f"stopping={stop}"])
+
+
+def test_a_share_of_the_fodf_goes_with_any_stopping_rule() -> None:
+    assert load_config(None, ["stopping.below=0.4"]).stopping.fod_share == 0.4
+    for stop in (
+        "{threshold: 0.1, fod_below: 0.3}",
+        "{kind: binary, mask: brain, fod_below: 0.3}",
+        "{kind: act, fod_below: 0.3}",
+        "{kind: cmc, fod_below: 0.3}",
+    ):
+        stopping = load_config(None, [f"stopping={stop}"]).stopping
+        assert stopping.fod_share == 0.3
+        assert "above 0.3 of that of a single fibre" in stopping.where
+
+
+def test_only_the_cpu_engine_combines_the_fodf_with_another_rule() -> None:
+    both = ["stopping={threshold: 0.1, fod_below: 0.3}"]
+    assert choose_engine(load_config(None, both)).name == "cpu"
+    with pytest.raises(ConfigError, match="fod_below"):
+        choose_engine(load_config(None, [*both, "tracking.engine=dipy"]))
+    assert choose_engine(load_config(None, ["tracking.engine=dipy"])).name == "dipy"

@@ -103,7 +103,12 @@ def test_a_file_of_pyafq_is_taken_as_a_configuration(
             },
             "stopping": {"kind": "threshold", "map": "fa", "threshold": 0.2},
             "tracking": {
-                "algorithm": {"kind": "det", "step_size_mm": 0.25, "max_angle_deg": 40},
+                "algorithm": {
+                    "kind": "det",
+                    "step_size_mm": 0.25,
+                    "max_angle_deg": 40,
+                    "pmf_threshold": 0.1,
+                },
                 "max_directions": 10,
                 "min_length_mm": 30,
                 "max_length_mm": 199.75,
