@@ -19,7 +19,13 @@ class _SteppingConfig(Section):
     """Amplitudes below this fraction of the largest fODF amplitude at the point are set to zero."""
 
 
-class ProbabilisticConfig(_SteppingConfig):
+class _DrawingConfig(_SteppingConfig):
+    # What is drawn in proportion needs more protection from noise than the largest amplitude.
+    pmf_threshold: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    """Amplitudes below this fraction of the largest fODF amplitude at the point are set to zero."""
+
+
+class ProbabilisticConfig(_DrawingConfig):
     """Draw each direction from the fODF within a cone around the previous direction."""
 
     method: ClassVar[str] = "probabilistic"
@@ -43,7 +49,7 @@ class DeterministicConfig(_SteppingConfig):
     kind: Literal["det"] = "det"
 
 
-class ParticleFilteringConfig(_SteppingConfig):
+class ParticleFilteringConfig(_DrawingConfig):
     """Probabilistic tracking with particle filtering (Girard 2014).
 
     Where a streamline ends in a place that the anatomy does not allow, particles start from a

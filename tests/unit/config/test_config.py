@@ -78,7 +78,7 @@ def test_defaults_are_the_documented_ones() -> None:
         "kind": "prob",
         "step_size_mm": 0.5,
         "max_angle_deg": 15,
-        "pmf_threshold": 0.25,
+        "pmf_threshold": 0.3,
     }
     assert config.tracking.engine == "auto"
     assert (config.tracking.min_length_mm, config.tracking.max_length_mm) == (20, 250)
