@@ -10,6 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from conftest import QUICK, opened, run_cli, sidecar, tractograms, write_description
+from scipy.ndimage import map_coordinates
 
 from bids_tractography.cli.main import main
 from bids_tractography.outputs.provenance import RECORD_KEY, ImportRecord
@@ -286,3 +287,30 @@ def test_keys_that_would_be_ignored_are_refused(
     ended = run_cli(scanned_once, tmp_path / "out", "participant", overrides=settings)
     assert ended.returncode in (66, 78)
     assert says in ended.stderr
+
+
+def test_a_stop_by_the_fodf_goes_with_tissue_and_ends_lie_in_grey_matter(
+    finished: tuple[Path, object], scanned_once: Path, tissue: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "output"
+    shutil.copytree(finished[0], output)
+    for path in output.rglob("*_tractogram.*"):
+        path.unlink()
+    path = tracked(
+        scanned_once, output, "stopping={kind: act, fod_below: 0.1}", "seeding.mask=interface",
+        "output.per_streamline=[ends]", words=("-d", tissue),
+    )  # fmt: skip
+    single = sidecar(next(output.rglob("*param-fod_dwimap.nii.gz")))[RECORD_KEY]["details"][
+        "single_fibre_peak"
+    ]
+    assert 0.8 < single < 2
+    stop = sidecar(next(output.rglob("*desc-stop_mask.nii.gz")))[RECORD_KEY]["details"]
+    assert [part["kind"] for part in stop["of"]] == ["act", "fod"]
+    assert stop["of"][1]["amplitude"] == pytest.approx(0.1 * single)
+    include = nib.load(next(output.rglob("*desc-pftinclude_probseg.nii.gz")))
+    with opened(path) as (points, offsets):
+        ends = np.concatenate([points[offsets[:-1]], points[offsets[1:] - 1]])
+    voxels = nib.affines.apply_affine(np.linalg.inv(include.affine), ends)
+    inside = map_coordinates(include.get_fdata(), voxels.T, order=1, mode="nearest")
+    assert len(inside) > 50
+    assert np.mean(inside > 0.5) > 0.95
