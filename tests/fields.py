@@ -24,6 +24,8 @@ DEGREES = np.repeat([0, 2, 4, 6, 8], [1, 5, 9, 13, 17])
 # A heat kernel on the sphere: largest along its axis, and hardly negative at order 8.
 BLUR = np.exp(-DEGREES * (DEGREES + 1) / 40)
 WIDE: dict[str, Any] = {"min_length_mm": 0, "max_length_mm": 1000}
+# What the tests are made for, whatever the defaults are.
+LOOSE: dict[str, Any] = {"max_angle_deg": 30, "pmf_threshold": 0.1}
 
 
 def vertex_near(direction: Any) -> Any:
@@ -60,7 +62,11 @@ def make_engine(
 ) -> Engine:
     rule = BinaryRule(np.ones(grid.shape, bool)) if stopping is None else stopping
     fodf = Fodf(np.ascontiguousarray(coefficients, np.float32), grid)
-    config = TrackingConfig(**{**WIDE, "algorithm": "det", **tracking})
+    algorithm = tracking.get("algorithm", "det")
+    algorithm = {"kind": algorithm} if isinstance(algorithm, str) else algorithm
+    if algorithm["kind"] not in ("eudx", "ptt"):
+        algorithm = {**LOOSE, **algorithm}
+    config = TrackingConfig(**{**WIDE, **tracking, "algorithm": algorithm})
     return kind.build(TrackingProblem(fodf, rule, config, rng_seed, data), threads)
 
 

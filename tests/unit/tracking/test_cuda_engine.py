@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fields import X, affine_of, cube, lobes, nonzero, slab, streamlines, track, vertex_near
+from fields import LOOSE, X, affine_of, cube, lobes, nonzero, slab, streamlines, track, vertex_near
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pretend_cuda import PretendSession, pretend_cuda
@@ -245,7 +245,7 @@ def ragged_engine(ngpus: int = 1, **tracking: Any) -> UnitEngine:
         RAGGED_GRID,
         ragged(RAGGED_GRID),
         ThresholdRule(hills(RAGGED_GRID), 0.3),
-        **{"algorithm": {"kind": "prob", "step_size_mm": 1.0}, "max_directions": 2,
+        **{"algorithm": {"kind": "prob", "step_size_mm": 1.0, **LOOSE}, "max_directions": 2,
            "dead_ends": "keep", "ngpus": ngpus, **tracking},
     )  # fmt: skip
 
