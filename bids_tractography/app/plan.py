@@ -102,9 +102,10 @@ def _job(request: Request, study: Study, run: DwiRun) -> Job:
         warnings=(*run.warnings, *_doubts(config, run)),
         config=config,
         outputs=outputs,
-        work=outputs.batches(request.work_dir, links[run.dataset]),
+        work=outputs.batches(request.work_dir, links[run.dataset], config.output.name),
         n_threads=request.n_threads,
         fresh=request.fresh,
+        overwrite=request.overwrite,
         container=request.container,
         report=request.report,
     )

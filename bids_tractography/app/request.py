@@ -39,6 +39,8 @@ class Request:
         Folder to keep pybids' databases in.
     fresh : bool
         Recompute everything.
+    overwrite : bool
+        Replace results of other configurations.
     container : dict or None
         Container image that the program runs in.
     executor : str
@@ -62,6 +64,7 @@ class Request:
     check_dataset: bool = True
     database: Path | None = None
     fresh: bool = False
+    overwrite: bool = False
     container: dict[str, str] | None = None
     executor: Literal["local", "ray"] = "local"
     ray_address: str | None = None

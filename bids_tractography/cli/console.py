@@ -57,7 +57,9 @@ def progress_shown(console: Console) -> Iterator[Callable[[Progress], None]]:
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]:.0f} seeds/s, {task.fields[kept]} streamlines"),
+        TextColumn(
+            "{task.fields[rate]:.0f} {task.fields[unit]}/s, {task.fields[kept]} streamlines"
+        ),
         TimeRemainingColumn(),
         console=console,
     )
@@ -66,12 +68,12 @@ def progress_shown(console: Console) -> Iterator[Callable[[Progress], None]]:
     def show(progress: Progress) -> None:
         if progress.name not in tasks:
             tasks[progress.name] = bars.add_task(
-                progress.name, total=progress.total, rate=0.0, kept=0
+                progress.name, total=progress.total, rate=0.0, kept=0, unit=progress.unit
             )
         bars.update(
             tasks[progress.name],
             completed=progress.done,
-            rate=progress.seeds_per_second,
+            rate=progress.per_second,
             kept=progress.kept,
         )
 

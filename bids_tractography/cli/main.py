@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import json
 import logging
 import os
 import sys
@@ -139,11 +140,12 @@ def _request(options: argparse.Namespace) -> Request:
     output = resolve(options.output_dir)
     if options.ray_address and options.executor != "ray":
         raise UsageError("--ray-address goes with --executor ray.")
+    named = [] if options.name is None else [f"output.name={json.dumps(options.name)}"]
     return Request(
         bids_dir=resolve(options.bids_dir),
         output_dir=output,
         work_dir=resolve(options.work_dir or output / ".work"),
-        config=load_config(options.config, options.set),
+        config=load_config(options.config, [*options.set, *named]),
         participants=tuple(options.participant_label),
         sessions=tuple(options.session_label),
         filters=read_filters(options.bids_filter_file) if options.bids_filter_file else {},
@@ -153,6 +155,7 @@ def _request(options: argparse.Namespace) -> Request:
         check_dataset=not options.skip_bids_validation,
         database=options.bids_database_dir,
         fresh=options.fresh,
+        overwrite=options.overwrite,
         container=describe_container(os.environ, Path(sys.prefix)),
         executor=options.executor,
         ray_address=options.ray_address,

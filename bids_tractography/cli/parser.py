@@ -80,6 +80,12 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="KEY=VALUE",
         help="override a key, e.g. tracking.algorithm.step_size_mm=0.25; may be repeated",
     )
+    how.add_argument(
+        "--name",
+        metavar="NAME",
+        help="name of the configuration (output.name), which becomes part of the file names, so "
+        "that several configurations can share OUTPUT_DIR",
+    )
     state = how.add_mutually_exclusive_group()
     state.add_argument(
         "--resume",
@@ -87,6 +93,12 @@ def build_parser() -> argparse.ArgumentParser:
         help="keep finished work that inputs, configuration and version still match (default)",
     )
     state.add_argument("--fresh", action="store_true", help="do everything again")
+    how.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace results of another configuration, and remove what was made from them; "
+        "otherwise they are never replaced",
+    )
     pages = how.add_mutually_exclusive_group()
     pages.add_argument(
         "--reports-only",

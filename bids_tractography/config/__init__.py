@@ -56,7 +56,7 @@ class Config(Section):
     """Import a tractogram created by other software, given by path or BIDS filters, instead of
     tracking."""
     output: OutputConfig = OutputConfig()
-    """Formats of the tractogram."""
+    """Name of the configuration and formats of the tractogram."""
 
     @model_validator(mode="after")
     def _parts_go_together(self) -> Config:

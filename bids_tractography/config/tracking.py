@@ -38,6 +38,46 @@ class TotalSeedsConfig(Section):
     """Total number of seeds; with the same ``rng_seed``, more seeds extend the same list."""
 
 
+class SelectSeedsConfig(Section):
+    """Seeds until so many streamlines are kept, distributed uniformly over the volume of the mask.
+
+    The tractogram has exactly this number of streamlines, and is the beginning of every larger
+    one with the same ``rng_seed``.
+    """
+
+    kind: Literal["select"] = "select"
+    count: Annotated[int, Field(ge=1, le=10**12)]
+    """Number of streamlines to keep."""
+    max_seeds: Annotated[int, Field(ge=1, le=10**15)] | None = None
+    """Number of seeds after which tracking ends with fewer streamlines and a warning; 1000 for each
+    streamline by default."""
+
+    @property
+    def limit(self) -> int:
+        """Largest number of seeds."""
+        return 1000 * self.count if self.max_seeds is None else self.max_seeds
+
+
+class ConvergeSeedsConfig(Section):
+    """Seeds until the density map is stable, distributed uniformly over the volume of the mask.
+
+    Streamlines of seeds with even and with odd numbers give two density maps. Tracking ends when
+    their correlation reaches a value; it is computed after 10,000 seeds, and whenever their number
+    has grown by the factor √2.
+    """
+
+    kind: Literal["converge"] = "converge"
+    correlation: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    """Pearson correlation of the two maps in the voxels that have streamlines."""
+    max_seeds: Annotated[int, Field(ge=1, le=10**12)] = 100_000_000
+    """Number of seeds after which tracking ends with a warning."""
+
+    @property
+    def limit(self) -> int:
+        """Largest number of seeds."""
+        return self.max_seeds
+
+
 class GivenSeedsConfig(FileConfig):
     """Seeds listed in a file, used without a seed mask.
 
@@ -51,7 +91,12 @@ class GivenSeedsConfig(FileConfig):
 
 SeedsConfig = Annotated[
     Annotated[
-        GridSeedsConfig | RandomSeedsConfig | TotalSeedsConfig | GivenSeedsConfig,
+        GridSeedsConfig
+        | RandomSeedsConfig
+        | TotalSeedsConfig
+        | SelectSeedsConfig
+        | ConvergeSeedsConfig
+        | GivenSeedsConfig,
         Field(discriminator="kind"),
     ],
     BeforeValidator(default_kind("random")),
@@ -207,8 +252,12 @@ class LineariseConfig(Section):
 
 
 class OutputConfig(Section):
-    """Formats of the tractogram."""
+    """Name of the configuration and formats of the tractogram."""
 
+    name: Annotated[str, Field(pattern="^[0-9A-Za-z]{1,40}$")] | None = None
+    """Name of this configuration, in letters and digits. It becomes part of the names of the
+    tractogram and of all files that differ from those that are there already, so that several
+    configurations can share an output folder."""
     formats: tuple[Literal["trx", "tck", "trk"], ...] = ("trx",)
     """File formats, at least one."""
     dtype: Literal["float32", "float16"] = "float32"

@@ -21,7 +21,7 @@ from bids_tractography.config import Config
 from bids_tractography.machine.files import open_input
 
 RECORD_KEY = "BidsTractography"
-RECORD_VERSION = 3
+RECORD_VERSION = 4
 
 # Libraries whose version can change the results.
 _DECISIVE = ("dipy", "nibabel", "numba", "numpy", "scipy")
@@ -57,13 +57,19 @@ def config_hash(config: Config) -> str:
 
     The engine is omitted because the record names it together with its version.
     """
+    return sha256_of_json(decisive_settings(config))
+
+
+def decisive_settings(config: Config) -> dict[str, Any]:
+    """Return the settings that affect the tractogram, whatever its formats; JSON values."""
     nothing: dict[str, Any] = {
+        "output": {"name", "formats"},
         "tracking": {"batch_size", "engine", "ngpus"},
         "tensor": {"v1"},
         "gradients": {"check"},
         "checks": ...,
     }
-    return sha256_of_json(config.model_dump(mode="json", exclude=nothing))
+    return config.model_dump(mode="json", exclude=nothing)
 
 
 class _Model(BaseModel):
@@ -181,6 +187,8 @@ class TractogramRecord(_TractogramRecordBase):
     rng_seed: int
     batches: int
     seeds: int
+    goal: dict[str, JsonValue] | None
+    """What ended tracking where the number of seeds was not given, and whether it was reached."""
     seed_voxels: int | None
     seeds_without_direction: int
     streamlines_generated: int

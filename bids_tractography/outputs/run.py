@@ -92,8 +92,8 @@ class RunOutputs:
         session = [f"ses-{entities['ses']}"] if "ses" in entities else []
         return self.root.joinpath(f"sub-{entities['sub']}", *session, "dwi")
 
-    def batches(self, work: Path, dataset: Path) -> Path:
-        """Return the folder for unfinished batches, unique to this output and dataset.
+    def batches(self, work: Path, dataset: Path, configuration: str | None = None) -> Path:
+        """Return the folder for unfinished batches, unique to output, dataset and configuration.
 
         Parameters
         ----------
@@ -101,8 +101,10 @@ class RunOutputs:
             Folder for unfinished work, which several outputs may share.
         dataset : Path
             Root of the dataset of the DWI.
+        configuration : str, optional
+            Name of the configuration.
         """
-        digest = sha256_of_json([str(self.root), str(dataset)])
+        digest = sha256_of_json([str(self.root), str(dataset), configuration])
         return work / f"{self.name}.{digest[:12]}.batches"
 
     def path(self, suffix: str, extension: str = ".nii.gz", **entities: str) -> Path:
@@ -208,6 +210,20 @@ def why_stale(path: Path, fingerprint: Fingerprint) -> str | None:
         return "it was modified or damaged"
     parts = fingerprint.differences(made_with)
     return f"it was computed with {' and '.join(parts)}" if parts else None
+
+
+def made_with(path: Path) -> Fingerprint | None:
+    """Return the fingerprint of a finished file; None if it is unfinished or was modified.
+
+    The content of files is not read, only their sizes.
+    """
+    try:
+        content = read_sidecar(path)
+        if why_changed(path, content) is not None:
+            return None
+        return Fingerprint.model_validate(content[RECORD_KEY]["fingerprint"])
+    except (TractographyError, OSError, ValueError, LookupError, TypeError, AttributeError):
+        return None
 
 
 def why_changed(path: Path, content: Mapping[str, Any], *, read_files: bool = False) -> str | None:

@@ -17,9 +17,11 @@ from bids_tractography.anatomy.masks import check_files
 from bids_tractography.config import Config
 from bids_tractography.config import masks as define
 from bids_tractography.config.tracking import (
+    ConvergeSeedsConfig,
     GivenSeedsConfig,
     GridSeedsConfig,
     RandomSeedsConfig,
+    SelectSeedsConfig,
     TotalSeedsConfig,
 )
 from bids_tractography.core.checks import Findings
@@ -62,6 +64,7 @@ _READING_DWI, _FITTING_FODF, _TRACKING_BATCH = 2.25, 2.3, 2.7
 _MAPS_BYTES = 53  # of a voxel: maps and masks
 
 _LINEARISED_SHARE = 0.2
+_TO_CONVERGE = 500_000  # seeds, if the number is not given
 
 
 @dataclass(frozen=True)
@@ -155,6 +158,10 @@ def _size(job: Job, grid: Grid, n_volumes: int, sh_order: int) -> _Size:
     match config.seeding.seeds:
         case TotalSeedsConfig(count=n):
             seeds = n
+        case SelectSeedsConfig(count=n, limit=most):
+            seeds = min(most, int(n / _kept_share(sh_order)) + 1)
+        case ConvergeSeedsConfig(limit=most):
+            seeds = min(most, _TO_CONVERGE)
         case GivenSeedsConfig():
             seeds = len(read_given_seeds(job.run.named["seeding.seeds"], grid))
         case GridSeedsConfig(per_axis=n):
@@ -162,7 +169,7 @@ def _size(job: Job, grid: Grid, n_volumes: int, sh_order: int) -> _Size:
         case RandomSeedsConfig(per_voxel=n):
             seeds = int(_voxels(config.seeding.mask, n_voxels, n_brain, job.run.is_raw) * n)
     orders = np.clip(sh_order, 2, 8) - 4
-    streamlines = int(seeds * (_KEPT_SHARE + _KEPT_SHARE_PER_ORDER * orders))
+    streamlines = int(seeds * _kept_share(sh_order))
     length_mm = float(_KEPT_LENGTH_MM + _KEPT_LENGTH_MM_PER_ORDER * orders)
     points = streamlines * (length_mm / config.tracking.algorithm.step_size_mm + 1)
     batch = config.tracking.batch_size
@@ -176,6 +183,11 @@ def _size(job: Job, grid: Grid, n_volumes: int, sh_order: int) -> _Size:
         streamlines=streamlines,
         points=points,
     )
+
+
+def _kept_share(sh_order: int) -> float:
+    """Return the share of seeds whose streamline is kept."""
+    return float(_KEPT_SHARE + _KEPT_SHARE_PER_ORDER * (np.clip(sh_order, 2, 8) - 4))
 
 
 def _engine(job: Job) -> EngineKind:

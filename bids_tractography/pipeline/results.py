@@ -29,6 +29,7 @@ from bids_tractography.outputs.provenance import (
     peak_memory_mib,
 )
 from bids_tractography.pipeline.fitting import Fit
+from bids_tractography.pipeline.goals import Goal
 from bids_tractography.pipeline.job import Job
 from bids_tractography.pipeline.sidecars import density_sidecar, import_sidecar, tractogram_sidecar
 from bids_tractography.pipeline.task import Task
@@ -49,7 +50,7 @@ logger = logging.getLogger(__name__)
 
 
 def write_tractogram(
-    task: Task, fit: Fit, stopping: StoppingRule, seeds: SeedList, store: BatchStore
+    task: Task, fit: Fit, stopping: StoppingRule, seeds: SeedList, goal: Goal, store: BatchStore
 ) -> None:
     """Assemble the tractogram and its density map; the tractogram's sidecar comes last.
 
@@ -59,6 +60,7 @@ def write_tractogram(
     fit : Fit
     stopping : StoppingRule
     seeds : SeedList
+    goal : Goal
     store : BatchStore
         With all batches.
 
@@ -97,14 +99,14 @@ def write_tractogram(
     record = TractogramRecord(
         **_common(task),
         **_resolved(job, fit),
-        **_account(job, seeds, store),
+        **_account(job, seeds, goal, store),
         linearised=linearised,
         content_sha256=content,
     )
     check_unchanged()
     sidecar = tractogram_sidecar(job, stopping, store.counts.seeds, store.n_streamlines)
     job.outputs.write_sidecar(paths, sidecar, record)
-    logger.info("%s: %d streamlines of %d seeds.", job.name, store.n_streamlines, len(seeds))
+    logger.info("%s: %d streamlines of %d seeds.", job.name, store.n_streamlines, store.next_seed)
 
 
 def import_tractogram(task: Task) -> None:
@@ -254,7 +256,7 @@ def tracking_figures(config: Config, counts: Counts) -> dict[str, float]:
     return figures
 
 
-def _account(job: Job, seeds: SeedList, store: BatchStore) -> dict[str, Any]:
+def _account(job: Job, seeds: SeedList, goal: Goal, store: BatchStore) -> dict[str, Any]:
     """Return the parts of the record about seeds, streamlines and their ends."""
     counts = store.counts
     return {
@@ -262,6 +264,7 @@ def _account(job: Job, seeds: SeedList, store: BatchStore) -> dict[str, Any]:
         "batches": store.n_batches,
         "seed_voxels": int(np.count_nonzero(seeds.mask)) if seeds.given_mm is None else None,
         "seeds": counts.seeds,
+        "goal": goal.record,
         "seeds_without_direction": counts.seeds_without_direction,
         "streamlines_generated": counts.generated,
         "streamlines_kept": counts.kept,

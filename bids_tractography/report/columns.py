@@ -112,6 +112,7 @@ _REJECTED = {
     Rejection.TOO_SHORT: "shorter than the minimum",
     Rejection.EXCLUDED: "that entered an exclusion region",
     Rejection.NOT_INCLUDED: "that missed an inclusion region",
+    Rejection.SURPLUS: "beyond the number to select",
 }
 _STOP_TITLES = {
     Stop.STOPPING_RULE: "stopping criterion",
