@@ -30,7 +30,10 @@ from bids_tractography.config.tracking import (
     TrackingConfig,
 )
 
-__all__ = ["Config"]
+__all__ = ["USES_TISSUE", "Config"]
+
+USES_TISSUE = (ActStopConfig, CmcStopConfig, TissueMaskConfig, InterfaceMaskConfig)
+"""Sections that use tissue fractions."""
 
 
 class Config(Section):
@@ -86,8 +89,7 @@ class Config(Section):
     @property
     def needs_tissue(self) -> bool:
         """Whether any mask or stopping criterion uses tissue fractions."""
-        of_tissue = ActStopConfig | CmcStopConfig | TissueMaskConfig | InterfaceMaskConfig
-        return any(isinstance(section, of_tissue) for _, section in sections_in(self))
+        return any(isinstance(section, USES_TISSUE) for _, section in sections_in(self))
 
     def files(self) -> Iterator[tuple[str, FileConfig]]:
         """Yield every file that the configuration names, with the dotted path of its key."""

@@ -39,6 +39,11 @@ def with_configuration(entities: Mapping[str, str], name: str) -> dict[str, str]
     return {**entities, "desc": f"{name}{desc[:1].upper()}{desc[1:]}"}
 
 
+def belongs_to(desc: str, name: str) -> bool:
+    """Return whether a ``desc`` is one that `with_configuration` makes with a name."""
+    return desc == name or (desc.startswith(name) and desc[len(name) :][:1].isupper())
+
+
 def file_name(entities: Mapping[str, str], suffix: str, extension: str) -> str:
     """Join entities in the order of the specification; unknown entities follow ``run``.
 

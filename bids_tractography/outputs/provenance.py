@@ -187,7 +187,7 @@ class TractogramRecord(_TractogramRecordBase):
     rng_seed: int
     batches: int
     seeds: int
-    goal: dict[str, JsonValue] | None
+    goal: dict[str, JsonValue] | None = None
     """What ended tracking where the number of seeds was not given, and whether it was reached."""
     seed_voxels: int | None
     seeds_without_direction: int

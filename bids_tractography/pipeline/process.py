@@ -216,7 +216,8 @@ def _track_batches(
     size = kind.batch_size if batch_size == "auto" else batch_size
     selected = job.config.seeding.seeds
     n_wanted = selected.count if isinstance(selected, SelectSeedsConfig) else None
-    what = f"{len(seeds)} seeds" if n_wanted is None else f"until {n_wanted} streamlines are kept"
+    most = "" if goal.record is None else "at most "
+    what = f"{most}{len(seeds)} seeds"
     logger.info("%s: tracking %s with %s.", job.name, what, kind.name)
     begin, first, before = time.perf_counter(), store.next_seed, store.n_streamlines
     last: list[SeedBatch] = []  # the last batch, without the seeds that are not needed
@@ -247,7 +248,8 @@ def _track_batches(
         )
         seconds, kept = time.perf_counter() - begin, store.n_streamlines
         if n_wanted is None:
-            progress = Progress(job.label, stop, len(seeds), kept, (stop - first) / seconds)
+            total = stop if goal.is_reached else goal.end_of_batch(stop) or len(seeds)
+            progress = Progress(job.label, stop, total, kept, (stop - first) / seconds)
         else:
             rate = (kept - before) / seconds
             progress = Progress(job.label, kept, n_wanted, kept, rate, "streamlines")

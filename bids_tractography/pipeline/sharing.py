@@ -73,11 +73,11 @@ def protect_others(
     """
     conflicts = dict(_conflicts(job, fingerprints, stale))
     if conflicts and not job.overwrite:
-        path, reason = next(iter(conflicts.items()))
+        path, reason = list(conflicts.items())[-1]  # the tractogram, if it is one of them
         others = len(conflicts) - 1
         more = f" (and {others} other file{'s' if others > 1 else ''})" if others else ""
         raise OutputError(
-            f"{job.name}: {path.name}{more} {reason}.",
+            f"{path.name}{more} {reason}.",
             "Keep both by giving this configuration a name that is not in use (--name NAME), or "
             "replace the results with --overwrite.",
         )
