@@ -142,9 +142,10 @@ def print_outcomes(request: Request, outcomes: dict[str, Outcome]) -> None:
         elif isinstance(outcome, Failure):
             row = (f"failed ({outcome.exit_code})", _count(outcome.warnings), outcome.message)
         else:
-            where = outcome.tractogram.relative_to(request.output_dir)
+            result = outcome.result
+            where = "" if result is None else str(result.relative_to(request.output_dir))
             word = "up to date" if outcome.reused else "done"
-            row = (word, _count(outcome.warnings), str(where))
+            row = (word, _count(outcome.warnings), where)
         table.add_row(*map(Text, (name, *row)))
     console = Console(width=None if sys.stdout.isatty() else 200)
     console.print(table)

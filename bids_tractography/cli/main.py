@@ -24,7 +24,7 @@ from bids_tractography.app.request import Request, open_study
 from bids_tractography.app.run import exit_code, run
 from bids_tractography.cli.config import config_command
 from bids_tractography.cli.console import print_outcomes, print_plan, progress_shown, set_up_logging
-from bids_tractography.cli.parser import LEVELS, Parser, build_parser
+from bids_tractography.cli.parser import LEVELS, STOP_AFTER, Parser, build_parser
 from bids_tractography.config.load import load_config
 from bids_tractography.errors import UnknownLevelError, UsageError
 from bids_tractography.inputs import read_filters
@@ -156,6 +156,7 @@ def _request(options: argparse.Namespace) -> Request:
         database=options.bids_database_dir,
         fresh=options.fresh,
         overwrite=options.overwrite,
+        last_stage=STOP_AFTER[options.stop_after],
         container=describe_container(os.environ, Path(sys.prefix)),
         executor=options.executor,
         ray_address=options.ray_address,

@@ -11,6 +11,8 @@ from bids_tractography import __version__
 from bids_tractography.errors import UsageError
 
 LEVELS = ("participant", "group")
+STOP_AFTER = {"maps": "tissue", "masks": "masks", "tractogram": "tracking"}
+"""Stages of the pipeline by their names on the command line."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -93,6 +95,13 @@ def build_parser() -> argparse.ArgumentParser:
         help="keep finished work that inputs, configuration and version still match (default)",
     )
     state.add_argument("--fresh", action="store_true", help="do everything again")
+    how.add_argument(
+        "--stop-after",
+        "--stop_after",
+        choices=tuple(STOP_AFTER),
+        default="tractogram",
+        help="compute the maps only, or maps and masks (default: tractogram)",
+    )
     how.add_argument(
         "--overwrite",
         action="store_true",

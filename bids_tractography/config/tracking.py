@@ -258,6 +258,9 @@ class OutputConfig(Section):
     """Name of this configuration, in letters and digits. It becomes part of the names of the
     tractogram and of all files that differ from those that are there already, so that several
     configurations can share an output folder."""
+    keep: tuple[Literal["tractogram", "density"], ...] = ("tractogram", "density")
+    """Results to keep, at least one. Without ``tractogram``, streamlines are tracked, summed and
+    removed; their counts and the hash of their points are recorded with the density map."""
     formats: tuple[Literal["trx", "tck", "trk"], ...] = ("trx",)
     """File formats, at least one."""
     dtype: Literal["float32", "float16"] = "float32"
@@ -269,12 +272,12 @@ class OutputConfig(Section):
     """Values stored for each streamline in TRX files: the index of its seed, and the reasons why
     its two ends stopped."""
 
-    @field_validator("formats")
+    @field_validator("formats", "keep")
     @classmethod
-    def _at_least_one(cls, formats: tuple[str, ...]) -> tuple[str, ...]:
-        if not formats or len(set(formats)) < len(formats):
-            raise ValueError("at least one format is required, each only once")
-        return formats
+    def _at_least_one(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if not names or len(set(names)) < len(names):
+            raise ValueError("at least one is required, each only once")
+        return names
 
     @field_validator("per_streamline")
     @classmethod

@@ -61,9 +61,9 @@ def config_hash(config: Config) -> str:
 
 
 def decisive_settings(config: Config) -> dict[str, Any]:
-    """Return the settings that affect the tractogram, whatever its formats; JSON values."""
+    """Return the settings that affect the streamlines and their points, JSON values."""
     nothing: dict[str, Any] = {
-        "output": {"name", "formats"},
+        "output": {"name", "formats", "keep"},
         "tracking": {"batch_size", "engine", "ngpus"},
         "tensor": {"v1"},
         "gradients": {"check"},

@@ -26,7 +26,7 @@ from bids_tractography.outputs.provenance import (
     software_fingerprint,
 )
 from bids_tractography.outputs.run import RunOutputs, read_record, why_stale
-from bids_tractography.pipeline.products import Dependencies, Product, products_of
+from bids_tractography.pipeline.products import STAGES, Dependencies, Product, products_of
 from bids_tractography.tracking import ENGINES
 
 GRADIENT_TABLE = "gradient_table"  # what the check of the gradients is called in records
@@ -76,6 +76,8 @@ class Job:
         Recompute everything, whatever exists.
     overwrite : bool
         Replace results of other configurations.
+    last_stage : str
+        Stage after which to stop, one of `STAGES`.
     named : frozenset of str
         Roles of the products whose file names contain the name of the configuration, in addition
         to those of tracking; see `sharing.settle`.
@@ -97,6 +99,7 @@ class Job:
     warnings: tuple[str, ...] = ()
     fresh: bool = False
     overwrite: bool = False
+    last_stage: str = STAGES[-1]
     named: frozenset[str] = frozenset()
     container: dict[str, str] | None = None
     report: bool = True
@@ -131,7 +134,21 @@ class Job:
     @cached_property
     def targets(self) -> dict[str, Target]:
         """Products by role, in the order in which they are created."""
-        return {product.role: self._target(product) for product in products_of(self.config)}
+        return {
+            product.role: self._target(product)
+            for product in products_of(self.config)
+            if STAGES.index(product.stage) <= STAGES.index(self.last_stage)
+        }
+
+    @property
+    def result(self) -> Path | None:
+        """Path of the main product."""
+        return None if self.main is None else self.paths[self.main]
+
+    @property
+    def main(self) -> str | None:
+        """Role of the product with the record of the streamlines; None if nothing is tracked."""
+        return next((role for role in ("tractogram", "tdi") if role in self.targets), None)
 
     def _target(self, product: Product) -> Target:
         entities, name = product.entities_for(self.config), self.config.output.name

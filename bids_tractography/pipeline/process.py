@@ -38,14 +38,15 @@ class Done:
 
     Parameters
     ----------
-    tractogram : Path
+    result : Path or None
+        Tractogram, or its density map if it is not kept; None if nothing is tracked.
     reused : bool
         Whether everything was up to date and nothing was computed.
     warnings : tuple of str
         Warnings about the result.
     """
 
-    tractogram: Path
+    result: Path | None
     reused: bool
     warnings: tuple[str, ...] = ()
 
@@ -115,7 +116,7 @@ def process_dwi(
         if not task.stale:
             logger.info("%s: everything is up to date; nothing to compute.", job.name)
             _judge_what_is_there(task)
-            return Done(job.paths["tractogram"], True, tuple(findings.all.warnings))
+            return Done(job.result, True, tuple(findings.all.warnings))
         check_files(job.config, job.run.named)
         report_inputs(job, findings)
         task.protect_others()
@@ -124,7 +125,7 @@ def process_dwi(
             import_tractogram(task)
         else:
             _track_dwi(task, report, track)
-    return Done(job.paths["tractogram"], reused=False, warnings=tuple(findings.all.warnings))
+    return Done(job.result, reused=False, warnings=tuple(findings.all.warnings))
 
 
 def _track_dwi(task: Task, report: Callable[[Progress], None], track: Tracker) -> None:
@@ -137,6 +138,8 @@ def _track_dwi(task: Task, report: Callable[[Progress], None], track: Tracker) -
         fit = fit_or_read(task, dwi)
     with watch.stage("tissue"):
         tissue = tissue_or_read(task, dwi, fit)
+    if not any(target.product.stage == "masks" for target in job.targets.values()):
+        return
     del dwi  # the largest array, which tracking does not need
     with watch.stage("masks"):
         sources = Sources(fit.grid, {**fit.maps, **tissue}, fit.brain, job.run.named)
@@ -165,8 +168,8 @@ def _track_dwi(task: Task, report: Callable[[Progress], None], track: Tracker) -
 
 def _judge_what_is_there(task: Task) -> None:
     """Report the findings of reused files again; a stricter configuration may refuse them."""
-    for role in ("fod", "tractogram"):
-        if role in task.job.targets:
+    for role in ("fod", task.job.main):
+        if role is not None and role in task.job.targets:
             record = read_record(task.job.paths[role])
             judge_again(record["details"] if role == "fod" else record, task.job, task.findings)
 
@@ -177,8 +180,8 @@ def _batch_store(task: Task, beginning: Beginning | None) -> BatchStore:
     if job.fresh:
         BatchStore(job.work, 0).discard()
     seed = job.config.seeding.rng_seed
-    if seed is None and "tractogram" not in task.stale:
-        seed = read_record(job.paths["tractogram"])["rng_seed"]
+    if seed is None and job.main is not None and job.main not in task.stale:
+        seed = read_record(job.paths[job.main])["rng_seed"]
     if seed is None and beginning is not None:
         seed = beginning.record.rng_seed
     if seed is None:
@@ -186,7 +189,7 @@ def _batch_store(task: Task, beginning: Beginning | None) -> BatchStore:
     output = job.config.output
     # Of points in another type than the file's, the batches would be larger than the file.
     dtype = output.dtype if output.linearise is None else "float32"
-    identity = job.identity | task.fingerprints["tractogram"].model_dump()
+    identity = job.identity | task.fingerprints[job.main or ""].model_dump()
     return BatchStore.open(job.work, identity, seed, dtype)
 
 

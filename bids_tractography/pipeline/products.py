@@ -43,6 +43,9 @@ class Dependencies:
         return Dependencies((*self.inputs, *inputs), (*self.settings, settings))
 
 
+STAGES = ("fit", "tissue", "masks", "tracking")
+"""Stages of the pipeline, in their order."""
+
 # Takes the configuration and the frame of the b-vectors.
 DependsOn = Callable[[Config, str], Dependencies]
 
@@ -98,12 +101,12 @@ def _tracked(config: Config) -> bool:
     return config.import_tract is None
 
 
-def _always(config: Config) -> bool:
-    return True
-
-
 def _has_model(kind: str, config: Config) -> bool:
     return _tracked(config) and config.model.kind == kind
+
+
+def _kept(result: str, config: Config) -> bool:
+    return not _tracked(config) or result in config.output.keep
 
 
 def _with_v1(config: Config) -> bool:
@@ -146,7 +149,7 @@ class Product:
         Volumes of 32-bit numbers that the file holds, for estimates of its size; 0 for masks,
         which compress to next to nothing, and for files whose size is estimated elsewhere.
     stage : str
-        Stage of the pipeline that creates it: ``fit``, ``tissue``, ``masks`` or ``tracking``.
+        Stage of the pipeline that creates it, one of `STAGES`.
     is_made : callable
         Function of the configuration: whether the product is created.
     """
@@ -242,11 +245,12 @@ PRODUCTS: tuple[Product, ...] = (
     Product(
         "tdi", "dwimap", {"tract": "wholebrain", "track": "{track}", "param": "tdi"},
         _on_everything, "Track density: number of streamlines with a point in the voxel", "1",
-        "calamante2010", stage="tracking", is_made=_always,
+        "calamante2010", stage="tracking", is_made=partial(_kept, "density"),
     ),
     Product(
         "tractogram", "tractogram", {"tract": "wholebrain", "track": "{track}"}, _on_everything,
-        "Streamlines, RAS+ mm", volumes=0, stage="tracking", is_made=_always,
+        "Streamlines, RAS+ mm", volumes=0, stage="tracking",
+        is_made=partial(_kept, "tractogram"),
     ),
 )  # fmt: skip
 

@@ -28,6 +28,7 @@ from bids_tractography.outputs.provenance import (
     environment,
     peak_memory_mib,
 )
+from bids_tractography.outputs.run import Sidecar
 from bids_tractography.pipeline.fitting import Fit
 from bids_tractography.pipeline.goals import Goal
 from bids_tractography.pipeline.job import Job
@@ -82,19 +83,14 @@ def write_tractogram(
         )
     for name, value in tracking_figures(job.config, store.counts).items():
         task.findings.measure(name, value, detail=_fates(store.counts))
-    paths, output = job.targets["tractogram"].paths, job.config.output
     with watch.stage("writing"):
-        _write_density(task, store, fit.grid)
-        written, linearised = _linearised(job, store)
-        values = [store.per_streamline(name) for name in output.per_streamline]
-        into = payload(output, store, fit.grid, values) if linearised is None else None
-        if into is not None:
-            content = _move(job, store, into)
+        visits = density(store, fit.grid) if "tdi" in job.targets else None
+        if "tractogram" in job.targets:
+            if visits is not None:
+                task.write_map("tdi", visits, fit.grid, density_sidecar(job), {})
+            content, linearised = _write_streamlines(job, store, fit.grid)
         else:
-            makers = writers(output, values).values()
-            for path, write in zip(paths, makers, strict=True):
-                _write(job, path, write, written, fit.grid)
-            content = content_hash(written, output.dtype)
+            content, linearised = content_hash(store, job.config.output.dtype), None
     watch.add("tracking", store.seconds, store.cpu_seconds)
     record = TractogramRecord(
         **_common(task),
@@ -105,8 +101,29 @@ def write_tractogram(
     )
     check_unchanged()
     sidecar = tractogram_sidecar(job, stopping, store.counts.seeds, store.n_streamlines)
-    job.outputs.write_sidecar(paths, sidecar, record)
+    if "tractogram" in job.targets:
+        job.outputs.write_sidecar(job.targets["tractogram"].paths, sidecar, record)
+    elif visits is not None:
+        keys = {**sidecar.keys, **density_sidecar(job).keys}
+        sidecar = Sidecar(density_sidecar(job).description, sidecar.sources, keys)
+        job.outputs.write_map(job.paths["tdi"], visits, fit.grid, sidecar, record)
     logger.info("%s: %d streamlines of %d seeds.", job.name, store.n_streamlines, store.next_seed)
+
+
+def _write_streamlines(
+    job: Job, store: BatchStore, grid: Grid
+) -> tuple[str, dict[str, float] | None]:
+    """Write the tractogram; return its content hash, and what linearising it did."""
+    paths, output = job.targets["tractogram"].paths, job.config.output
+    written, linearised = _linearised(job, store)
+    values = [store.per_streamline(name) for name in output.per_streamline]
+    into = payload(output, store, grid, values) if linearised is None else None
+    if into is not None:
+        return _move(job, store, into), None
+    makers = writers(output, values).values()
+    for path, write in zip(paths, makers, strict=True):
+        _write(job, path, write, written, grid)
+    return content_hash(written, output.dtype), linearised
 
 
 def import_tractogram(task: Task) -> None:
@@ -119,7 +136,8 @@ def import_tractogram(task: Task) -> None:
     with watch.stage("checking"):
         tractogram = check_tractogram(source, grid)
     with watch.stage("writing"):
-        _write_density(task, tractogram, grid)
+        visits = density(tractogram, grid)
+        task.write_map("tdi", visits, grid, density_sidecar(job), {})
         copy_or_link(source, job.paths["tractogram"], config.mode)
     for warning in tractogram.warnings:
         task.findings.warn(f"{source.name}: {warning}")
@@ -159,10 +177,6 @@ def _move(job: Job, store: BatchStore, into: Payload) -> str:
     except OSError as error:
         raise OutputError(f"{path} cannot be written ({error.strerror}).") from error
     return content_sha256
-
-
-def _write_density(task: Task, tractogram: Streamlines, grid: Grid) -> None:
-    task.write_map("tdi", density(tractogram, grid), grid, density_sidecar(task.job), {})
 
 
 def _linearised(job: Job, store: BatchStore) -> tuple[Streamlines, dict[str, float] | None]:
@@ -208,7 +222,7 @@ def _common(task: Task) -> dict[str, Any]:
     """Return the parts of the record that imported tractograms have as well."""
     job, findings = task.job, task.findings.all
     return {
-        "fingerprint": task.fingerprints["tractogram"],
+        "fingerprint": task.fingerprints[job.main or ""],
         "warnings": findings.warnings,
         "checks": findings.figures,
         "seconds": task.watch.seconds,

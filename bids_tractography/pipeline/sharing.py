@@ -100,7 +100,7 @@ def _conflicts(
         if before.config != wanted.config:
             reason = "was computed with another configuration"
             if target.product.stage == "tracking":
-                tracked = _config_of(job.paths["tractogram"])
+                tracked = _config_of(job.paths[job.main or ""])
                 if extends(job.config, tracked):
                     continue
                 reason += _differing(job, tracked)
@@ -110,10 +110,10 @@ def _conflicts(
             yield path, f"was computed with {changed}, and other files were made from it"
 
 
-def _config_of(tractogram: Path) -> dict[str, Any]:
-    """Return the configuration of a finished tractogram; empty if there is none."""
+def _config_of(path: Path) -> dict[str, Any]:
+    """Return the configuration in the record of streamlines; empty if there is none."""
     try:
-        config = read_record(tractogram)["config"]
+        config = read_record(path)["config"]
     except (TractographyError, OSError, ValueError, LookupError, TypeError):
         return {}
     return config if isinstance(config, dict) else {}

@@ -93,7 +93,7 @@ def density_sidecar(job: Job) -> Sidecar:
     product = job.targets["tdi"].product
     return Sidecar(
         f"{product.description}.",
-        [job.paths["tractogram"]],
+        [job.paths["tractogram"]] if "tractogram" in job.paths else [],
         {
             "SkullStripped": True,
             "Units": product.unit,

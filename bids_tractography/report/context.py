@@ -93,19 +93,13 @@ class Run:
     @cached_property
     def density(self) -> Image | None:
         """Streamlines through each voxel."""
-        path = next(
-            (
-                p
-                for p in self.data.files
-                if entities_of(p.name).get("param") == "tdi" and p.name.endswith(".gz")
-            ),
-            None,
-        )
+        maps = {p.name: p for p in self.data.files if entities_of(p.name).get("param") == "tdi"}
+        maps = {name: path for name, path in maps.items() if name.endswith(".nii.gz")}
+        path = next(iter(maps.values()), None)
         own = self.data.sidecar_file
         if own is not None:  # of several tractograms, the map of this one
-            entities = {**entities_of(own.name), "param": "tdi"}
-            wanted = file_name(entities, "dwimap", ".nii.gz")
-            path = next((p for p in self.data.files if p.name == wanted), path)
+            wanted = file_name({**entities_of(own.name), "param": "tdi"}, "dwimap", ".nii.gz")
+            path = maps.get(wanted, path)
         return self._tried(lambda: read_image(path, ndim=3)) if path else None
 
     def read(self, suffix: str, **entities: str) -> Image | None:

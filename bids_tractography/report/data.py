@@ -9,7 +9,7 @@ import json
 import math
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -139,8 +139,8 @@ class RunData:
             return ()
         run = run_of(f"{self.name}_dwi")
         of_run = [path for path in found if run_of(path.name) == run]
-        tractograms = (path.name for path in of_run if path.name.endswith("_tractogram.json"))
-        names = {self.configuration, *(entities_of(name).get("desc", "") for name in tractograms)}
+        made = (entities_of(path.name) for path in of_run)
+        names = {self.configuration, *(e.get("desc", "") for e in made if "track" in e)}
 
         def of_ours(path: Path) -> bool:
             desc = entities_of(path.name).get("desc", "")
@@ -151,12 +151,11 @@ class RunData:
 
     @cached_property
     def sidecar_file(self) -> Path | None:
-        """Sidecar of the tractogram; of several, the newest."""
+        """Sidecar of the tractogram, or of the density map if it was not kept; the newest."""
         found = [
             path
-            for path in self.files
-            if path.name.endswith("_tractogram.json")
-            and entities_of(path.name).get("desc", "") == self.configuration
+            for path in main_sidecars(self.files)
+            if entities_of(path.name).get("desc", "") == self.configuration
         ]
         return max(found, key=lambda path: (path.stat().st_mtime_ns, path.name), default=None)
 
@@ -217,7 +216,7 @@ class RunData:
         if self.record is None or self.sidecar_file is None:
             return None
         paths = (self.sidecar_file.with_name(Path(name).name) for name in self.record.file_sha256)
-        return next((path for path in paths if exists(path)), None)
+        return next((path for path in paths if is_tractogram(path) and exists(path)), None)
 
     def find(self, suffix: str, **entities: str) -> Path | None:
         """Find an image of the run by its suffix and the entities that it has besides.
@@ -289,6 +288,24 @@ class RunData:
         return path if path and exists(path) else None
 
 
+def main_sidecars(files: Iterable[Path]) -> list[Path]:
+    """Return the sidecars with records of streamlines: of tractograms, or of density maps alone."""
+    found = {path for path in files if path.suffix == ".json"}
+    tractograms = {path for path in found if path.name.endswith("_tractogram.json")}
+    maps = {p for p in found if entities_of(p.name).get("param") == "tdi"}
+
+    def of_tractogram(path: Path) -> Path:
+        entities = {k: v for k, v in entities_of(path.name).items() if k != "param"}
+        return path.with_name(file_name(entities, "tractogram", ".json"))
+
+    return sorted(tractograms | {path for path in maps if of_tractogram(path) not in tractograms})
+
+
+def is_tractogram(path: Path) -> bool:
+    """Return whether a file is a tractogram by its name."""
+    return "_tractogram." in path.name
+
+
 def run_of(name: str) -> str:
     """Return the name of the run that a derivative belongs to."""
     parts = name.split("_")[:-1]
@@ -309,9 +326,10 @@ def find_runs(root: Path) -> dict[str, RunFailure | None]:
     dict
         By name of the run: how it failed when it was run last, None if it did not.
     """
-    sidecars = [*root.glob("sub-*/dwi/*_tractogram.json")]
-    sidecars += root.glob("sub-*/ses-*/dwi/*_tractogram.json")
-    runs: dict[str, RunFailure | None] = {label_of(path.name): None for path in sorted(sidecars)}
+    files = [*root.glob("sub-*/dwi/*_track-*.json"), *root.glob("sub-*/ses-*/dwi/*_track-*.json")]
+    runs: dict[str, RunFailure | None] = {
+        label_of(path.name): None for path in main_sidecars(files)
+    }
     for log in sorted((root / "logs").glob("*_participant.json")):
         content = read_json(log)
         for name in _strings(content.get("finished")):

@@ -19,8 +19,8 @@ RULE = (
     f"{N_SIGMAS:g}σ, where σ is {MAD_TO_SIGMA} times the median absolute deviation from it, "
     f"but at least {100 * RELATIVE_FLOOR:g} % of the median and, for the ends of streamlines, at "
     f"least {100 * SHARE_FLOOR:g} percentage points. Quantities that fewer than {MIN_RUNS} runs "
-    "have are not compared. The runs of a configuration are compared with each other, regardless of "
-    "acquisition. An outlier is a reason to look, not a reason to exclude."
+    "have are not compared. The runs of a configuration are compared with each other, regardless "
+    "of acquisition. An outlier is a reason to look, not a reason to exclude."
 )
 
 
