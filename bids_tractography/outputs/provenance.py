@@ -140,6 +140,8 @@ class Record(_Model):
     """Hashes of the files that the sidecar describes, by name."""
     file_bytes: dict[str, int] = {}
     """Sizes of these files in bytes."""
+    source_sha256: dict[str, str] = {}
+    """Hashes that the sources in this dataset had, by URI."""
     sidecar_sha256: str = ""
     """Hash of the content of the sidecar without this field, see `hash_of_sidecar`."""
 

@@ -148,7 +148,10 @@ class RunOutputs:
         """
         hashes = {path.name: sha256_of_file(path) for path in paths}
         sizes = {path.name: path.stat().st_size for path in paths}
-        record = record.model_copy(update={"file_sha256": hashes, "file_bytes": sizes})
+        sources = {self.uri(path): _recorded_hash(path) for path in self._own(sidecar.sources)}
+        record = record.model_copy(
+            update={"file_sha256": hashes, "file_bytes": sizes, "source_sha256": sources}
+        )
         content = {
             "Description": sidecar.description,
             "Sources": [self.uri(source) for source in sidecar.sources],
@@ -159,6 +162,10 @@ class RunOutputs:
         content = json.loads(json.dumps(content))  # hash the content as it will be read
         content[RECORD_KEY]["sidecar_sha256"] = hash_of_sidecar(content)
         write_json(sidecar_path(paths[0]), content)
+
+    def _own(self, paths: Sequence[Path]) -> list[Path]:
+        """Return the paths that are in this dataset."""
+        return [path for path in paths if path.is_relative_to(self.root)]
 
     def write_map(
         self, path: Path, data: NDArray[np.generic], grid: Grid, sidecar: Sidecar, record: Record
@@ -180,6 +187,15 @@ class RunOutputs:
         """
         self.write_data(path, lambda p: write_image(p, data, grid))
         self.write_sidecar([path], sidecar, record)
+
+
+def _recorded_hash(path: Path) -> str:
+    """Return the hash of a file of ours, as in its sidecar; that of the file while it has none."""
+    try:
+        recorded: str = read_record(path)["file_sha256"][path.name]
+    except (TractographyError, OSError, ValueError, LookupError, TypeError):
+        return sha256_of_file(path)
+    return recorded
 
 
 def why_stale(path: Path, fingerprint: Fingerprint) -> str | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bids_tractography.config import Config
 from bids_tractography.config.tracking import GivenSeedsConfig, TrackingConfig
@@ -53,7 +54,7 @@ logger = logging.getLogger(__name__)
 def write_tractogram(
     task: Task, fit: Fit, stopping: StoppingRule, seeds: SeedList, goal: Goal, store: BatchStore
 ) -> None:
-    """Assemble the tractogram and its density map; the tractogram's sidecar comes last.
+    """Assemble the tractogram, then its density map; each is finished with its sidecar.
 
     Parameters
     ----------
@@ -85,9 +86,26 @@ def write_tractogram(
         task.findings.measure(name, value, detail=_fates(store.counts))
     with watch.stage("writing"):
         visits = density(store, fit.grid) if "tdi" in job.targets else None
-        if "tractogram" in job.targets:
-            if visits is not None:
-                task.write_map("tdi", visits, fit.grid, density_sidecar(job), {})
+    if job.main in task.stale:
+        _write_main(task, fit, stopping, seeds, goal, store, visits)
+    if visits is not None and job.main != "tdi":
+        task.write_map("tdi", visits, fit.grid, density_sidecar(job), {})
+    logger.info("%s: %d streamlines of %d seeds.", job.name, store.n_streamlines, store.next_seed)
+
+
+def _write_main(
+    task: Task,
+    fit: Fit,
+    stopping: StoppingRule,
+    seeds: SeedList,
+    goal: Goal,
+    store: BatchStore,
+    visits: NDArray[np.int32] | None,
+) -> None:
+    """Write the tractogram, or the density map if that alone is kept, with the record."""
+    job, watch = task.job, task.watch
+    with watch.stage("writing"):
+        if job.main == "tractogram":
             content, linearised = _write_streamlines(job, store, fit.grid)
         else:
             content, linearised = content_hash(store, job.config.output.dtype), None
@@ -101,13 +119,12 @@ def write_tractogram(
     )
     check_unchanged()
     sidecar = tractogram_sidecar(job, stopping, store.counts.seeds, store.n_streamlines)
-    if "tractogram" in job.targets:
+    if job.main == "tractogram":
         job.outputs.write_sidecar(job.targets["tractogram"].paths, sidecar, record)
     elif visits is not None:
-        keys = {**sidecar.keys, **density_sidecar(job).keys}
-        sidecar = Sidecar(density_sidecar(job).description, sidecar.sources, keys)
-        job.outputs.write_map(job.paths["tdi"], visits, fit.grid, sidecar, record)
-    logger.info("%s: %d streamlines of %d seeds.", job.name, store.n_streamlines, store.next_seed)
+        of_map = density_sidecar(job)
+        both = Sidecar(of_map.description, sidecar.sources, {**sidecar.keys, **of_map.keys})
+        job.outputs.write_map(job.paths["tdi"], visits, fit.grid, both, record)
 
 
 def _write_streamlines(
@@ -137,7 +154,6 @@ def import_tractogram(task: Task) -> None:
         tractogram = check_tractogram(source, grid)
     with watch.stage("writing"):
         visits = density(tractogram, grid)
-        task.write_map("tdi", visits, grid, density_sidecar(job), {})
         copy_or_link(source, job.paths["tractogram"], config.mode)
     for warning in tractogram.warnings:
         task.findings.warn(f"{source.name}: {warning}")
@@ -156,6 +172,7 @@ def import_tractogram(task: Task) -> None:
     check_unchanged()
     sidecar = import_sidecar(source, tractogram.n_streamlines)
     job.outputs.write_sidecar([job.paths["tractogram"]], sidecar, record)
+    task.write_map("tdi", visits, grid, density_sidecar(job), {})
     logger.info("%s: %d streamlines imported.", job.name, tractogram.n_streamlines)
 
 

@@ -59,7 +59,8 @@ class Task:
         fingerprints = job.fingerprints(hashes)
         job = settle(job, fingerprints)
         stale, beginning = job.stale(fingerprints), None
-        if "tractogram" in stale and job.engine is not None and not job.fresh:
+        tracks = any(job.targets[role].product.stage == "tracking" for role in stale)
+        if tracks and "tractogram" in job.targets and job.engine is not None and not job.fresh:
             path = job.paths["tractogram"]
             beginning = beginning_of(path, fingerprints["tractogram"], job.config)
         if beginning is not None:

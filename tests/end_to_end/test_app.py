@@ -159,7 +159,7 @@ def test_another_configuration_is_computed_again_and_the_log_says_why(
     fodf = next(output.glob("sub-01/dwi/*fod_dwimap.nii.gz"))
     before = fodf.stat().st_mtime_ns
     changed = (*QUICK, "tracking.min_length_mm=30")
-    again = run_cli(scanned_once, output, "participant", overrides=changed)
+    again = run_cli(scanned_once, output, "participant", "--overwrite", overrides=changed)
     assert again.returncode == 0
     assert "recomputed: it was computed with a different configuration" in again.stderr
     assert fodf.stat().st_mtime_ns == before

@@ -108,14 +108,14 @@ def test_every_algorithm_finds_the_phantom_s_bundles(
 ) -> None:
     output = tmp_path / "output"
     shutil.copytree(finished[0], output)  # the fit is there
-    for path in output.rglob("*_tractogram.*"):
+    for path in output.rglob("*_track-prob_*"):
         path.unlink()
     path = tracked(
         scanned_once,
         output,
         f"tracking.algorithm={{kind: {algorithm}, step_size_mm: 1}}",
         *ALGORITHMS[algorithm],
-        words=("-d", tissue),
+        words=("-d", tissue, "--overwrite"),
     )
     bundles, invalid = valid(phantom, path)
     assert all(bundles.values()), bundles
@@ -146,6 +146,7 @@ def test_all_formats_hold_the_same_streamlines(
         scanned_once,
         output,
         "participant",
+        "--overwrite",
         overrides=(*QUICK, "output.formats=[trx, tck, trk]", "output.linearise={}"),
     )
     assert ended.returncode == 0, ended.stderr
@@ -164,6 +165,7 @@ def test_all_formats_hold_the_same_streamlines(
         scanned_once,
         output,
         "participant",
+        "--overwrite",
         overrides=(*QUICK, "output.formats=[trx, tck, trk]", "output.linearise={}"),
     )
     assert "everything is up to date" in ended.stderr
@@ -234,10 +236,10 @@ def test_faults_of_definitions_are_told_before_anything_is_computed(
 def test_formats_that_are_no_longer_asked_for_are_taken_away(
     finished: tuple[Path, object], scanned_once: Path, tmp_path: Path
 ) -> None:
-    """One sidecar stands for all formats: none of another run may stay beside it."""
+    """One sidecar is for all formats: none with other streamlines may stay."""
     output = tmp_path / "output"
     for settings in (("output.formats=[trx, tck]",), ("seeding.rng_seed=12",)):
-        tracked(scanned_once, output, *settings)
+        tracked(scanned_once, output, *settings, words=("--overwrite",))
     assert not list(output.rglob("*_tractogram.tck"))
 
 

@@ -81,6 +81,8 @@ def test_defaults_are_the_documented_ones() -> None:
     assert (config.tracking.min_length_mm, config.tracking.max_length_mm) == (20, 250)
     assert config.tracking.batch_size == "auto"
     assert config.output.model_dump() == {
+        "name": None,
+        "keep": ("tractogram", "density"),
         "formats": ("trx",),
         "dtype": "float32",
         "linearise": None,
@@ -398,7 +400,7 @@ def test_misspelt_names_get_the_nearest_right_one(override: str, key: str, meant
 
 def test_an_unlike_name_gets_the_list_of_known_ones() -> None:
     assert faults_of("output.zzz=1") == {
-        "output.zzz": "unknown key. Known: dtype, formats, linearise, per_streamline."
+        "output.zzz": "unknown key. Known: dtype, formats, keep, linearise, name, per_streamline."
     }
 
 
