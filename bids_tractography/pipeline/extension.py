@@ -19,7 +19,7 @@ from bids_tractography.config.tracking import (
     TotalSeedsConfig,
 )
 from bids_tractography.core.streamlines import Counts, Rejection
-from bids_tractography.errors import TractographyError
+from bids_tractography.errors import DataError, TractographyError
 from bids_tractography.outputs.names import sidecar_path
 from bids_tractography.outputs.provenance import (
     Fingerprint,
@@ -30,6 +30,7 @@ from bids_tractography.outputs.run import read_record, read_sidecar, why_changed
 from bids_tractography.tractogram.base import Piece, Reader
 from bids_tractography.tractogram.formats.table import READERS
 from bids_tractography.tractogram.formats.trx import TrxReader
+from bids_tractography.tractogram.imported import faults_of
 from bids_tractography.tractogram.store import BatchStore
 from bids_tractography.tractogram.summary import ContentHash
 
@@ -138,26 +139,28 @@ class Beginning:
         def is_whole() -> bool:
             return content.finish(lengths) == record.content_sha256
 
+        counts = Counts(
+            record.seeds,
+            record.seeds_without_direction,
+            record.streamlines_generated,
+            record.streamlines_kept,
+            dict(record.streamlines_rejected),
+            dict(record.ends),
+        )
         try:
-            adopted = store.adopt(
-                pieces(),
-                {name: self._values(name) for name in _VALUES},
-                is_whole,
-                Counts(
-                    record.seeds,
-                    record.seeds_without_direction,
-                    record.streamlines_generated,
-                    record.streamlines_kept,
-                    dict(record.streamlines_rejected),
-                    dict(record.ends),
-                ),
-                batches=record.batches,
-                seconds=record.seconds.get("tracking", 0.0),
-                cpu_seconds=record.cpu_seconds.get("tracking", 0.0),
-            )
-        except (TractographyError, OSError, ValueError, LookupError, EOFError) as error:
-            logger.warning("%s cannot be continued: %s", self.path.name, error)
-            return False
+            with faults_of(self.path):
+                values = {name: self._values(name) for name in _VALUES}
+                adopted = store.adopt(
+                    pieces(),
+                    values,
+                    is_whole,
+                    counts,
+                    batches=record.batches,
+                    seconds=record.seconds.get("tracking", 0.0),
+                    cpu_seconds=record.cpu_seconds.get("tracking", 0.0),
+                )
+        except DataError:
+            adopted = False
         if not adopted:
             logger.warning("%s is damaged: tracking from the first seed.", self.path.name)
         return adopted

@@ -70,7 +70,7 @@ class ImportedTractogram:
 
     def streamlines(self) -> Iterator[Piece]:
         """Read whole streamlines in pieces: points (n, 3), and points of each streamline (t,)."""
-        with _faults(self.path):
+        with faults_of(self.path):
             yield from self.reader.streamlines()
 
     def lengths(self) -> Iterator[NDArray[np.uint32]]:
@@ -109,7 +109,7 @@ def check_tractogram(path: Path, grid: Grid) -> ImportedTractogram:
     if path.is_dir():
         raise DataError(f"{path} is a folder.", "Zip it: a TRX file is needed.")
     check_file(path)
-    with _faults(path):
+    with faults_of(path):
         reader = READERS[extension](path)
         _check_header(path, reader.grid, grid)
         survey = _survey(reader, grid)
@@ -130,7 +130,7 @@ def check_tractogram(path: Path, grid: Grid) -> ImportedTractogram:
 
 
 @contextmanager
-def _faults(path: Path) -> Iterator[None]:
+def faults_of(path: Path) -> Iterator[None]:
     """Tell in our words why a file cannot be read."""
     try:
         yield

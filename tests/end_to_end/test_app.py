@@ -136,6 +136,7 @@ def test_record_keys_change_only_with_the_record_version() -> None:
         1: "5a8a27a9aec3",
         2: "2840da0e3ecc",
         3: "23524b6ff474",
+        4: "8f6866d25462",
     }  # a new version gets a new line
     assert hashlib.sha256(keys.encode()).hexdigest()[:12] == digests[RECORD_VERSION]
 

@@ -64,7 +64,7 @@ def test_exactly_as_many_streamlines_are_kept_as_were_to_be_selected(selected: P
     assert found["goal"]["reached"] is True
     assert found["streamlines_generated"] == 300 + sum(found["streamlines_rejected"].values())
     assert found["streamlines_generated"] + found["seeds_without_direction"] == found["seeds"]
-    assert not found["warnings"][1:]
+    assert not any("select" in warning for warning in found["warnings"])
 
 
 @pytest.mark.parametrize("batch_size", [7, 64, 1000])

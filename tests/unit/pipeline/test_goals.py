@@ -24,7 +24,7 @@ def batch_of(first: int, kept: list[int], points: int = 3) -> StreamlineBatch:
     n, seeds = sum(kept), np.repeat(np.arange(first, first + len(kept)), kept)
     rng = np.random.default_rng([first, len(kept)])
     generated = sum(max(k, 1) for k in kept)
-    rejected = {**dict.fromkeys(Rejection, 0), Rejection.TOO_SHORT: generated - n}
+    rejected: dict[str, int] = {**dict.fromkeys(Rejection, 0), Rejection.TOO_SHORT: generated - n}
     return StreamlineBatch(
         points_mm=rng.uniform(0, 14, (n * points, 3)).astype(np.float32),
         offsets=np.arange(n + 1, dtype=np.int64) * points,
