@@ -45,6 +45,10 @@ def config_page() -> str:
         "default; unknown keys are errors. `bids-tractography config show` prints the effective "
         "configuration.",
         "",
+        "Numbers of things (seeds, voxels, iterations, ...) may be written as `10000000`, "
+        "`10_000_000`, `1e7` or `10M`; multiples are `k`, `M`, `G` and `T`, e.g. `250k` or `1.5M`. "
+        "They must be whole.",
+        "",
         *_section("(top)", schema, schema["$defs"]),
     ]
     for name in _in_order(schema):
@@ -156,6 +160,8 @@ def _type(field: dict[str, Any]) -> str:
     if "$ref" in field:
         name = field["$ref"].rpartition("/")[2].removesuffix("Config")
         return f"[{name}](#{name.lower()})"
+    if "pattern" in field:
+        return "text such as `10M`"
     if "const" in field:
         return f"`{field['const']}`"
     if "enum" in field:
