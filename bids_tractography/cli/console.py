@@ -23,7 +23,7 @@ from bids_tractography.app.plan import plan
 from bids_tractography.app.progress import LOG_FORMAT, LOG_TIME, LogProgress
 from bids_tractography.app.request import Request, Study
 from bids_tractography.app.run import check_not_all_skipped, exit_code
-from bids_tractography.cli.config import as_yaml
+from bids_tractography.config.dump import as_yaml
 from bids_tractography.pipeline.estimate import estimate
 from bids_tractography.pipeline.job import Job
 from bids_tractography.pipeline.process import Progress

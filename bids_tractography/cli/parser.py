@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from bids_tractography import __version__
+from bids_tractography.config.presets import configuration_path, preset_names
 from bids_tractography.errors import UsageError
 
 LEVELS = ("participant", "group")
@@ -27,8 +28,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="bids-tractography",
         description="Whole-brain tractography of BIDS datasets, raw or preprocessed.",
-        epilog="Other commands: 'bids-tractography config show|schema|check|translate' about the "
-        "configuration, 'bids-tractography phantom DIR' for a small dataset to try it on, "
+        epilog="Other commands: 'bids-tractography config show|init|check|translate|schema' about "
+        "the configuration, 'bids-tractography phantom DIR' for a small dataset to try it on, "
         "'bids-tractography doctor' for what this machine can do.",
         allow_abbrev=False,
     )
@@ -71,7 +72,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     how = parser.add_argument_group("how to process")
     how.add_argument(
-        "--config", type=Path, metavar="FILE", help="configuration: YAML, TOML or JSON"
+        "--config",
+        type=configuration_path,
+        metavar="CONFIG",
+        help="configuration: a YAML, TOML or JSON file, or a preset, which has no extension: "
+        + ", ".join(preset_names()),
     )
     how.add_argument(
         "--set",
