@@ -23,6 +23,7 @@ from bids_tractography.app.request import Request, open_study
 from bids_tractography.app.run import exit_code, run
 from bids_tractography.cli.config import config_command
 from bids_tractography.cli.console import print_outcomes, print_plan, progress_shown, set_up_logging
+from bids_tractography.cli.convert import convert_command
 from bids_tractography.cli.parser import LEVELS, Parser, build_parser
 from bids_tractography.config.load import load_config
 from bids_tractography.errors import UnknownLevelError, UsageError
@@ -41,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     commands = {
         "config": config_command,
+        "convert": convert_command,
         "phantom": _phantom_command,
         "doctor": _doctor_command,
     }

@@ -29,8 +29,9 @@ def build_parser() -> argparse.ArgumentParser:
         prog="bids-tractography",
         description="Whole-brain tractography of BIDS datasets, raw or preprocessed.",
         epilog="Other commands: 'bids-tractography config show|init|check|translate|schema' about "
-        "the configuration, 'bids-tractography phantom DIR' for a small dataset to try it on, "
-        "'bids-tractography doctor' for what this machine can do.",
+        "the configuration, 'bids-tractography convert IN OUT' for other formats of a tractogram, "
+        "'bids-tractography phantom DIR' for a small dataset to try it on, 'bids-tractography "
+        "doctor' for what this machine can do.",
         allow_abbrev=False,
     )
     parser.add_argument("bids_dir", type=Path, help="BIDS dataset, raw or derivative")

@@ -194,6 +194,18 @@ index.html              all runs at a glance (created by the group level)
 code/config.yaml        the resolved configuration
 logs/                   records of the runs; CITATION.* describe the method
 
-The JSON file of each file describes how it was created. Tractograms (.trx) can be opened with
-trx-python, nibabel, DIPY and MI-Brain.
+The JSON file of each file describes how it was created.
+
+Tractograms are opened by
+  .trx   trx-python, DIPY (not by nibabel 5 and MRtrix3 3.0)
+  .tck   MRtrix3, nibabel, DIPY
+  .trk   TrackVis, nibabel, DIPY
+
+To look at one, open the report of its run in a browser, or type one of
+  dipy_horizon X_tractogram.trx                            (DIPY, with FURY)
+  mrview X_dwimap.nii.gz -tractography.load X_tractogram.tck   (MRtrix3)
+
+To convert one, or to have several formats in this dataset:
+  bids-tractography convert X_tractogram.trx elsewhere/X_tractogram.tck
+  bids-tractography ... --set output.formats=[trx,tck]     (tracks nothing again)
 """

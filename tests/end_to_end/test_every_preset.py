@@ -39,4 +39,7 @@ def test_a_preset_finds_the_bundles_of_the_phantom(
     assert sidecar(path)["BidsTractography"]["config"] == expected.model_dump(mode="json")
     with opened(path) as (points, offsets):
         found = connected_bundles(phantom, points, offsets)
-    assert min(found[bundle.name] for bundle in phantom.bundles) >= 2, found
+    bundles = {bundle.name for bundle in phantom.bundles}
+    missed = {bundle for bundle in bundles if found[bundle] < 2}
+    # One direction in a voxel does not get through crossings.
+    assert missed <= ({"commissural"} if name == "det_dti" else set()), found
