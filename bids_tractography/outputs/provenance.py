@@ -55,13 +55,15 @@ def hash_of_sidecar(content: Mapping[str, Any]) -> str:
 def config_hash(config: Config) -> str:
     """Return the hash of all settings that affect the tractogram.
 
-    The engine is omitted because the record names it together with its version.
+    The engine is omitted because the record names it together with its version, the formats
+    because they all hold the same streamlines.
     """
     nothing: dict[str, Any] = {
         "tracking": {"batch_size", "engine", "ngpus"},
         "tensor": {"v1"},
         "gradients": {"check"},
         "checks": ...,
+        "output": {"formats"},
     }
     return sha256_of_json(config.model_dump(mode="json", exclude=nothing))
 

@@ -144,9 +144,6 @@ class RunOutputs:
         record : Record
             Record of this program.
         """
-        hashes = {path.name: sha256_of_file(path) for path in paths}
-        sizes = {path.name: path.stat().st_size for path in paths}
-        record = record.model_copy(update={"file_sha256": hashes, "file_bytes": sizes})
         content = {
             "Description": sidecar.description,
             "Sources": [self.uri(source) for source in sidecar.sources],
@@ -154,8 +151,23 @@ class RunOutputs:
             **sidecar.keys,
             RECORD_KEY: record.model_dump(mode="json"),
         }
+        self.update_sidecar(paths, content)
+
+    def update_sidecar(self, paths: Sequence[Path], content: Mapping[str, Any]) -> None:
+        """Write the sidecar of existing files with a content, and with their hashes.
+
+        Parameters
+        ----------
+        paths : sequence of Path
+            The files; they must share the name of the sidecar.
+        content : mapping
+            JSON values, with the record of this program.
+        """
         content = json.loads(json.dumps(content))  # hash the content as it will be read
-        content[RECORD_KEY]["sidecar_sha256"] = hash_of_sidecar(content)
+        record = content[RECORD_KEY]
+        record["file_sha256"] = {path.name: sha256_of_file(path) for path in paths}
+        record["file_bytes"] = {path.name: path.stat().st_size for path in paths}
+        record["sidecar_sha256"] = hash_of_sidecar(content)
         write_json(sidecar_path(paths[0]), content)
 
     def write_map(

@@ -17,6 +17,7 @@ from bids_tractography.machine.files import unchanged
 from bids_tractography.outputs.locks import exclusive
 from bids_tractography.outputs.run import read_record
 from bids_tractography.pipeline.fitting import Fit, fit_or_read, tissue_or_read
+from bids_tractography.pipeline.formats import convert_formats
 from bids_tractography.pipeline.inspection import judge_again, report_dwi, report_inputs
 from bids_tractography.pipeline.job import Job
 from bids_tractography.pipeline.regions import RegionMaker
@@ -101,7 +102,8 @@ def process_dwi(
         unchanged(job.inputs.values()),
     ):
         job.outputs.remove_leftovers(keep=BatchStore(job.work, 0).partial)
-        task = Task.begin(job, findings)
+        found = Task.begin(job, findings)
+        task = convert_formats(found)
         if not task.has_stage("tracking"):
             BatchStore(
                 job.work, 0
@@ -109,7 +111,7 @@ def process_dwi(
         if not task.stale:
             logger.info("%s: everything is up to date; nothing to compute.", job.name)
             _judge_what_is_there(task)
-            return Done(job.paths["tractogram"], True, tuple(findings.all.warnings))
+            return Done(job.paths["tractogram"], task is found, tuple(findings.all.warnings))
         check_files(job.config, job.run.named)
         report_inputs(job, findings)
         task.remove_stale_sidecars()

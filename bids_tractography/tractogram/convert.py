@@ -97,7 +97,7 @@ def convert(
         raise OutputError(f"{target} is the tractogram itself.", "Name another output.")
     reader = open_reader(source)
     grid = _grid(source, reader, extension, reference)
-    tractogram = _counted(source, reader, reference)
+    tractogram = open_streamlines(source, reference)
     with reading(source):
         values = _kept(reader, extension)
     writer = _writer(extension, reader, values)
@@ -121,8 +121,23 @@ def _grid(source: Path, reader: Reader, extension: str, reference: Grid | None) 
     return grid or Grid((1, 1, 1), np.eye(4))
 
 
-def _counted(source: Path, reader: Reader, reference: Grid | None) -> FileStreamlines:
-    """Read all streamlines once, check them and count them."""
+def open_streamlines(source: Path, reference: Grid | None = None) -> FileStreamlines:
+    """Read all streamlines of a file once, to check and count them.
+
+    Parameters
+    ----------
+    source : Path
+    reference : Grid, optional
+        Grid that most points must be in.
+
+    Raises
+    ------
+    NoInputError, DataError
+        If the file is missing, is not whole, or has points that are not finite.
+    GridError
+        If most points are outside of `reference`.
+    """
+    reader = open_reader(source)
     n_streamlines = n_points = n_inside = 0
     with reading(source):
         for points, lengths in reader.streamlines():

@@ -1,0 +1,116 @@
+"""Other formats of a finished tractogram are converted from it, and nothing is tracked."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import QUICK, Ended, run_cli, sidecar
+
+from bids_tractography.outputs.run import read_sidecar, why_changed
+
+NAME = "sub-01_tract-wholebrain_track-prob_tractogram"
+
+
+def asked(dataset: Path, output: Path, formats: str, *more: str) -> Ended:
+    settings = (*QUICK, f"output.formats={formats}", *more)
+    return run_cli(dataset, output, "participant", overrides=settings)
+
+
+@pytest.fixture
+def output(finished: tuple[Path, Ended], tmp_path: Path) -> Path:
+    """A copy of the output with one .trx."""
+    return Path(shutil.copytree(finished[0], tmp_path / "output"))
+
+
+@pytest.fixture(scope="module")
+def at_once(scanned_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the tractogram, tracked with all formats."""
+    output = tmp_path_factory.mktemp("at_once")
+    assert asked(scanned_once, output, "[trx,tck,trk]").returncode == 0
+    return output / "sub-01" / "dwi"
+
+
+def check_files(folder: Path, at_once: Path, *extensions: str) -> None:
+    """Files and sidecar are as if they had been written when it was tracked."""
+    files = {path.suffix[1:] for path in folder.glob(f"{NAME}.*")} - {"json"}
+    assert files == set(extensions)
+    for extension in extensions:
+        name = f"{NAME}.{extension}"
+        assert (folder / name).read_bytes() == (at_once / name).read_bytes(), extension
+    path = folder / f"{NAME}.json"
+    assert why_changed(path, read_sidecar(path), read_files=True) is None
+    record = sidecar(path)["BidsTractography"]
+    assert record["config"]["output"]["formats"] == list(extensions)
+    assert list(record["file_sha256"]) == [f"{NAME}.{extension}" for extension in extensions]
+    assert (
+        record["content_sha256"]
+        == sidecar(at_once / path.name)["BidsTractography"]["content_sha256"]
+    )
+
+
+def test_formats_are_added_and_removed_without_tracking(
+    scanned_once: Path, output: Path, at_once: Path
+) -> None:
+    folder = output / "sub-01" / "dwi"
+    # tck to trx is the reverse; trk needs a file with exact points.
+    for formats in (("trx", "tck"), ("tck",), ("trx", "tck", "trk"), ("tck", "trk"), ("trx",)):
+        ended = asked(scanned_once, output, f"[{','.join(formats)}]")
+        assert ended.returncode == 0, ended.stderr
+        assert "seeds with cpu" not in ended.stderr
+        assert "recomputed" not in ended.stderr
+        assert "done" in ended.stdout
+        check_files(folder, at_once, *formats)
+        again = asked(scanned_once, output, f"[{','.join(formats)}]")
+        assert "up to date" in again.stdout
+    converted = sidecar(folder / f"{NAME}.json")["BidsTractography"]["details"]["converted"]
+    assert converted[f"{NAME}.trx"] == f"{NAME}.tck"
+
+
+def test_a_damaged_format_is_converted_again(
+    scanned_once: Path, output: Path, at_once: Path
+) -> None:
+    folder = output / "sub-01" / "dwi"
+    assert asked(scanned_once, output, "[trx,tck]").returncode == 0
+    (folder / f"{NAME}.trx").write_bytes(b"damaged")
+    ended = asked(scanned_once, output, "[trx,tck]")
+    assert "seeds with cpu" not in ended.stderr
+    check_files(folder, at_once, "trx", "tck")
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def edit_sidecar(path: Path) -> None:
+    record = path.with_suffix(".json")
+    record.write_text(record.read_text().replace("Whole-brain", "Half-brain"))
+
+
+@pytest.mark.parametrize("damage", [flip, edit_sidecar])
+def test_what_is_not_as_it_was_written_is_tracked_again(
+    scanned_once: Path, output: Path, at_once: Path, damage: Callable[[Path], None]
+) -> None:
+    folder = output / "sub-01" / "dwi"
+    damage(folder / f"{NAME}.trx")
+    ended = asked(scanned_once, output, "[trx,tck]")
+    assert "600 seeds with cpu" in ended.stderr
+    check_files(folder, at_once, "trx", "tck")
+
+
+def test_another_configuration_is_tracked(scanned_once: Path, output: Path) -> None:
+    ended = asked(scanned_once, output, "[trx,tck]", "tracking.min_length_mm=30")
+    assert "600 seeds with cpu" in ended.stderr
+
+
+def test_a_trk_alone_is_not_exact_and_is_tracked_again(
+    scanned_once: Path, output: Path, at_once: Path
+) -> None:
+    assert asked(scanned_once, output, "[trk]").returncode == 0
+    ended = asked(scanned_once, output, "[trx]")
+    assert "600 seeds with cpu" in ended.stderr
+    check_files(output / "sub-01" / "dwi", at_once, "trx")
