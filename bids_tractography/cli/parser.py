@@ -107,7 +107,14 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="make no reports",
     )
-    how.add_argument("--dry-run", action="store_true", help="print what would be done, and stop")
+    how.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print what would be done, with the exit code that the run would have, and stop",
+    )
+    how.add_argument(
+        "--json", action="store_true", help="with --dry-run: print one JSON document instead"
+    )
     how.add_argument(
         "--skip-bids-validation",
         "--skip_bids_validation",

@@ -51,14 +51,14 @@ def check_output_folder(output: Path, bids: Path, work: Path) -> None:
                 f"the {name} folder {folder} is inside the input {bids}.",
                 f"Use {bids / 'derivatives' / PIPELINE} or a folder outside of the input.",
             )
-        if not _is_writable(folder):
+        if not is_writable(folder):
             raise OutputError(
                 f"the {name} folder {folder} cannot be written.",
                 "Choose another folder, or check the permissions of its parents.",
             )
 
 
-def _is_writable(folder: Path) -> bool:
+def is_writable(folder: Path) -> bool:
     """Return whether a folder can be written, or created in its nearest existing parent."""
     try:
         above = (folder, *folder.parents)
@@ -134,6 +134,21 @@ def write_dataset_files(
     write_json(path, description)
     write_text(root / ".bidsignore", _BIDSIGNORE)
     write_text(root / "README", _readme(files))
+
+
+def check_dataset(root: Path) -> None:
+    """Check that the files of the dataset as a whole can be written, which is not done here.
+
+    Raises
+    ------
+    OutputError
+        If the folder contains a dataset of another program, or a directory is in the way.
+    """
+    path = root / "dataset_description.json"
+    for file in (path, root / ".bidsignore", root / "README", root / "code" / "config.yaml"):
+        if file.is_dir() or not is_writable(file.parent):
+            raise OutputError(f"{file} cannot be written.", "Check what is in its place.")
+    _links(path, _our_description(path))
 
 
 def _our_description(path: Path) -> dict[str, Any]:

@@ -99,7 +99,7 @@ def check_tractogram(path: Path, grid: Grid) -> ImportedTractogram:
     """
     reader = open_reader(path)
     with reading(path):
-        _check_header(path, reader.grid, grid)
+        check_header(path, reader.grid, grid)
         survey = _survey(reader, grid)
     _check_points(path, survey, grid)
     return ImportedTractogram(
@@ -117,7 +117,14 @@ def check_tractogram(path: Path, grid: Grid) -> ImportedTractogram:
     )
 
 
-def _check_header(path: Path, header: Grid | None, grid: Grid) -> None:
+def check_header(path: Path, header: Grid | None, grid: Grid) -> None:
+    """Check that the header of a tractogram names the grid of the DWI, if it names one.
+
+    Raises
+    ------
+    GridError
+        If it names another.
+    """
     if header is not None and not header.matches(grid):
         raise GridError(
             f"{path} is of another image: its header says {header.describe()}; the DWI has "
