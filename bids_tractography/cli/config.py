@@ -14,7 +14,7 @@ from bids_tractography.config import Config
 from bids_tractography.config.dump import as_yaml, changes_as_yaml, commented_yaml
 from bids_tractography.config.load import load_config, translate_config
 from bids_tractography.config.presets import configuration_path, preset_names
-from bids_tractography.errors import OutputError
+from bids_tractography.errors import UsageError
 from bids_tractography.outputs.files import write_text
 
 
@@ -95,7 +95,7 @@ def _init(source: Path | None, config: Config, output: Path | None) -> None:
         print(text, end="")
         return
     if output.suffix not in (".yaml", ".yml"):
-        raise OutputError(f"{output} is not a YAML file by its name.", "Name it *.yaml.")
+        raise UsageError(f"{output} is not a YAML file by its name.", "Name it *.yaml.")
     write_text(output, text, new=True)
     print(output)
 

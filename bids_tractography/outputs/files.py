@@ -51,7 +51,7 @@ def write_atomically(path: Path, writer: Callable[[Path], None], *, new: bool = 
         If the folder cannot be written, the disk is full, or the file exists and must not.
     """
     if new:
-        _refuse_existing(path)
+        refuse_existing(path)
     temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex}.{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -69,7 +69,14 @@ def write_atomically(path: Path, writer: Callable[[Path], None], *, new: bool = 
             temporary.unlink(missing_ok=True)
 
 
-def _refuse_existing(path: Path) -> None:
+def refuse_existing(path: Path) -> None:
+    """Check that there is nothing of a name.
+
+    Raises
+    ------
+    OutputError
+        If there is.
+    """
     if os.path.lexists(path):
         raise OutputError(f"{path} exists already.", "Choose another name, or remove it.")
 
@@ -79,9 +86,9 @@ def _publish(temporary: Path, path: Path) -> None:
     try:
         os.link(temporary, path)
     except FileExistsError:
-        _refuse_existing(path)
+        refuse_existing(path)
     except OSError:  # the file system has no hard links
-        _refuse_existing(path)
+        refuse_existing(path)
         temporary.replace(path)
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from bids_tractography.core.images import Grid
 from bids_tractography.errors import DataError, GridError, OutputError, UsageError
-from bids_tractography.outputs.files import write_atomically
+from bids_tractography.outputs.files import refuse_existing, write_atomically
 from bids_tractography.tractogram.base import Piece, Reader, StreamlineValues, Writer
 from bids_tractography.tractogram.formats.table import WRITERS, open_reader, reading
 from bids_tractography.tractogram.formats.trk import fits_trk, write_trk
@@ -95,6 +95,8 @@ def convert(
         )
     if target.exists() and source.exists() and target.samefile(source):
         raise OutputError(f"{target} is the tractogram itself.", "Name another output.")
+    if not overwrite:
+        refuse_existing(target)  # before everything is read
     reader = open_reader(source)
     grid = _grid(source, reader, extension, reference)
     tractogram = open_streamlines(source, reference)

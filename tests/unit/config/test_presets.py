@@ -134,7 +134,7 @@ def test_init_never_overwrites(capsys: pytest.CaptureFixture[str], tmp_path: Pat
 
 
 def test_init_writes_yaml_only(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert main(["config", "init", "-o", str(tmp_path / "mine.toml")]) == 73
+    assert main(["config", "init", "-o", str(tmp_path / "mine.toml")]) == 64
     assert not list(tmp_path.iterdir())
 
 
