@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from bids_tractography import __version__
+from bids_tractography.config.presets import configuration_path, preset_names
 from bids_tractography.errors import UsageError
 
 LEVELS = ("participant", "group")
@@ -29,9 +30,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="bids-tractography",
         description="Whole-brain tractography of BIDS datasets, raw or preprocessed.",
-        epilog="Other commands: 'bids-tractography config show|schema|check|translate' about the "
-        "configuration, 'bids-tractography phantom DIR' for a small dataset to try it on, "
-        "'bids-tractography doctor' for what this machine can do.",
+        epilog="Other commands: 'bids-tractography config show|init|check|translate|schema' about "
+        "the configuration, 'bids-tractography convert IN OUT' for other formats of a tractogram, "
+        "'bids-tractography phantom DIR' for a small dataset to try it on, 'bids-tractography "
+        "doctor' for what this machine can do.",
         allow_abbrev=False,
     )
     parser.add_argument("bids_dir", type=Path, help="BIDS dataset, raw or derivative")
@@ -73,7 +75,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     how = parser.add_argument_group("how to process")
     how.add_argument(
-        "--config", type=Path, metavar="FILE", help="configuration: YAML, TOML or JSON"
+        "--config",
+        type=configuration_path,
+        metavar="CONFIG",
+        help="configuration: a YAML, TOML or JSON file, or a preset, which has no extension: "
+        + ", ".join(preset_names()),
     )
     how.add_argument(
         "--set",
@@ -122,7 +128,14 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="make no reports",
     )
-    how.add_argument("--dry-run", action="store_true", help="print what would be done, and stop")
+    how.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print what would be done, with the exit code that the run would have, and stop",
+    )
+    how.add_argument(
+        "--json", action="store_true", help="with --dry-run: print one JSON document instead"
+    )
     how.add_argument(
         "--skip-bids-validation",
         "--skip_bids_validation",

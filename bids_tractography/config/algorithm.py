@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
+from bids_tractography.config.numbers import Count
 from bids_tractography.config.section import Section, default_kind
 
 
@@ -63,9 +64,9 @@ class ParticleFilteringConfig(_SteppingConfig):
     """Distance to step back before particles start."""
     front_mm: Annotated[float, Field(ge=0, le=20)] = 1
     """Distance that particles travel beyond the point where the streamline ended."""
-    particles: Annotated[int, Field(ge=2, le=1000)] = 15
+    particles: Annotated[int, Count(2, 1000)] = 15
     """Number of particles in each attempt."""
-    max_trials: Annotated[int, Field(ge=1, le=1000)] = 20
+    max_trials: Annotated[int, Count(1, 1000)] = 20
     """Maximum number of attempts for each half of a streamline."""
 
 
@@ -89,9 +90,9 @@ class ParallelTransportConfig(Section):
     """Length of the candidate curve that is probed."""
     probe_radius_mm: Annotated[float, Field(ge=0, le=5)] = 0
     """Radius of the probe's cross-section; 0 samples its centre line only."""
-    probe_quality: Annotated[int, Field(ge=2, le=20)] = 7
+    probe_quality: Annotated[int, Count(2, 20)] = 7
     """Number of samples along the probe."""
-    probe_count: Annotated[int, Field(ge=1, le=20)] = 1
+    probe_count: Annotated[int, Count(1, 20)] = 1
     """Number of samples around the probe if its radius is not 0."""
     data_support_exponent: Annotated[float, Field(gt=0, le=10)] = 1
     """Exponent of the data support in the probability of a candidate."""

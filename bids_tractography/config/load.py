@@ -6,17 +6,17 @@ import difflib
 import logging
 import math
 import tomllib
-import types
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from bids_tractography.config import Config
+from bids_tractography.config.section import kind_of, members
 from bids_tractography.errors import ConfigError
 from bids_tractography.machine.files import check_depth, parse_json, printable, read_text
 from bids_tractography.pyafq.translate import Translation, is_pyafq, translate
@@ -264,26 +264,10 @@ def _follow(location: tuple[int | str, ...]) -> tuple[list[type[BaseModel]], lis
         if isinstance(element, int):  # index in a list
             path.append(str(element))
         elif len(sections) > 1:  # a union: this is the kind
-            sections = [section for section in sections if _kind(section) == element]
+            sections = [section for section in sections if kind_of(section) == element]
         elif sections:
             path.append(str(element))
             parents = sections
             field = sections[0].model_fields.get(str(element))
-            sections = list(_members(field.annotation)) if field else []
+            sections = list(members(field.annotation)) if field else []
     return (sections if len(sections) > 1 else parents), path
-
-
-def _kind(section: type[BaseModel]) -> str | None:
-    field = section.model_fields.get("kind")
-    return str(field.default) if field else None
-
-
-def _members(annotation: Any) -> Iterator[type[BaseModel]]:
-    """Yield the config sections inside a type annotation."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    elif get_origin(annotation) in (Union, types.UnionType):
-        for argument in get_args(annotation):
-            yield from _members(argument)
-    elif get_origin(annotation) not in (Literal, None):
-        yield from _members(get_args(annotation)[0])

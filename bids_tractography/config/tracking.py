@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from bids_tractography.config.algorithm import AlgorithmConfig, ProbabilisticConfig
 from bids_tractography.config.files import FileConfig
 from bids_tractography.config.masks import SCALAR_UNITS, MaskConfig, ScalarMap, Threshold
+from bids_tractography.config.numbers import Count
 from bids_tractography.config.section import Section, default_kind
 
 _MAX_STEPS = 1_000_000  # of a streamline
@@ -18,7 +19,7 @@ class GridSeedsConfig(Section):
     """A regular grid of n³ seeds in each voxel of the mask."""
 
     kind: Literal["grid"] = "grid"
-    per_axis: Annotated[int, Field(ge=1, le=100)] = 1
+    per_axis: Annotated[int, Count(1, 100)] = 1
     """Number of seeds along each axis of a voxel; 1 places one seed at its centre."""
 
 
@@ -26,7 +27,7 @@ class RandomSeedsConfig(Section):
     """Seeds at random positions in each voxel of the mask."""
 
     kind: Literal["random"] = "random"
-    per_voxel: Annotated[int, Field(ge=1, le=1_000_000)] = 1
+    per_voxel: Annotated[int, Count(1, 1_000_000)] = 1
     """Number of seeds in each voxel."""
 
 
@@ -34,7 +35,7 @@ class TotalSeedsConfig(Section):
     """A total number of seeds, distributed uniformly over the volume of the mask."""
 
     kind: Literal["total"] = "total"
-    count: Annotated[int, Field(ge=1, le=10**12)]
+    count: Annotated[int, Count(1, 10**12)]
     """Total number of seeds; with the same ``rng_seed``, more seeds extend the same list."""
 
 
@@ -46,9 +47,9 @@ class SelectSeedsConfig(Section):
     """
 
     kind: Literal["select"] = "select"
-    count: Annotated[int, Field(ge=1, le=10**12)]
+    count: Annotated[int, Count(1, 10**12)]
     """Number of streamlines to keep."""
-    max_seeds: Annotated[int, Field(ge=1, le=10**15)] | None = None
+    max_seeds: Annotated[int, Count(1, 10**15)] | None = None
     """Number of seeds after which tracking ends with fewer streamlines and a warning; 1000 for each
     streamline by default."""
 
@@ -69,7 +70,7 @@ class ConvergeSeedsConfig(Section):
     kind: Literal["converge"] = "converge"
     correlation: Annotated[float, Field(gt=0, lt=1)] = 0.95
     """Pearson correlation of the two maps in the voxels that have streamlines."""
-    max_seeds: Annotated[int, Field(ge=1, le=10**12)] = 100_000_000
+    max_seeds: Annotated[int, Count(1, 10**12)] = 100_000_000
     """Number of seeds after which tracking ends with a warning."""
 
     @property
@@ -213,13 +214,13 @@ class TrackingConfig(Section):
     """Tracking algorithm and its parameters."""
     engine: Literal["auto", "cpu", "dipy", "cuda"] = "auto"
     """Implementation of the tracker; ``auto``: the first that supports it, ``cpu`` first."""
-    ngpus: Annotated[int, Field(ge=1, le=64)] | None = None
+    ngpus: Annotated[int, Count(1, 64)] | None = None
     """Number of GPUs for engine ``cuda``, all if null; affects speed only."""
     include: tuple[MaskConfig, ...] = ()
     """Streamlines must have a point in every one of these masks."""
     exclude: tuple[MaskConfig, ...] = ()
     """Streamlines with a point in any of these masks are rejected."""
-    max_directions: Annotated[int, Field(ge=1, le=10)] = 1
+    max_directions: Annotated[int, Count(1, 10)] = 1
     """Maximum number of streamlines per seed, which start along the largest peaks of the fODF."""
     min_length_mm: Annotated[float, Field(ge=0, le=10_000)] = 20
     """Minimum length, inclusive; the length of a streamline is (points - 1) x step size."""
@@ -228,7 +229,7 @@ class TrackingConfig(Section):
     dead_ends: Literal["drop", "keep"] = "drop"
     """What to do with streamlines with an end that the anatomy does not explain: where no direction
     was left although the stopping criterion allowed the point, or (act, cmc) in CSF."""
-    batch_size: Annotated[int, Field(ge=1, le=10_000_000)] | Literal["auto"] = "auto"
+    batch_size: Annotated[int, Count(1, 10_000_000)] | Literal["auto"] = "auto"
     """Number of seeds in memory at a time; affects memory and speed only."""
 
     @model_validator(mode="after")

@@ -51,14 +51,14 @@ def check_output_folder(output: Path, bids: Path, work: Path) -> None:
                 f"the {name} folder {folder} is inside the input {bids}.",
                 f"Use {bids / 'derivatives' / PIPELINE} or a folder outside of the input.",
             )
-        if not _is_writable(folder):
+        if not is_writable(folder):
             raise OutputError(
                 f"the {name} folder {folder} cannot be written.",
                 "Choose another folder, or check the permissions of its parents.",
             )
 
 
-def _is_writable(folder: Path) -> bool:
+def is_writable(folder: Path) -> bool:
     """Return whether a folder can be written, or created in its nearest existing parent."""
     try:
         above = (folder, *folder.parents)
@@ -136,6 +136,21 @@ def write_dataset_files(
     write_text(root / "README", _readme(files))
 
 
+def check_dataset(root: Path) -> None:
+    """Check that the files of the dataset as a whole can be written, which is not done here.
+
+    Raises
+    ------
+    OutputError
+        If the folder contains a dataset of another program, or a directory is in the way.
+    """
+    path = root / "dataset_description.json"
+    for file in (path, root / ".bidsignore", root / "README", root / "code" / "config.yaml"):
+        if file.is_dir() or not is_writable(file.parent):
+            raise OutputError(f"{file} cannot be written.", "Check what is in its place.")
+    _links(path, _our_description(path))
+
+
 def _our_description(path: Path) -> dict[str, Any]:
     """Read the description of an earlier run; refuse that of another pipeline."""
     if not os.path.lexists(path):
@@ -194,6 +209,18 @@ index.html              all runs at a glance (created by the group level)
 code/config.yaml        the resolved configuration
 logs/                   records of the runs; CITATION.* describe the method
 
-The JSON file of each file describes how it was created. Tractograms (.trx) can be opened with
-trx-python, nibabel, DIPY and MI-Brain.
+The JSON file of each file describes how it was created.
+
+Tractograms are opened by
+  .trx   trx-python, DIPY (not by nibabel 5 and MRtrix3 3.0)
+  .tck   MRtrix3, nibabel, DIPY
+  .trk   TrackVis, nibabel, DIPY
+
+To look at one, open the report of its run in a browser, or type one of
+  dipy_horizon X_tractogram.trx                            (DIPY, with FURY)
+  mrview X_dwimap.nii.gz -tractography.load X_tractogram.tck   (MRtrix3)
+
+To convert one, or to have several formats in this dataset:
+  bids-tractography convert X_tractogram.trx elsewhere/X_tractogram.tck
+  bids-tractography ... --set output.formats=[trx,tck]     (tracks nothing again)
 """

@@ -55,7 +55,8 @@ def hash_of_sidecar(content: Mapping[str, Any]) -> str:
 def config_hash(config: Config) -> str:
     """Return the hash of all settings that affect the tractogram.
 
-    The engine is omitted because the record names it together with its version.
+    The engine is omitted because the record names it together with its version, the formats
+    because they all hold the same streamlines.
     """
     return sha256_of_json(decisive_settings(config))
 

@@ -1,13 +1,13 @@
 """Estimate the costs of a job from headers and small text files, for the dry run.
 
 The signal is not read. The size of the brain, the number of seeds in it and the length of
-streamlines are those of typical heads.
+streamlines are those of typical heads, unless a few seeds were tracked as a trial.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -32,9 +32,12 @@ from bids_tractography.core.images import Grid, read_grid, read_layout
 from bids_tractography.core.seeding import read_given_seeds
 from bids_tractography.pipeline.inspection import report_header, report_inputs
 from bids_tractography.pipeline.job import Job
+from bids_tractography.pipeline.trial import Trial
 from bids_tractography.reconst import MODELS
 from bids_tractography.tracking import ENGINES
 from bids_tractography.tracking.base import EngineKind, ProblemSize
+from bids_tractography.tractogram.formats.table import open_reader
+from bids_tractography.tractogram.imported import check_header
 from bids_tractography.tractogram.store import POINT_BYTES, STREAMLINE_BYTES
 
 _MIB = 2.0**20
@@ -50,6 +53,12 @@ _FA_SHARES = {True: (1.7, 5.5), False: (0.45, 2.0)}
 # Streamlines of the default bounds, where the fODF has order 4 and for each order more.
 _KEPT_SHARE, _KEPT_SHARE_PER_ORDER = 0.62, 0.04
 _KEPT_LENGTH_MM, _KEPT_LENGTH_MM_PER_ORDER = 73.0, 4.25
+# The least and the most that was measured: tissue out of place, and a phantom without noise.
+_KEPT_RANGE = (0.23, 0.9)
+_REASON = (
+    "a guess: 0.23 (misaligned tissue), 0.54 to 0.77 (a head) and 0.86 (the demo) of the seeds "
+    "were kept so far"
+)
 
 # Of one thread; points are those that are kept.
 _SECONDS_PER_VALUE = 5.2e-8  # to read the DWI and reorder it
@@ -75,6 +84,10 @@ class Estimate:
     ----------
     seeds, streamlines : int
         Expected numbers of seeds and of kept streamlines.
+    streamlines_range : tuple of int
+        Bounds of the kept streamlines.
+    basis : str
+        What the number of streamlines is based on.
     seconds : float
         Wall time.
     cpu_seconds : float
@@ -91,6 +104,8 @@ class Estimate:
 
     seeds: int
     streamlines: int
+    streamlines_range: tuple[int, int]
+    basis: str
     seconds: float
     cpu_seconds: float
     memory_mib: float
@@ -117,8 +132,14 @@ class _Size:
         return n_coefficients(self.sh_order)
 
 
-def estimate(job: Job) -> Estimate:
+def estimate(job: Job, trial: Trial | None = None) -> Estimate:
     """Estimate the costs of a job from the headers of its files.
+
+    Parameters
+    ----------
+    job : Job
+    trial : Trial, optional
+        Decides on the numbers of seeds and streamlines if there is one.
 
     Raises
     ------
@@ -137,16 +158,48 @@ def estimate(job: Job) -> Estimate:
         check_grid(job.run.brain_mask, read_grid(job.run.brain_mask), grid)
     order = MODELS[config.model.kind].sh_order(config.model, gradients, job.model_files)
     size = _size(job, grid, shape[3], order)
+    low, high = (int(size.seeds * share) for share in _KEPT_RANGE)
+    basis = _REASON
+    if trial is not None:
+        size = _measured(size, trial)
+        low = int(size.seeds * max(trial.share - trial.error, 0))
+        high = int(size.seeds * (trial.share + trial.error))
+        basis = f"{trial.share:.2f} of {trial.seeds} seeds were kept in a trial"
     cpu_seconds, seconds = _seconds(job, size)
     return Estimate(
         seeds=size.seeds,
         streamlines=size.streamlines,
+        streamlines_range=(low, high),
+        basis=basis,
         seconds=seconds,
         cpu_seconds=cpu_seconds,
         memory_mib=_memory_mib(job, size),
         disk_mib=_disk_mib(job, size),
         model={"kind": config.model.kind, "sh_order": order},
         warnings=tuple(findings.all.warnings),
+    )
+
+
+def check_import(job: Job) -> None:
+    """Check the headers of a tractogram that is imported.
+
+    Raises
+    ------
+    TractographyError
+        If it is not one, or belongs to another image.
+    """
+    path = job.run.named["import_tract"]
+    check_header(path, open_reader(path).grid, read_grid(job.run.image))
+
+
+def _measured(size: _Size, trial: Trial) -> _Size:
+    """Return the sizes with those that the trial shows."""
+    factor = trial.all_seeds / trial.seeds
+    return replace(
+        size,
+        seeds=trial.all_seeds,
+        streamlines=round(trial.kept * factor),
+        points=trial.points * factor,
     )
 
 

@@ -20,17 +20,17 @@ from bids_tractography.config.tracking import (
 )
 from bids_tractography.core.streamlines import Counts, Rejection
 from bids_tractography.errors import DataError, TractographyError
-from bids_tractography.outputs.names import sidecar_path
 from bids_tractography.outputs.provenance import (
+    RECORD_KEY,
     Fingerprint,
     TractogramRecord,
     decisive_settings,
+    hash_of_sidecar,
 )
-from bids_tractography.outputs.run import read_record, read_sidecar, why_changed
+from bids_tractography.outputs.run import read_sidecar
 from bids_tractography.tractogram.base import Piece, Reader
-from bids_tractography.tractogram.formats.table import READERS
+from bids_tractography.tractogram.formats.table import READERS, reading
 from bids_tractography.tractogram.formats.trx import TrxReader
-from bids_tractography.tractogram.imported import faults_of
 from bids_tractography.tractogram.store import BatchStore
 from bids_tractography.tractogram.summary import ContentHash
 
@@ -110,6 +110,10 @@ class Beginning:
     path: Path
     record: TractogramRecord
 
+    def is_whole_for(self, config: Config) -> bool:
+        """Return whether only other files of the same streamlines are missing."""
+        return self.record.config.seeding.seeds == config.seeding.seeds
+
     def formats_for(self, config: Config) -> Config:
         """Return a configuration that writes the existing formats too, if it extends this one."""
         if not extends(config, self.record.config.model_dump(mode="json")):
@@ -148,7 +152,7 @@ class Beginning:
             dict(record.ends),
         )
         try:
-            with faults_of(self.path):
+            with reading(self.path):
                 values = {name: self._values(name) for name in _VALUES}
                 adopted = store.adopt(
                     pieces(),
@@ -196,11 +200,17 @@ def beginning_of(path: Path, fingerprint: Fingerprint, config: Config) -> Beginn
     """
     try:
         content = read_sidecar(path)
-        record = TractogramRecord.model_validate(read_record(path))
-        if why_changed(path, content) is not None:
+        record = TractogramRecord.model_validate(content[RECORD_KEY])
+        if record.sidecar_sha256 != hash_of_sidecar(content):
             return None
+        # Any file of its size: the content is compared with its hash when it is read.
+        sizes = {path.with_name(name): size for name, size in record.file_bytes.items()}
+        intact = {
+            p.suffix: p for p, size in sizes.items() if p.is_file() and p.stat().st_size == size
+        }
     except (TractographyError, OSError, ValueError, LookupError, TypeError, AttributeError):
         return None
+    exact = next((intact[extension] for extension in _EXACT if extension in intact), None)
     before = record.fingerprint
     if (before.inputs, before.software) != (fingerprint.inputs, fingerprint.software):
         return None
@@ -209,6 +219,4 @@ def beginning_of(path: Path, fingerprint: Fingerprint, config: Config) -> Beginn
     earlier = record.config
     if not (_goes_on(config, earlier) and _holds_points(config.output, earlier.output)):
         return None
-    stem = sidecar_path(path).name.removesuffix(".json")
-    name = next(f"{stem}{e}" for e in _EXACT if f"{stem}{e}" in record.file_sha256)
-    return Beginning(path.with_name(name), record)
+    return None if exact is None else Beginning(exact, record)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from bids_tractography.config import Config
+from bids_tractography.config.dump import changes_as_yaml, commented_yaml
 from bids_tractography.config.load import load_config
 from bids_tractography.config.masks import AllMaskConfig, AnyMaskConfig, NotMaskConfig
 from bids_tractography.config.model import CsdModelConfig
@@ -666,6 +667,10 @@ def test_what_is_shown_reads_back_as_the_same(
     as_json = write(folder / "shown.json", json.dumps(shown))
     assert load_config(as_yaml) == config
     assert load_config(as_json) == config
+    commented = write(folder / "commented.yaml", commented_yaml(config))
+    assert load_config(commented) == config
+    changed = write(folder / "changed.yaml", changes_as_yaml(config))
+    assert load_config(changed) == config
 
 
 # Masks, tissue and algorithms
