@@ -29,7 +29,8 @@ def build_parser() -> argparse.ArgumentParser:
         description="Whole-brain tractography of BIDS datasets, raw or preprocessed.",
         epilog="Other commands: 'bids-tractography config show|schema|check|translate' about the "
         "configuration, 'bids-tractography phantom DIR' for a small dataset to try it on, "
-        "'bids-tractography doctor' for what this machine can do.",
+        "'bids-tractography doctor' for what this machine can do, 'bids-tractography reproduce "
+        "SIDECAR' to run a tractogram again and compare.",
         allow_abbrev=False,
     )
     parser.add_argument("bids_dir", type=Path, help="BIDS dataset, raw or derivative")
