@@ -22,7 +22,13 @@ from bids_tractography.app.run import run
 from bids_tractography.app.staging import Located, Search, Stage, stage
 from bids_tractography.config import Config
 from bids_tractography.config.load import validate_config
-from bids_tractography.errors import DataError, NoInputError, OutputError, TractographyError
+from bids_tractography.errors import (
+    DataError,
+    NoInputError,
+    OutputError,
+    TractographyError,
+    UnavailableError,
+)
 from bids_tractography.machine.files import is_utf8, printable, resolve
 from bids_tractography.outputs.dataset import check_output_folder
 from bids_tractography.outputs.names import entities_of, sidecar_path
@@ -33,7 +39,6 @@ from bids_tractography.outputs.provenance import (
     sha256_of_file,
 )
 from bids_tractography.outputs.run import read_sidecar
-from bids_tractography.pipeline.job import Job
 from bids_tractography.pipeline.process import Progress
 from bids_tractography.report.drift import ABSENT, flatten
 from bids_tractography.tracking import ENGINES
@@ -60,7 +65,7 @@ class Row:
     name : str
     recorded, here : str
     decisive : bool
-        Whether a difference can change the result according to this program.
+        Whether a difference can change the result.
     """
 
     kind: Kind
@@ -118,8 +123,9 @@ class Comparison:
 
     @property
     def first(self) -> Row | None:
-        """The first difference, of those that can explain one; None if there is none."""
-        return next((row for row in (*self.rows, *self.files) if not row.same), None)
+        """The first difference that can change the result; None if there is none."""
+        rows = (*self.rows, *self.files)
+        return next((row for row in rows if row.decisive and not row.same), None)
 
 
 @dataclass(frozen=True)
@@ -177,7 +183,7 @@ def reproduce(path: Path, options: Options, report: Callable[[Progress], None]) 
     with _places(original, options) as (output, work, links):
         staged = stage(links, located)
         request = _request(original, staged, output, work, options)
-        study = open_study(request)
+        study = _open(request)
         _check_plan(original, staged, request, study)
         if options.only_check:
             return before
@@ -237,6 +243,14 @@ def _request(
     )
 
 
+def _open(request: Request) -> Study:
+    try:
+        return open_study(request)
+    except UnavailableError as error:
+        remedy = "The recorded engine is needed: reproduce the tractogram on a machine that has it."
+        raise type(error)(error.message, remedy) from None
+
+
 def _mask_filters(name: str) -> dict[str, dict[str, str]]:
     """Return the filters of a brain mask that is not taken for one by its name."""
     entities = entities_of(name)
@@ -266,7 +280,7 @@ def _config(original: Original, staged: Stage) -> Config:
     # Checks do not change the result, and depend on tables of the dataset that are not recorded.
     for key in ("gradients.check", "checks.plausibility"):
         _set(content, key, "off")
-    return validate_config(content, "the configuration")
+    return validate_config(content, "the configuration with the recorded engine, seed and frame")
 
 
 def _walk(content: Any, key: str) -> Any:
@@ -288,21 +302,18 @@ def _check_plan(original: Original, staged: Stage, request: Request, study: Stud
     TractographyError
         If it would not.
     """
-    (planned,) = plan(request, study)
-    if isinstance(planned.what, Skipped):
-        raise planned.what.error
-    if isinstance(planned.what, Failure):
-        raise _failed(planned.what)
-    job: Job = planned.what
-    if job.inputs != staged.paths:
-        roles = [
-            role
-            for role in sorted(job.inputs.keys() | staged.paths)
-            if job.inputs.get(role) != staged.paths.get(role)
-        ]
+    first, *others = plan(request, study)
+    if isinstance(first.what, Skipped):
+        raise first.what.error
+    if isinstance(first.what, Failure):
+        raise _failed(first.what)
+    job, expected = first.what, staged.paths
+    if others or job.inputs != expected:
+        roles = job.inputs.keys() | expected
+        differing = sorted(role for role in roles if job.inputs.get(role) != expected.get(role))
         raise DataError(
             f"version {__version__} would use other files than those recorded for "
-            f"{', '.join(roles)}.",
+            f"{', '.join(differing) or 'dwi'}.",
             f"Use bids_tractography {original.record.version}.",
         )
     if sidecar_path(job.paths["tractogram"]).exists():
@@ -349,7 +360,7 @@ def _rows_before(original: Original, located: Sequence[Located], options: Option
         there = f"{kind.name} {_version(kind.library)}" if kind else ABSENT
         yield Row("engine", "engine", f"{record.engine} {record.engine_version}", there)
     was = record.environment
-    yield Row("processor", "platform", was.platform, here.platform, decisive=False)
+    yield Row("processor", "platform", was.platform, here.platform)
     yield Row("processor", "Python", was.python, here.python, decisive=False)
     old, new = (json.dumps(image) if image else ABSENT for image in (was.container, here.container))
     yield Row("processor", "container", old, new, decisive=False)

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path, PurePosixPath
 
 from bids_tractography import BIDS_VERSION
@@ -68,7 +69,7 @@ class Search:
         directories, then among all files with the same extension.
         """
         named = list(self._at(file.uri))
-        for path in [*named, *self._elsewhere(parse_uri(file.uri)[1].name)]:
+        for path in chain(named, self._elsewhere(parse_uri(file.uri)[1].name)):
             if self._hash(path) == file.sha256:
                 return Located(file, path, sha256=file.sha256)
         in_place = next((path for path in named if self._hash(path)), None)

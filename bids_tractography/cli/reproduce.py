@@ -41,6 +41,7 @@ def reproduce_parser() -> Parser:
     parser.add_argument(
         "bids_dirs",
         nargs="*",
+        default=[],
         type=Path,
         metavar="BIDS_DIR",
         help="directories in which inputs are searched by path, name and content, before the "

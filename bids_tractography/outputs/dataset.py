@@ -231,10 +231,10 @@ def parse_uri(uri: str) -> tuple[str, PurePosixPath]:
         dataset, path = "", PurePosixPath(unquote(parts.path))
         if parts.scheme != "file" or parts.netloc:
             raise ValueError("it is neither a BIDS URI nor a file URI")
-    if path.is_absolute() == (scheme == "bids") or not path.name:
+    if not path.name or "\0" in uri:
         raise ValueError("it does not name a file")
-    if ".." in path.parts or "\0" in str(path):
-        raise ValueError("its path leaves the dataset")
+    if path.is_absolute() == (scheme == "bids") or ".." in path.parts:
+        raise ValueError("its path is not inside a dataset")
     return dataset, path
 
 
