@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -145,7 +144,8 @@ def stage(folder: Path, located: Iterable[Located]) -> Stage:
     Parameters
     ----------
     folder : Path
-        Directory to create, without symbolic links in its path; an existing one is replaced.
+        Directory to create, without symbolic links in its path. Links that another process has
+        made there for the same files are kept.
     located : iterable of Located
         Files with a path.
 
@@ -154,7 +154,6 @@ def stage(folder: Path, located: Iterable[Located]) -> Stage:
     OutputError
         If the directory cannot be written, or the paths contradict each other.
     """
-    shutil.rmtree(folder, ignore_errors=True)
     roots: dict[tuple[str, bool], Path] = {}
     paths: dict[str, Path] = {}
     for one in located:
@@ -197,7 +196,10 @@ def _link(link: Path, target: Path | None) -> None:
         raise ValueError(f"{link.name} was not found")
     try:
         link.parent.mkdir(parents=True, exist_ok=True)
-        if not (link.is_symlink() and link.readlink() == target):
-            link.symlink_to(target)
+        if link.is_symlink():
+            if link.readlink() == target:
+                return
+            link.unlink()
+        link.symlink_to(target)
     except OSError as error:
         raise OutputError(f"{link} cannot be linked to {target} ({error.strerror}).") from None

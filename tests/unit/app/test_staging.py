@@ -86,9 +86,19 @@ def test_stage_links_files_to_their_recorded_paths(tmp_path: Path) -> None:
     for role, path in staged.paths.items():
         assert path.is_relative_to(tmp_path / "stage"), role
         assert path.read_bytes() == CONTENT
-    # What was staged before is gone.
-    assert stage(tmp_path / "stage", [dwi]).others == ()
-    assert not staged.paths["tissue.0"].exists()
+
+
+def test_stage_again_replaces_links_to_files_that_were_moved_only(tmp_path: Path) -> None:
+    dwi = Located(recorded(), put(tmp_path / "x"))
+    bval, moved = put(tmp_path / "y"), put(tmp_path / "z")
+    uri = "bids:ds:sub-01/dwi/a.bval"
+    paths = stage(tmp_path / "stage", [dwi, Located(recorded(uri, "bval"), bval)]).paths
+    before = paths["dwi"].lstat().st_ino
+    again = stage(tmp_path / "stage", [dwi, Located(recorded(uri, "bval"), moved)])
+    assert again.paths == paths
+    assert paths["bval"].readlink() == moved
+    assert paths["dwi"].lstat().st_ino == before
+    assert bval.read_bytes() == CONTENT
 
 
 def test_stage_describes_a_dataset_as_the_one_that_the_file_is_in(tmp_path: Path) -> None:
