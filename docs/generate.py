@@ -17,6 +17,7 @@ from metadata import STAMPED, citation, codemeta, stamped
 from bids_tractography.cli.config import build_config_parser, config_schema
 from bids_tractography.cli.convert import build_convert_parser
 from bids_tractography.cli.parser import build_parser
+from bids_tractography.cli.reproduce import build_reproduce_parser
 from bids_tractography.config import Config
 from bids_tractography.config.presets import preset_names
 from bids_tractography.pyafq import keys as pyafq
@@ -35,7 +36,9 @@ def cli_page() -> str:
         "## Configurations\n\n"
         f"```\n{build_config_parser().format_help()}```\n\n"
         "## Formats\n\n"
-        f"```\n{build_convert_parser().format_help()}```\n"
+        f"```\n{build_convert_parser().format_help()}```\n\n"
+        "## Reproducing\n\n"
+        f"```\n{build_reproduce_parser().format_help()}```\n"
     )
 
 

@@ -27,6 +27,7 @@ from bids_tractography.cli.config import config_command
 from bids_tractography.cli.console import print_outcomes, print_plan, progress_shown, set_up_logging
 from bids_tractography.cli.convert import convert_command
 from bids_tractography.cli.parser import LEVELS, STOP_AFTER, Parser, build_parser
+from bids_tractography.cli.reproduce import reproduce_command
 from bids_tractography.config.load import load_config
 from bids_tractography.errors import TractographyError, UnknownLevelError, UsageError
 from bids_tractography.inputs import read_filters
@@ -47,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "convert": convert_command,
         "phantom": _phantom_command,
         "doctor": _doctor_command,
+        "reproduce": reproduce_command,
     }
     command = commands.get(words[0]) if words else None
     logging.raiseExceptions = False  # a log that cannot be written must not end the program

@@ -33,7 +33,8 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="Other commands: 'bids-tractography config show|init|check|translate|schema' about "
         "the configuration, 'bids-tractography convert IN OUT' for other formats of a tractogram, "
         "'bids-tractography phantom DIR' for a small dataset to try it on, 'bids-tractography "
-        "doctor' for what this machine can do.",
+        "doctor' for what this machine can do, 'bids-tractography reproduce SIDECAR' to run a "
+        "tractogram again and compare.",
         allow_abbrev=False,
     )
     parser.add_argument("bids_dir", type=Path, help="BIDS dataset, raw or derivative")

@@ -61,6 +61,24 @@ def load_config(path: Path | None = None, overrides: Iterable[str] = ()) -> Conf
         content = translation.config
     for override in overrides:
         _apply(content, override)
+    return validate_config(content, str(path) if path else "the configuration")
+
+
+def validate_config(content: Mapping[str, Any], where: str) -> Config:
+    """Validate the content of a configuration.
+
+    Parameters
+    ----------
+    content : mapping
+        Sections by name.
+    where : str
+        Where it is from, for the message.
+
+    Raises
+    ------
+    ConfigError
+        If it is invalid; the message lists all faults with the paths of their keys.
+    """
     try:
         return Config.model_validate(content)
     except ValidationError as error:
@@ -69,7 +87,6 @@ def load_config(path: Path | None = None, overrides: Iterable[str] = ()) -> Conf
         listed = "\n".join(f"  {key}: {text}" for key, text in faults.items())
         if len(errors) > _MAX_FAULTS:
             listed += "\n  (more faults not shown)"
-        where = str(path) if path else "the configuration"
         raise ConfigError(
             f"{where} has {len(faults)} fault(s):\n{listed}\n",
             "'bids-tractography config show' prints every key with its default.",

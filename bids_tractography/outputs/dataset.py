@@ -6,13 +6,14 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from bids_tractography import BIDS_VERSION, __version__
 from bids_tractography.errors import NoInputError, OutputError, TractographyError
 from bids_tractography.machine.files import read_json_file
-from bids_tractography.outputs.files import leftovers, write_json, write_text
+from bids_tractography.outputs.files import leftovers, read_json, write_json, write_text
 from bids_tractography.outputs.locks import exclusive
 from bids_tractography.outputs.names import PIPELINE
 
@@ -185,6 +186,71 @@ def link_target(root: Path, dataset: Path) -> str:
     if root.is_relative_to(dataset):
         return Path(os.path.relpath(dataset, root)).as_posix()
     return dataset.as_uri()
+
+
+def linked_datasets(root: Path) -> dict[str, Path]:
+    """Return the datasets that BIDS URIs in a derivative dataset may name.
+
+    Parameters
+    ----------
+    root : Path
+        The derivative dataset.
+
+    Returns
+    -------
+    dict of str to Path
+        Roots by name, whether they exist or not; the derivative dataset itself has no name.
+    """
+    links = read_json(root / "dataset_description.json").get("DatasetLinks")
+    found = {"": root}
+    for name, target in links.items() if isinstance(links, dict) else ():
+        if not isinstance(target, str):
+            continue
+        try:
+            parts = urlsplit(target)
+        except ValueError:
+            continue
+        if parts.scheme == "file" and not parts.netloc:
+            found[name] = Path(unquote(parts.path))
+        elif not parts.scheme:
+            found[name] = root / target
+    return found
+
+
+def parse_uri(uri: str) -> tuple[str, PurePosixPath]:
+    """Split the URI of a file in a sidecar into its dataset and its path.
+
+    Parameters
+    ----------
+    uri : str
+        BIDS URI ``bids:<dataset>:<path>``, or file URI of a file outside of all datasets.
+
+    Returns
+    -------
+    dataset : str
+        Name of the dataset.
+    path : PurePosixPath
+        Path inside the dataset; absolute for a file URI, whose dataset is empty.
+
+    Raises
+    ------
+    ValueError
+        If it is another kind of URI, or its path leaves the dataset.
+    """
+    scheme, _, rest = uri.partition(":")
+    if scheme == "bids":
+        dataset, _, relative = rest.partition(":")
+        path = PurePosixPath(relative)
+    else:
+        parts = urlsplit(uri)
+        dataset, path = "", PurePosixPath(unquote(parts.path))
+        if parts.scheme != "file" or parts.netloc:
+            raise ValueError("it is neither a BIDS URI nor a file URI")
+    if not path.name or "\0" in uri:
+        raise ValueError("it does not name a file")
+    if path.is_absolute() == (scheme == "bids") or ".." in path.parts:
+        raise ValueError("its path is not inside a dataset")
+    return dataset, path
 
 
 def link_name(path: Path, taken: Mapping[str, Path]) -> str:

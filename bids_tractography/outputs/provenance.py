@@ -23,9 +23,9 @@ from bids_tractography.machine.files import open_input
 RECORD_KEY = "BidsTractography"
 RECORD_VERSION = 4
 
-# Libraries whose version can change the results.
-_DECISIVE = ("dipy", "nibabel", "numba", "numpy", "scipy")
-RECORDED_LIBRARIES = (*_DECISIVE, "pybids", "pydantic", "trx-python")
+DECISIVE_LIBRARIES = ("dipy", "nibabel", "numba", "numpy", "scipy")
+"""Libraries whose version can change the results."""
+RECORDED_LIBRARIES = (*DECISIVE_LIBRARIES, "pybids", "pydantic", "trx-python")
 
 
 def sha256_of_file(path: Path) -> str:
@@ -99,7 +99,7 @@ class Fingerprint(_Model):
 
 def software_fingerprint() -> str:
     """Return the versions that can change the results, as one line."""
-    versions = [f"{name} {version(name)}" for name in _DECISIVE]
+    versions = [f"{name} {version(name)}" for name in DECISIVE_LIBRARIES]
     return ", ".join([f"bids_tractography {__version__}", *versions])
 
 

@@ -113,9 +113,8 @@ class RunOutputs:
 
     def uri(self, path: Path) -> str:
         """Return the BIDS URI of a file in this or a linked dataset, otherwise its file URI."""
-        if path.is_relative_to(self.root):
-            return f"bids::{path.relative_to(self.root).as_posix()}"
-        homes = [(name, root) for name, root in self.links.items() if path.is_relative_to(root)]
+        datasets = {"": self.root, **self.links}
+        homes = [(name, root) for name, root in datasets.items() if path.is_relative_to(root)]
         if not homes:
             return path.as_uri()
         name, root = max(homes, key=lambda item: len(item[1].parts))

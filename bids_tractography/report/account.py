@@ -310,7 +310,13 @@ def command(run: Run) -> dict[str, Any] | None:
     if isinstance(record, TractogramRecord):
         settings |= {"seeding.rng_seed": record.rng_seed, "tracking.engine": record.engine}
     words += [f"--set {_word(f'{key}={_value(value)}')}" for key, value in settings.items()]
-    return {"command": " \\\n    ".join(words), "version": record.version}
+    sidecar = run.data.sidecar_file
+    place = sidecar.relative_to(run.data.root) if sidecar else Path("SIDECAR")
+    return {
+        "command": " \\\n    ".join(words),
+        "version": record.version,
+        "reproduce": f"bids-tractography reproduce {_word(Path('OUTPUT_DIR', place))}",
+    }
 
 
 def _datasets_of(run: Run, uris: list[str]) -> Mapping[str, Path]:

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +29,7 @@ from bids_tractography.core.images import (
 )
 from bids_tractography.errors import TractographyError
 from bids_tractography.machine.files import exists, read_json_file
+from bids_tractography.outputs.dataset import linked_datasets, parse_uri
 from bids_tractography.outputs.files import read_json
 from bids_tractography.outputs.names import (
     DERIVED_ENTITIES,
@@ -258,26 +258,16 @@ class RunData:
 
     @cached_property
     def datasets(self) -> dict[str, Path]:
-        """Datasets that BIDS URIs name, as far as they are directories of this machine."""
-        links = read_json(self.root / "dataset_description.json").get("DatasetLinks")
-        found = {"": self.root}
-        for name, target in links.items() if isinstance(links, dict) else ():
-            if not isinstance(target, str):
-                continue
-            parts = urlsplit(target)
-            if parts.scheme == "file" and not parts.netloc:
-                found[name] = Path(unquote(parts.path))
-            elif not parts.scheme:
-                found[name] = self.root / target
-        return found
+        """Datasets that BIDS URIs name."""
+        return linked_datasets(self.root)
 
     def resolve(self, uri: str) -> Path | None:
         """Return the file that a BIDS URI names, if its dataset is known."""
-        scheme, _, rest = uri.partition(":")
-        dataset, separator, relative = rest.partition(":")
-        if scheme != "bids" or not separator or dataset not in self.datasets:
+        try:
+            dataset, relative = parse_uri(uri)
+        except ValueError:
             return None
-        if relative.startswith("/") or ".." in Path(relative).parts:
+        if relative.is_absolute() or dataset not in self.datasets:
             return None
         return self.datasets[dataset] / relative
 
