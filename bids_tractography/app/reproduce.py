@@ -316,9 +316,10 @@ def _check_plan(original: Original, staged: Stage, request: Request, study: Stud
             f"{', '.join(differing) or 'dwi'}.",
             f"Use bids_tractography {original.record.version}.",
         )
-    if sidecar_path(job.paths["tractogram"]).exists():
+    path = job.paths["tractogram"]
+    if sidecar_path(path).exists():
         raise OutputError(
-            f"{request.output_dir} already contains {job.paths['tractogram'].name}.",
+            f"{request.output_dir} already contains {path.name}.",
             "Choose another output directory.",
         )
 
@@ -330,7 +331,9 @@ def _run(request: Request, study: Study, report: Callable[[Progress], None]) -> 
         raise _failed(outcome)
     if isinstance(outcome, Skipped):
         raise outcome.error
-    return outcome.tractogram
+    if outcome.result is None:
+        raise DataError("the recorded configuration does not track.")
+    return outcome.result
 
 
 def _failed(failure: Failure) -> TractographyError:
