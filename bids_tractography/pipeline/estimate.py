@@ -30,6 +30,7 @@ from bids_tractography.core.fodf import n_coefficients
 from bids_tractography.core.gradients import read_gradients
 from bids_tractography.core.images import Grid, read_grid, read_layout
 from bids_tractography.core.seeding import read_given_seeds
+from bids_tractography.pipeline.goals import SEEDS_TO_CONVERGE
 from bids_tractography.pipeline.inspection import report_header, report_inputs
 from bids_tractography.pipeline.job import Job
 from bids_tractography.pipeline.trial import Trial
@@ -73,7 +74,6 @@ _READING_DWI, _FITTING_FODF, _TRACKING_BATCH = 2.25, 2.3, 2.7
 _MAPS_BYTES = 53  # of a voxel: maps and masks
 
 _LINEARISED_SHARE = 0.2
-_TO_CONVERGE = 500_000  # seeds, if the number is not given
 
 
 @dataclass(frozen=True)
@@ -165,6 +165,8 @@ def estimate(job: Job, trial: Trial | None = None) -> Estimate:
         low = int(size.seeds * max(trial.share - trial.error, 0))
         high = int(size.seeds * (trial.share + trial.error))
         basis = f"{trial.share:.2f} of {trial.seeds} seeds were kept in a trial"
+    if isinstance(config.seeding.seeds, SelectSeedsConfig):
+        low, high = (min(n, config.seeding.seeds.count) for n in (low, high))
     cpu_seconds, seconds = _seconds(job, size)
     return Estimate(
         seeds=size.seeds,
@@ -214,7 +216,7 @@ def _size(job: Job, grid: Grid, n_volumes: int, sh_order: int) -> _Size:
         case SelectSeedsConfig(count=n, limit=most):
             seeds = min(most, int(n / _kept_share(sh_order)) + 1)
         case ConvergeSeedsConfig(limit=most):
-            seeds = min(most, _TO_CONVERGE)
+            seeds = min(most, SEEDS_TO_CONVERGE)
         case GivenSeedsConfig():
             seeds = len(read_given_seeds(job.run.named["seeding.seeds"], grid))
         case GridSeedsConfig(per_axis=n):

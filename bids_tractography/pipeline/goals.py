@@ -23,6 +23,9 @@ from bids_tractography.core.streamlines import Rejection, StreamlineBatch
 from bids_tractography.tractogram.store import BatchStore
 from bids_tractography.tractogram.summary import DensityCounter
 
+SEEDS_TO_CONVERGE = 500_000
+"""Rough number of seeds after which density maps of a head are stable, for estimates."""
+
 _FIRST_LOOK, _GROWTH = 10_000, math.sqrt(2)
 
 

@@ -8,13 +8,18 @@ from typing import Literal
 import numpy as np
 
 from bids_tractography.anatomy.masks import Sources
-from bids_tractography.config.tracking import GivenSeedsConfig
+from bids_tractography.config.tracking import (
+    ConvergeSeedsConfig,
+    GivenSeedsConfig,
+    SelectSeedsConfig,
+)
 from bids_tractography.core.checks import Findings
 from bids_tractography.core.fodf import Fodf, gfa
 from bids_tractography.core.images import read_grid, read_image
 from bids_tractography.core.seeding import SeedList, read_given_seeds
 from bids_tractography.core.streamlines import Counts
 from bids_tractography.core.tissue import TISSUES
+from bids_tractography.pipeline.goals import SEEDS_TO_CONVERGE
 from bids_tractography.pipeline.job import Job
 from bids_tractography.pipeline.regions import RegionMaker
 from bids_tractography.pipeline.task import Task
@@ -129,4 +134,14 @@ def _track_some(task: Task) -> Trial | None:
     for first in firsts.tolist():
         batch = acceptance.accept(engine.track(seeds.batch(first, first + size)))
         counts, points = counts + batch.counts, points + len(batch.points_mm)
-    return Trial(len(seeds), counts.seeds, counts.kept, points)
+    return Trial(_seeds_of_run(seeds, counts), counts.seeds, counts.kept, points)
+
+
+def _seeds_of_run(seeds: SeedList, counts: Counts) -> int:
+    """Return how many seeds of a list a run is likely to track."""
+    match seeds.config:
+        case SelectSeedsConfig(count=n, limit=most):
+            return min(most, n * counts.seeds // max(counts.kept, 1) + 1)
+        case ConvergeSeedsConfig(limit=most):
+            return min(most, SEEDS_TO_CONVERGE)
+    return len(seeds)

@@ -167,16 +167,18 @@ def test_with_an_fodf_a_trial_foresees_the_streamlines(
     output = Path(shutil.copytree(finished[0], tmp_path / "out"))
     before = snapshot(output)
     overrides = (*QUICK, *changes)
-    plan, ended = planned(scanned_once, output, "participant", overrides=overrides)
+    run = ("participant", "--name", "another")
+    plan, ended = planned(scanned_once, output, *run, overrides=overrides)
     assert ended.returncode == 0, ended.stderr
-    (run,) = plan["runs"]
+    (foreseen,) = plan["runs"]
     assert snapshot(output) == before
-    assert "in a trial" in run["estimate"]["basis"]
-    assert run_cli(scanned_once, output, "participant", overrides=overrides).returncode == 0
-    (path,) = tractograms(output)
+    assert "in a trial" in foreseen["estimate"]["basis"]
+    assert run_cli(scanned_once, output, *run, overrides=overrides).returncode == 0
+    (path,) = output.rglob("*_desc-another_tractogram.trx")
+    assert str(path) in foreseen["writes"]
     record = sidecar(path)["BidsTractography"]
-    assert run["estimate"]["seeds"] == record["seeds"]
-    low, high = run["estimate"]["streamlines_range"]
+    assert foreseen["estimate"]["seeds"] == record["seeds"]
+    low, high = foreseen["estimate"]["streamlines_range"]
     slack = 0.03 * record["seeds"]  # an interval of 95 %
     assert low - slack <= record["streamlines_kept"] <= high + slack
     assert high - low < 0.15 * record["seeds"]
@@ -200,6 +202,7 @@ def test_what_is_there_is_told(
         (QUICK, "up to date", "nothing to compute"),
         ((*QUICK, "output.formats=[trx,tck]"), "convert", "converted from the tractogram"),
         ((*QUICK, "model=csa"), "run", "streamlines  about"),
+        ((*QUICK, "tracking.min_length_mm=40"), "fails", "--overwrite"),
     ):
         plan, _ = planned(scanned_once, output, "participant", overrides=overrides)
         assert [run["status"] for run in plan["runs"]] == [status]
