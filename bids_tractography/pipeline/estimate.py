@@ -166,7 +166,7 @@ def estimate(job: Job, trial: Trial | None = None) -> Estimate:
         high = int(size.seeds * (trial.share + trial.error))
         basis = f"{trial.share:.2f} of {trial.seeds} seeds were kept in a trial"
     if isinstance(config.seeding.seeds, SelectSeedsConfig):
-        low, high = (min(n, config.seeding.seeds.count) for n in (low, high))
+        low = high = min(size.streamlines, config.seeding.seeds.count)
     cpu_seconds, seconds = _seconds(job, size)
     return Estimate(
         seeds=size.seeds,

@@ -201,7 +201,7 @@ def test_what_is_there_is_told(
     for overrides, status, words in (
         (QUICK, "up to date", "nothing to compute"),
         ((*QUICK, "output.formats=[trx,tck]"), "convert", "converted from the tractogram"),
-        ((*QUICK, "model=csa"), "run", "streamlines  about"),
+        ((*QUICK, "model=csa", "output.name=csa"), "run", "streamlines  about"),
         ((*QUICK, "tracking.min_length_mm=40"), "fails", "--overwrite"),
     ):
         plan, _ = planned(scanned_once, output, "participant", overrides=overrides)
