@@ -105,7 +105,7 @@ def _print_job(job: Job) -> Failure | None:
     """Print the inputs of a job and its estimated costs; return why it would fail, if so."""
     lines = [(role, str(path)) for role, path in job.inputs.items()]
     if "brain_mask" not in job.inputs:
-        lines.append(("brain_mask", "none found: computed from the DWI (median_otsu)"))
+        lines.append(("brain_mask", "none found: computed from the DWI"))
     if job.config.import_tract is None:
         expected = attempt(job.name, partial(estimate, job), Places(tuple(job.inputs.values())))
         if isinstance(expected, Failure):
