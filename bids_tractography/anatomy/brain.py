@@ -35,6 +35,7 @@ _DARKEST_FIRST, _DARKEST = 0.4, 0.5
 # Relative to the largest component: phantoms, and brains cut by the field of view, have several.
 _MIN_COMPONENT = 0.1
 _NOT_ATTENUATED, _MIN_AIR, _ABOVE_NOISE = 0.9, 0.01, 2.0
+_AIR_PERCENTILE = 90  # scanners set some of the air to zero or nearly so
 
 
 def brain_mask(dwi: Dwi, path: Path | None) -> Mask:
@@ -207,7 +208,7 @@ def above_noise(dwi: Dwi) -> NDArray[np.bool_]:
     air = positive & ~_head(weighted) & (weighted > _NOT_ATTENUATED * b0)
     if np.count_nonzero(air) <= _MIN_AIR * np.count_nonzero(positive):
         return np.ones(b0.shape, bool)
-    return np.asarray(b0 > _ABOVE_NOISE * np.median(weighted[air]))
+    return np.asarray(b0 > _ABOVE_NOISE * np.percentile(weighted[air], _AIR_PERCENTILE))
 
 
 def _without_values(n_voxels: int) -> tuple[str, ...]:

@@ -1,10 +1,11 @@
-"""Registration: a T1-weighted image to a DWI, rigidly, and the atlas of tissue to it, elastically."""
+"""Registration of a T1-weighted image to a DWI, and of the atlas of tissue to it."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
+from dipy.align import VerbosityLevels
 from dipy.align.imaffine import AffineRegistration, MutualInformationMetric
 from dipy.align.imwarp import SymmetricDiffeomorphicRegistration
 from dipy.align.metrics import CCMetric
@@ -41,7 +42,7 @@ def attenuation(dwi: Dwi) -> Volume:
 
 
 def rigid(fixed: Image, moving: Image, start: Affine, edge_mm: float) -> Affine:
-    """Find the rigid transform from RAS+ mm of `fixed` to RAS+ mm of `moving`.
+    """Find the rigid transform from RAS+ mm of `moving` to RAS+ mm of `fixed`.
 
     It maximises the mutual information (Mattes 2003) over all voxels of `fixed`, which are averaged
     to an edge length first: the time that it takes is that of the voxels.
@@ -51,11 +52,12 @@ def rigid(fixed: Image, moving: Image, start: Affine, edge_mm: float) -> Affine:
     fixed, moving : Image
         Images, 0 outside what is registered, see `masked`.
     start : ndarray, shape (4, 4)
-        Transform to start from.
+        Transform to start from, in the opposite direction, as DIPY has it.
     edge_mm : float
         Minimum edge length of the voxels.
     """
-    return _optimise(coarser(fixed, edge_mm), moving, [RigidTransform3D()], start)
+    to_moving = _optimise(coarser(fixed, edge_mm), moving, [RigidTransform3D()], start)
+    return np.asarray(np.linalg.inv(to_moving), np.float64)
 
 
 def _optimise(fixed: Image, moving: Image, transforms: list[Any], start: Affine) -> Affine:
@@ -137,7 +139,9 @@ def atlas_priors(flat: Image, mask: Mask) -> tuple[Volume, float]:
     steps = [TranslationTransform3D(), RigidTransform3D(), AffineTransform3D()]
     affine = _optimise(coarser(fixed, _AFFINE_EDGE_MM), moving, steps, start)
     metric = CCMetric(3, radius=_ELASTIC_RADIUS, sigma_diff=_ELASTIC_SIGMA)
-    elastic = SymmetricDiffeomorphicRegistration(metric, **_ELASTIC).optimize(
+    registration = SymmetricDiffeomorphicRegistration(metric, **_ELASTIC)
+    registration.verbosity = VerbosityLevels.NONE
+    elastic = registration.optimize(
         *(image.data.astype(np.float64) / image.data.max() for image in (fixed, moving)),
         static_grid2world=fixed.grid.affine,
         moving_grid2world=moving.grid.affine,

@@ -1,4 +1,4 @@
-"""Segmentation of a T1-weighted brain into tissues by brightness and, for human brains, an atlas."""
+"""Segmentation of a T1-weighted brain by brightness and, for human brains, an atlas."""
 
 from __future__ import annotations
 

@@ -220,14 +220,12 @@ def align(
     centred = np.eye(4)
     centred[:3, 3] = centre_mm(mask, t1w.grid) - centre_mm(brain, dwi.grid)
     found = [
-        np.linalg.inv(rigid(fixed, masked(t1w, mask), start, _FIRST_EDGE_MM))
-        for start in (np.eye(4), centred)
+        rigid(fixed, masked(t1w, mask), start, _FIRST_EDGE_MM) for start in (np.eye(4), centred)
     ]
     to_dwi = max(found, key=lambda each: agreement(t1w, mask, fixed, each))
     if cut:
         mask = _near(mask, t1w.grid, brain, dwi.grid, to_dwi, _FIRST_MARGIN_MM)
-    start = np.linalg.inv(to_dwi)
-    to_dwi = np.linalg.inv(rigid(fixed, masked(t1w, mask), start, _EDGE_MM))
+    to_dwi = rigid(fixed, masked(t1w, mask), np.asarray(np.linalg.inv(to_dwi)), _EDGE_MM)
     overlap = dice(t1w.grid, mask, dwi.grid, brain, to_dwi)
     if cut:
         mask = _near(mask, t1w.grid, brain, dwi.grid, to_dwi, _MARGIN_MM)
@@ -272,7 +270,9 @@ def _near(
 ) -> Mask:
     """Cut a mask to the brain of the DWI and a margin, if they meet."""
     around = Image(within_mm(brain, margin_mm, dwi_grid).astype(np.float32), dwi_grid)
-    near = mask & (resample(around, grid, nearest=True, to_world=np.linalg.inv(to_dwi)) > 0)
+    near = mask & (
+        resample(around, grid, nearest=True, to_world=np.asarray(np.linalg.inv(to_dwi))) > 0
+    )
     return near if near.any() else mask
 
 
