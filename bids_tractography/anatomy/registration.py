@@ -9,7 +9,7 @@ from dipy.align import VerbosityLevels
 from dipy.align.imaffine import AffineRegistration, MutualInformationMetric
 from dipy.align.imwarp import SymmetricDiffeomorphicRegistration
 from dipy.align.metrics import CCMetric
-from dipy.align.transforms import AffineTransform3D, RigidTransform3D, TranslationTransform3D
+from dipy.align.transforms import AffineTransform3D, RigidTransform3D
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -136,7 +136,7 @@ def atlas_priors(flat: Image, mask: Mask) -> tuple[Volume, float]:
     moving = coarser(template, _ATLAS_EDGE_MM)
     start = np.eye(4)
     start[:3, 3] = centre_mm(template.data > 0, atlas.grid) - centre_mm(mask, flat.grid)
-    steps = [TranslationTransform3D(), RigidTransform3D(), AffineTransform3D()]
+    steps = [RigidTransform3D(), AffineTransform3D()]
     affine = _optimise(coarser(fixed, _AFFINE_EDGE_MM), moving, steps, start)
     metric = CCMetric(3, radius=_ELASTIC_RADIUS, sigma_diff=_ELASTIC_SIGMA)
     registration = SymmetricDiffeomorphicRegistration(metric, **_ELASTIC)
