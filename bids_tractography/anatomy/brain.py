@@ -208,7 +208,9 @@ def above_noise(dwi: Dwi) -> NDArray[np.bool_]:
     air = positive & ~_head(weighted) & (weighted > _NOT_ATTENUATED * b0)
     if np.count_nonzero(air) <= _MIN_AIR * np.count_nonzero(positive):
         return np.ones(b0.shape, bool)
-    return np.asarray(b0 > _ABOVE_NOISE * np.percentile(weighted[air], _AIR_PERCENTILE))
+    level = _ABOVE_NOISE * np.percentile(weighted[air], _AIR_PERCENTILE)
+    # The neighbourhood, because noise is high in some voxels; the voxel, at the surface of a head.
+    return np.asarray(np.minimum(b0, dwi.mean_b0) > level)
 
 
 def _without_values(n_voxels: int) -> tuple[str, ...]:
