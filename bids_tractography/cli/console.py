@@ -118,7 +118,7 @@ def _lines(expected: Expected) -> Iterator[tuple[str, str]]:
     job, costs = expected.job, expected.estimate
     yield from ((role, str(path)) for role, path in expected.inputs.items())
     if "brain_mask" not in job.inputs:
-        yield "brain_mask", "none found: computed from the DWI (median_otsu)"
+        yield "brain_mask", "none found: computed from the DWI"
     if costs is not None:
         low, high = costs.streamlines_range
         yield "model", f"{costs.model['kind']}, order {costs.model['sh_order']}"

@@ -22,6 +22,8 @@ from bids_tractography.machine.files import open_input
 
 RECORD_KEY = "BidsTractography"
 RECORD_VERSION = 4
+RESULTS_VERSION = 2
+"""Raised when the same inputs and configuration give other results, so that they are recomputed."""
 
 DECISIVE_LIBRARIES = ("dipy", "nibabel", "numba", "numpy", "scipy")
 """Libraries whose version can change the results."""
@@ -100,7 +102,7 @@ class Fingerprint(_Model):
 def software_fingerprint() -> str:
     """Return the versions that can change the results, as one line."""
     versions = [f"{name} {version(name)}" for name in DECISIVE_LIBRARIES]
-    return ", ".join([f"bids_tractography {__version__}", *versions])
+    return ", ".join([f"bids_tractography {__version__} ({RESULTS_VERSION})", *versions])
 
 
 class InputFile(_Model):

@@ -65,7 +65,7 @@ _REASON = (
 _SECONDS_PER_VALUE = 5.2e-8  # to read the DWI and reorder it
 _SECONDS_PER_COEFFICIENT = 0.85e-6  # in a voxel: tensor, checks and writing
 _BYTES_PER_SECOND = 2e8
-_T1W_SECONDS = 90.0
+_T1W_SECONDS = 40.0
 _SERIAL_SHARE = 0.25  # of fitting: maps are written by one thread
 
 # Program and libraries; then multiples of the size of the array that is named.

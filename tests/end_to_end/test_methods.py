@@ -10,6 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from conftest import QUICK, opened, run_cli, sidecar, tractograms, write_description
+from scipy import ndimage
 
 from bids_tractography.cli.main import main
 from bids_tractography.outputs.provenance import RECORD_KEY, ImportRecord
@@ -135,6 +136,27 @@ def test_tissue_of_a_t1w_image_alone(dataset: Path, tmp_path: Path, phantom: Pha
     assert record["details"]["kind"] == "t1w"
     bundles, _ = valid(phantom, path)
     assert sum(count > 0 for count in bundles.values()) >= 4, bundles
+
+
+def test_noise_in_a_mask_that_is_too_large_is_not_seeded(dataset: Path, tmp_path: Path) -> None:
+    masks = tmp_path / "masks"
+    (masks / "sub-01" / "dwi").mkdir(parents=True)
+    write_description(masks, DatasetType="derivative", GeneratedBy=[{"Name": "masks"}])
+    image = nib.load(dataset / "sub-01" / "dwi" / "sub-01_dwi.nii.gz")
+    everywhere = nib.Nifti1Image(np.ones(image.shape[:3], np.uint8), image.affine)
+    nib.save(everywhere, masks / "sub-01" / "dwi" / "sub-01_desc-brain_mask.nii.gz")
+    output = tmp_path / "output"
+    overrides = (*QUICK, "checks.plausibility=warn")  # which otherwise refuses such a mask
+    ended = run_cli(dataset, output, "participant", "--derivatives", masks, overrides=overrides)
+    assert ended.returncode == 0, ended.stderr
+    seeded = nib.load(next(output.rglob("*desc-seed_mask.nii.gz"))).get_fdata() > 0
+    fa = nib.load(next(output.rglob("*param-fa_dwimap.nii.gz"))).get_fdata()
+    b0 = image.get_fdata()[..., 0]
+    air = ~ndimage.binary_dilation(b0 > 0.1 * b0.max(), iterations=2)
+    assert seeded.sum() > 100
+    assert air.sum() > 1000
+    assert seeded[air].sum() == 0
+    assert fa[air].mean() < 0.01
 
 
 def test_all_formats_hold_the_same_streamlines(
