@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from bids_tractography.core.images import Grid, write_image
 from bids_tractography.errors import TractographyError
-from bids_tractography.machine.files import read_json_file
+from bids_tractography.machine.files import exists, read_json_file
 from bids_tractography.outputs.files import leftovers, write_atomically, write_json
 from bids_tractography.outputs.names import (
     DERIVED_ENTITIES,
@@ -147,7 +147,8 @@ class RunOutputs:
         """
         hashes = {path.name: sha256_of_file(path) for path in paths}
         sizes = {path.name: path.stat().st_size for path in paths}
-        sources = {self.uri(path): _recorded_hash(path) for path in self._own(sidecar.sources)}
+        here = [path for path in sidecar.sources if path.is_relative_to(self.root)]
+        sources = {self.uri(path): _recorded_hash(path) for path in here if exists(path)}
         record = record.model_copy(
             update={"file_sha256": hashes, "file_bytes": sizes, "source_sha256": sources}
         )
@@ -161,10 +162,6 @@ class RunOutputs:
         content = json.loads(json.dumps(content))  # hash the content as it will be read
         content[RECORD_KEY]["sidecar_sha256"] = hash_of_sidecar(content)
         write_json(sidecar_path(paths[0]), content)
-
-    def _own(self, paths: Sequence[Path]) -> list[Path]:
-        """Return the paths that are in this dataset."""
-        return [path for path in paths if path.is_relative_to(self.root)]
 
     def write_map(
         self, path: Path, data: NDArray[np.generic], grid: Grid, sidecar: Sidecar, record: Record

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fields import cube
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bids_tractography.config.tracking import ConvergeSeedsConfig, SelectSeedsConfig
@@ -37,6 +37,7 @@ def batch_of(first: int, kept: list[int], points: int = 3) -> StreamlineBatch:
     )  # fmt: skip
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=40), st.integers(1, 30))
 def test_a_selection_is_cut_after_the_seed_that_fills_it(kept: list[int], count: int) -> None:
     goal = Selection(SelectSeedsConfig(count=count), 0)
