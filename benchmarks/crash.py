@@ -53,6 +53,9 @@ OUTPUTS = (
     *("output.dtype=float32", "output.dtype=float16"),
     *("output.formats=[tck]", "output.formats=[trk]"),
 )
+# Of which the first one, finished, is the beginning.
+LARGER = "seeding.seeds={kind: total, count: 260}"
+SETTINGS = (*OUTPUTS, "seeding.seeds={kind: select, count: 90}", "output.keep=[density]", LARGER)
 TIMEOUT_S = 300
 MAX_TRIES = 10
 BUSY = 75
@@ -325,7 +328,7 @@ class Trials:
         self.expected: dict[tuple[Path, str], dict[str, str]] = {}
         self.n_operations: dict[str, int] = {}
         told = root / "operations"
-        for setting, dataset in itertools.product(OUTPUTS, self.datasets):
+        for setting, dataset in itertools.product(SETTINGS, self.datasets):
             command = self._command(dataset, setting)
             ended = start(command, root, count_operations(told)).wait()
             if ended.code:
@@ -355,7 +358,7 @@ class Trials:
 
     def _drawn(self) -> tuple[Command, int]:
         """Return a run with one of the formats, and its number of operations."""
-        setting = self.rng.choice(OUTPUTS)
+        setting = self.rng.choice(SETTINGS)
         return self._command(self.datasets[0], setting), self.n_operations[setting]
 
     def _finish(self, report: Report, command: Command, what: str) -> None:
@@ -402,6 +405,19 @@ class Trials:
         number = self.rng.choice(SIGNALS) if place % 3 == 0 else signal.SIGKILL
         fault, what = die_at(place + 1, number), f"{number.name} {place + 1}"
         self._faulty("crash before an operation", command, fault, what)
+
+    def extension(self) -> None:
+        """Extend a finished tractogram, and die before an operation."""
+        report = self._report("crash while a tractogram is extended")
+        first = self._command(self.datasets[0], OUTPUTS[0])
+        larger = self._command(self.datasets[0], LARGER)
+        report.ended(start(first, self.root).wait(), "a first run")
+        place = self.rng.randint(1, self.n_operations[LARGER])
+        fault, what = die_at(place, signal.SIGKILL), f"SIGKILL {place} of an extension"
+        report.faults += 1
+        report.ended(start(larger, self.root, fault).wait(), what)
+        self._finish(report, larger, what)
+        self._end(report, [larger])
 
     def full_disk(self) -> None:
         """Have no space left from an operation on."""
@@ -484,9 +500,10 @@ def kinds(trials: Trials) -> Iterator[Callable[[], None]]:
     """Yield trials of every kind again and again, expensive ones less often."""
     while True:
         yield from (trials.crash, trials.damaged, trials.full_disk, trials.signal, trials.shared)
+        yield trials.extension
         for _ in range(8):
             yield from (trials.crash, trials.damaged, trials.crash, trials.damaged)
-            yield from (trials.full_disk, trials.signal)
+            yield from (trials.full_disk, trials.signal, trials.extension)
         yield trials.twenty
 
 

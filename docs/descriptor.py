@@ -12,6 +12,7 @@ from typing import Any
 
 from bids_tractography import __version__, errors
 from bids_tractography.cli.parser import LEVELS, build_parser, positive
+from bids_tractography.config.presets import configuration_path
 
 # Paths that the command creates if they do not exist; all others must exist and are mounted.
 _MADE = ("output_dir", "work_dir", "bids_database_dir")
@@ -85,7 +86,7 @@ def _key(action: argparse.Action) -> str:
 
 
 def _input(action: argparse.Action) -> dict[str, Any]:
-    is_path = action.type is Path or action.dest == "derivatives"
+    is_path = action.type in (Path, configuration_path) or action.dest == "derivatives"
     described: dict[str, Any] = {
         "id": action.dest,
         "name": action.dest.replace("_", " "),

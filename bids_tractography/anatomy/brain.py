@@ -1,28 +1,41 @@
-"""Brain masks, read from a file or computed from the DWI."""
+"""Brain masks, read from a file or computed from the DWI; voxels whose signal is noise."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import numpy as np
-from dipy.segment.mask import median_otsu
+from dipy.segment.threshold import otsu
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from bids_tractography.anatomy.masks import Mask, not_empty, two_valued
 from bids_tractography.core.dwi import Dwi
 from bids_tractography.core.images import Grid, read_image
-from bids_tractography.core.morphology import close_mask
+from bids_tractography.core.morphology import (
+    close_mask,
+    fill_holes,
+    largest_parts,
+    local_mean,
+    open_core,
+    within_mm,
+)
 from bids_tractography.errors import GridError
 
 _GROWTH = 1.1  # exceeds the noise of two means
-# Radii for the field of view of a human head; smaller fields of view have smaller radii.
-_MEDIAN_RADIUS_MM = 4.0
-_CLOSING_RADIUS_MM = 10.0
-_HEAD_MM = 150.0
-_MAX_MEDIAN_RADIUS_VOXELS = 6  # the time that the filter takes grows with its cube
+# Lengths for a human head; those of smaller heads are smaller in proportion.
+_NEIGHBOURHOOD_MM = 20.0
+_OPENING_MM = 4.1
+_REGROWTH_MM = 6.1
+_CLOSING_MM = 10.0
+_SMOOTHING_MM = 3.0
+_HEAD_ML = 1500.0
+# Relative to the mean of the neighbourhood, which includes scalp and skull at first.
+_DARKEST_FIRST, _DARKEST = 0.4, 0.5
 # Relative to the largest component: phantoms, and brains cut by the field of view, have several.
-_MIN_COMPONENT = 0.05
+_MIN_COMPONENT = 0.1
+_NOT_ATTENUATED, _MIN_AIR, _ABOVE_NOISE = 0.9, 0.01, 2.0
+_AIR_PERCENTILE = 90  # scanners set some of the air to zero or nearly so
 
 
 def brain_mask(dwi: Dwi, path: Path | None) -> Mask:
@@ -33,8 +46,8 @@ def brain_mask(dwi: Dwi, path: Path | None) -> Mask:
     dwi : Dwi
         The diffusion-weighted image.
     path : Path or None
-        Brain mask on its grid; None to compute a mask by DIPY's ``median_otsu``.
-
+        Brain mask on its grid; None to compute a mask from the DWI, see
+        `find_brain_mask`.
 
     Raises
     ------
@@ -44,18 +57,18 @@ def brain_mask(dwi: Dwi, path: Path | None) -> Mask:
     if path is not None:
         mask = _read_mask(path, dwi.grid)
     else:
-        computed = _otsu_mask(dwi)
+        computed, scale = find_brain_mask(dwi)
         missing = np.zeros_like(computed) if dwi.missing is None else computed & dwi.missing
         mask = Mask(
             computed & ~missing,
-            "Brain mask by median filter and Otsu's threshold (DIPY median_otsu) of the mean b=0 "
-            "and of the mean diffusion-weighted image, combined; small components removed, gaps "
-            "closed, holes filled.",
+            "Brain mask from the mean diffusion-weighted image: voxels brighter than half the mean "
+            "of the brain around them, opened to separate scalp, eyes and neck; sulci that are "
+            "bright in the mean b=0 image closed, holes filled, outline smoothed.",
             {
-                "method": "median_otsu",
-                "median_radius_mm": round(_scale(dwi.grid) * _MEDIAN_RADIUS_MM, 3),
-                "closing_radius_mm": round(_scale(dwi.grid) * _CLOSING_RADIUS_MM, 3),
-                "min_component": _MIN_COMPONENT,
+                "method": "local_threshold",
+                "scale": round(scale, 3),
+                "opening_radius_mm": round(scale * _OPENING_MM, 3),
+                "closing_radius_mm": round(scale * _CLOSING_MM, 3),
             },
             warnings=_without_values(int(np.count_nonzero(missing))),
         )
@@ -118,30 +131,86 @@ def is_cut(brain: NDArray[np.bool_]) -> bool:
     return any(face.any() for face in faces)
 
 
-def _scale(grid: Grid) -> float:
-    """Return the size of the field of view relative to that of a human head, at most 1."""
-    largest_mm = float((np.array(grid.shape) * grid.voxel_size_mm).max())
-    return min(1.0, largest_mm / _HEAD_MM)
+def find_brain_mask(dwi: Dwi) -> tuple[NDArray[np.bool_], float]:
+    """Find the brain in an image that has not been skull-stripped.
 
+    The brain is what is bright in the mean diffusion-weighted image, where CSF and bone are dark
+    and separate it from the scalp. Bright is relative to the surroundings: the coils' sensitivity
+    leaves the centre of a head darker than the scalp, so that one threshold for the whole image
+    (``median_otsu``, Garyfallidis 2014) cuts holes in the thalamus and keeps scalp. An opening
+    removes what is connected by thin bridges only, such as scalp, eyes and optic nerves; regrowth
+    and closing restore gyri and sulci (Shattuck 2001).
 
-def _otsu_mask(dwi: Dwi) -> NDArray[np.bool_]:
-    """Compute a brain mask of an image that has not been skull-stripped.
+    Parameters
+    ----------
+    dwi : Dwi
+        The diffusion-weighted image.
 
-    The coils' sensitivity leaves the centre of the head dark, so that a threshold of the b=0 image
-    alone would remove the middle of the brain, where diffusion-weighted images are brightest.
+    Returns
+    -------
+    brain : ndarray of bool, shape (X, Y, Z)
+        Brain mask.
+    scale : float
+        Factor of all lengths: diameter of the head relative to that of a human, at most 1.
+
+    References
+    ----------
+    Garyfallidis E. et al., Dipy, a library for the analysis of diffusion MRI data. Front.
+    Neuroinform. 8, 2014. Shattuck D. W. et al., Magnetic resonance image tissue classification
+    using a partial volume model. NeuroImage 13, 2001 (Brain Surface Extractor).
     """
-    scale = _scale(dwi.grid)
-    radius_voxels = round(scale * _MEDIAN_RADIUS_MM / float(dwi.grid.voxel_size_mm.mean()))
-    radius_voxels = min(max(1, radius_voxels), _MAX_MEDIAN_RADIUS_VOXELS)
-    mask = np.zeros(dwi.grid.shape, bool)
-    for mean in (dwi.mean_b0, dwi.mean_weighted):
-        mask |= median_otsu(mean, median_radius=radius_voxels, numpass=1)[1]
-    labels, n_components = ndimage.label(mask)
-    sizes = np.bincount(labels.ravel(), minlength=n_components + 1)
-    sizes[0] = 0
-    mask = (sizes >= _MIN_COMPONENT * sizes.max())[labels] & mask
-    closed = close_mask(mask, scale * _CLOSING_RADIUS_MM, dwi.grid)
-    return np.asarray(ndimage.binary_fill_holes(closed), bool)
+    grid = dwi.grid
+    weighted, b0 = (ndimage.median_filter(mean, 3) for mean in (dwi.mean_weighted, dwi.mean_b0))
+    head = _head(weighted)
+    head_ml = float(head.sum() * grid.voxel_size_mm.prod() / 1000)
+    scale = min(1.0, (head_ml / _HEAD_ML) ** (1 / 3))
+    core = head
+    for darkest in (_DARKEST_FIRST, _DARKEST):
+        around = local_mean(weighted, core, scale * _NEIGHBOURHOOD_MM, grid)
+        tissue = head & (weighted > darkest * around)
+        core = largest_parts(open_core(tissue, scale * _OPENING_MM, grid), _MIN_COMPONENT)
+    grown = within_mm(core, scale * _REGROWTH_MM, grid) & tissue
+    # CSF is dark in the weighted image, air and bone in both.
+    wet = b0 > _DARKEST * local_mean(b0, core, scale * _NEIGHBOURHOOD_MM, grid)
+    closed = grown | (close_mask(grown, scale * _CLOSING_MM, grid) & wet)
+    sigma = scale * _SMOOTHING_MM / grid.voxel_size_mm
+    filled = fill_holes(closed).astype(np.float32)
+    smooth = ndimage.gaussian_filter(filled, sigma, mode="nearest") > 0.5
+    return largest_parts(smooth, _MIN_COMPONENT), scale
+
+
+def _head(weighted: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Return the voxels above the air, by Otsu's threshold of the logarithm."""
+    positive = weighted[weighted > 0]
+    if not positive.size:
+        return np.zeros(weighted.shape, bool)
+    unit = float(np.median(positive)) / 100
+    return np.asarray(weighted > unit * np.expm1(otsu(np.log1p(positive / unit))))
+
+
+def above_noise(dwi: Dwi) -> NDArray[np.bool_]:
+    """Return the voxels where the b=0 signal is above the noise, so that a fit has a meaning.
+
+    The level of the noise is measured in the air, which is dark and, unlike tissue, no darker in
+    the diffusion-weighted images. In an image without air it is unknown, and no voxel is excluded.
+
+    Parameters
+    ----------
+    dwi : Dwi
+        The diffusion-weighted image.
+
+    Returns
+    -------
+    ndarray of bool, shape (X, Y, Z)
+    """
+    weighted, b0 = (ndimage.median_filter(mean, 3) for mean in (dwi.mean_weighted, dwi.mean_b0))
+    positive = weighted > 0
+    air = positive & ~_head(weighted) & (weighted > _NOT_ATTENUATED * b0)
+    if np.count_nonzero(air) <= _MIN_AIR * np.count_nonzero(positive):
+        return np.ones(b0.shape, bool)
+    level = _ABOVE_NOISE * np.percentile(weighted[air], _AIR_PERCENTILE)
+    # The neighbourhood, because noise is high in some voxels; the voxel, at the surface of a head.
+    return np.asarray(np.minimum(b0, dwi.mean_b0) > level)
 
 
 def _without_values(n_voxels: int) -> tuple[str, ...]:

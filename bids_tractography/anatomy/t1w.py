@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from dipy.align.imaffine import AffineRegistration, MutualInformationMetric
-from dipy.align.transforms import RigidTransform3D
 from dipy.segment.threshold import otsu
 from numpy.typing import NDArray
 from scipy import ndimage
 from threadpoolctl import threadpool_limits
 
+from bids_tractography.anatomy.atlas import ATLAS_FILE
+from bids_tractography.anatomy.registration import (
+    atlas_priors,
+    attenuation,
+    centre_mm,
+    coarser,
+    masked,
+    rigid,
+)
+from bids_tractography.anatomy.segmentation import flattened, segment
 from bids_tractography.core.dwi import Dwi
 from bids_tractography.core.images import Grid, Image, read_image
-from bids_tractography.core.morphology import close_mask, depth_mm
+from bids_tractography.core.morphology import close_mask, depth_mm, largest_parts, within_mm
 from bids_tractography.core.resample import resample
 from bids_tractography.errors import DataError, GridError
 
@@ -26,32 +33,35 @@ Mask = NDArray[np.bool_]
 # The coils' sensitivity makes the surface of the head several times brighter than its centre, so
 # intensities are compared with their neighbourhood. Relative to it, bone and CSF are darker and
 # fat is brighter than the brain.
+_HEAD_MM = 170.0  # below the top of the head, as in FSL's robustfov; what is lower is neck
 _NEIGHBOURHOOD_MM = 20.0
 _BRAIN_RANGE = (0.5, 1.6)
 _EROSION_MM = 4.1  # nerves, vessels and the eyes connect the brain to the rest of the head
 _REGROWTH_MM = 6.1
 _CLOSING_MM = 10.0
-_REGISTRATION = {"level_iters": [200, 100], "sigmas": [3.0, 1.0], "factors": [4, 2]}
-_MAX_ATTENUATION = 5.0
-_BIAS_DEGREE, _BIAS_ROUNDS, _FIT_VOXELS = 4, 3, 50_000
-_DARK_PERCENTILE = 12
-_FIRST_PERCENTILES = (5, 50, 88)
-_BRIGHTEST_PERCENTILE = 98
-_USUAL_BRIGHTNESS = 1000.0
-_KMEANS_ROUNDS, _EM_ROUNDS = 20, 12
-_MIN_SPREAD = 0.01  # standard deviation of a class relative to the brightest mean
-_SMOOTHNESS = 0.3
+_WORKING_EDGE_MM = 1.5  # of thinner cortex the DWI shows nothing
+_USUAL_BRIGHTNESS, _BRIGHTEST_PERCENTILE = 1000.0, 98
+# Neck and face, which are left on some T1w brains, are far from the DWI's brain. The first margin
+# allows for the displacement that they cause.
+_FIRST_MARGIN_MM, _MARGIN_MM = 12.0, 2.0
+_FIRST_EDGE_MM, _EDGE_MM = 6.0, 3.0  # voxels of the registrations
+_HUMAN_BRAIN_ML = (500.0, 2500.0)  # also of a part that the DWI's field of view cuts
+_MIN_LIKENESS = 0.5
 # With smaller voxels, the filters of 10 to 20 mm would require too much memory.
 _MIN_EDGE_MM = 0.05
 _DISTORTION = (
     "Susceptibility distortion of the DWI is not corrected: the registration to the T1w is rigid."
+)
+_NO_ATLAS = (
+    "The T1w brain does not resemble the atlas of adult human brains: tissue is segmented by "
+    "brightness alone, and deep grey matter may be white matter."
 )
 
 
 def fractions_of_t1w(
     paths: tuple[Path, ...], dwi: Dwi, brain: Mask, min_overlap: float
 ) -> tuple[dict[str, Volume], dict[str, Any], tuple[str, ...]]:
-    """Register a T1-weighted image to the DWI and segment it.
+    """Register a T1-weighted image to the DWI, cut it to the DWI's brain, and segment it.
 
     Parameters
     ----------
@@ -80,21 +90,24 @@ def fractions_of_t1w(
     GridError
         If the overlap is less than `min_overlap`, or the voxels are too small for a head.
     """
-    t1w = _in_usual_units(read_image(paths[0], ndim=3))
-    if (edge_mm := float(t1w.grid.voxel_size_mm.min())) < _MIN_EDGE_MM:
+    image = read_image(paths[0], ndim=3)
+    if (edge_mm := float(image.grid.voxel_size_mm.min())) < _MIN_EDGE_MM:
         raise GridError(
             f"{paths[0]}: voxels of {edge_mm:.3g} mm are too small for a head.",
             "The unit of length in its header may be wrong; otherwise resample it.",
         )
+    t1w = _in_usual_units(coarser(image, _WORKING_EDGE_MM))
+    given = read_image(paths[1], ndim=3) if len(paths) > 1 else None
     with threadpool_limits(1):
-        even = _even(t1w)
-        if len(paths) > 1:
-            mask = resample(read_image(paths[1], ndim=3), t1w.grid, nearest=True) > 0
-        else:
-            mask = _brain(even, t1w.grid)
+        even = _without_neck(_even(t1w), t1w.grid)
+        mask = (
+            _brain(even, t1w.grid) if given is None else resample(given, t1w.grid, nearest=True) > 0
+        )
         if not mask.any():
             raise DataError(f"{paths[0]}: no brain was found.", "Add a brain mask next to it.")
-        to_dwi, overlap = align(Image(even, t1w.grid), mask, dwi, brain)
+        to_dwi, mask, overlap = align(Image(even, t1w.grid), mask, dwi, brain, cut=given is None)
+        fixed = masked(Image(attenuation(dwi), dwi.grid), brain)
+        agreement_found = agreement(Image(even, t1w.grid), mask, fixed, to_dwi)
         if overlap < min_overlap:
             raise GridError(
                 f"{paths[0].name} cannot be aligned with the DWI: the brain masks overlap by "
@@ -102,17 +115,30 @@ def fractions_of_t1w(
                 "Inspect both images; provide tissue fractions from other software, or lower the "
                 "threshold.",
             )
-        posteriors = segment(t1w.data, mask)
+        priors, likeness = _priors(t1w, mask)
+        posteriors = segment(t1w.data, mask, priors)
     fractions = {
         tissue: resample(Image(part, t1w.grid), dwi.grid, nearest=False, to_world=to_dwi)
         for tissue, part in posteriors.items()
     }
     record = {
-        "brain": "file" if len(paths) > 1 else "found",
+        "brain": "found" if given is None else "file",
         "t1w_to_dwi_mm": to_dwi.round(6).tolist(),
         "dice": round(overlap, 4),
+        "agreement": round(agreement_found, 4),
+        "atlas": "none" if priors is None else ATLAS_FILE.name.removesuffix(".nii.gz"),
+        "likeness": None if likeness is None else round(likeness, 4),
     }
-    return fractions, record, (_DISTORTION,)
+    return fractions, record, (_DISTORTION,) if priors is not None else (_DISTORTION, _NO_ATLAS)
+
+
+def _priors(t1w: Image, mask: Mask) -> tuple[Volume | None, float | None]:
+    """Return the atlas in the T1w image, and the likeness; None if it is not a human brain."""
+    low, high = _HUMAN_BRAIN_ML
+    if not low < float(mask.sum() * t1w.grid.voxel_size_mm.prod() / 1000) < high:
+        return None, None
+    priors, likeness = atlas_priors(Image(flattened(t1w.data, mask), t1w.grid), mask)
+    return (priors if likeness >= _MIN_LIKENESS else None), likeness
 
 
 def _in_usual_units(t1w: Image) -> Image:
@@ -136,28 +162,37 @@ def _even(t1w: Image) -> Volume:
     return np.asarray(np.where(head, data / np.maximum(around, 1e-6), 0), np.float32)
 
 
+def _without_neck(even: Volume, grid: Grid) -> Volume:
+    """Remove what is far below the top of the head."""
+    up_mm = grid.affine[2, 3] + sum(
+        along * step
+        for along, step in zip(
+            np.ogrid[tuple(map(slice, grid.shape))], grid.affine[2], strict=False
+        )
+    )
+    top_mm = np.percentile(np.broadcast_to(up_mm, grid.shape)[even > 0], 99.9) if even.any() else 0
+    return np.where(up_mm > top_mm - _HEAD_MM, even, np.float32(0))
+
+
 def _brain(even: Volume, grid: Grid) -> Mask:
     """Find the largest connected region with the brightness of brain tissue."""
     low, high = _BRAIN_RANGE
     tissue = (even > low) & (even < high)
     core = depth_mm(tissue, grid) > _EROSION_MM
-    labels, n_lumps = ndimage.label(core)
-    if not n_lumps:
+    if not core.any():
         return np.asarray(core)
-    counts = np.bincount(labels.ravel())
-    counts[0] = 0
-    lump = labels == counts.argmax()
-    grown = (ndimage.distance_transform_edt(~lump, grid.voxel_size_mm) <= _REGROWTH_MM) & tissue
+    grown = within_mm(largest_parts(core), _REGROWTH_MM, grid) & tissue
     return np.asarray(ndimage.binary_fill_holes(close_mask(grown, _CLOSING_MM, grid)))
 
 
-def align(t1w: Image, mask: Mask, dwi: Dwi, brain: Mask) -> tuple[NDArray[np.float64], float]:
+def align(
+    t1w: Image, mask: Mask, dwi: Dwi, brain: Mask, *, cut: bool
+) -> tuple[NDArray[np.float64], Mask, float]:
     """Find the rigid transform from RAS+ mm of a T1w image to RAS+ mm of the DWI.
 
-    It maximises the mutual information (Mattes 2003) of the T1w image and the logarithm of the
-    attenuation, ln(b=0 / mean weighted), in all voxels of the two brains. There are two starts, the
-    scanner coordinates and the alignment of the centres of mass; the result with more overlap is
-    used.
+    The DWI's side is its attenuation. There are two starts, the scanner coordinates and the
+    alignment of the centres of mass; after a coarse registration, the one that agrees better
+    is refined with a mask from which neck and face have been cut.
 
     Parameters
     ----------
@@ -169,55 +204,76 @@ def align(t1w: Image, mask: Mask, dwi: Dwi, brain: Mask) -> tuple[NDArray[np.flo
         The diffusion-weighted image.
     brain : ndarray of bool, shape (X, Y, Z)
         Its brain mask.
+    cut : bool
+        Whether to cut the mask to the brain of the DWI and a margin.
 
     Returns
     -------
     to_dwi : ndarray, shape (4, 4)
         The transform.
+    mask : ndarray of bool
+        The mask, cut.
     overlap : float
-        Dice overlap of the brain masks in the field of view of the DWI.
+        Dice overlap of the brain masks in the field of view of the DWI, without neck and face.
     """
-    # Coil sensitivity cancels in the attenuation, and CSF stands out in it as in a T1w image. In
-    # the b=0 image the sensitivity dominates the tissue contrast and shifts heads by millimetres.
-    attenuation = np.log(
-        np.maximum(dwi.mean_b0, dwi.min_signal) / np.maximum(dwi.mean_weighted, dwi.min_signal)
+    fixed = masked(Image(attenuation(dwi), dwi.grid), brain)
+    centred = np.eye(4)
+    centred[:3, 3] = centre_mm(mask, t1w.grid) - centre_mm(brain, dwi.grid)
+    found = [
+        rigid(fixed, masked(t1w, mask), start, _FIRST_EDGE_MM) for start in (np.eye(4), centred)
+    ]
+    to_dwi = max(found, key=lambda each: agreement(t1w, mask, fixed, each))
+    if cut:
+        mask = _near(mask, t1w.grid, brain, dwi.grid, to_dwi, _FIRST_MARGIN_MM)
+    to_dwi = rigid(fixed, masked(t1w, mask), np.asarray(np.linalg.inv(to_dwi)), _EDGE_MM)
+    overlap = dice(t1w.grid, mask, dwi.grid, brain, to_dwi)
+    if cut:
+        mask = _near(mask, t1w.grid, brain, dwi.grid, to_dwi, _MARGIN_MM)
+    return to_dwi, mask, overlap
+
+
+def agreement(t1w: Image, mask: Mask, fixed: Image, to_dwi: NDArray[np.float64]) -> float:
+    """Return how far T1w and attenuation agree: CSF is dark in one and bright in the other.
+
+    Parameters
+    ----------
+    t1w : Image
+        The T1-weighted image, with even brightness.
+    mask : ndarray of bool
+        Its brain mask.
+    fixed : Image
+        Attenuation in the brain of the DWI, 0 outside.
+    to_dwi : ndarray, shape (4, 4)
+        RAS+ mm of the T1w image to RAS+ mm of the DWI.
+
+    Returns
+    -------
+    float
+        Correlation with opposite sign times the share of the brain that is compared, -1 to 1.
+    """
+    moved = resample(masked(t1w, mask), fixed.grid, nearest=False, to_world=to_dwi)
+    there, both = fixed.data > 0, (fixed.data > 0) & (moved > 0)
+    if np.count_nonzero(both) < 2:
+        return -1.0
+    correlation = np.corrcoef(moved[both], fixed.data[both])[0, 1]
+    share = np.count_nonzero(both) / np.count_nonzero(there)
+    return -float(np.nan_to_num(correlation) * share)
+
+
+def _near(
+    mask: Mask,
+    grid: Grid,
+    brain: Mask,
+    dwi_grid: Grid,
+    to_dwi: NDArray[np.float64],
+    margin_mm: float,
+) -> Mask:
+    """Cut a mask to the brain of the DWI and a margin, if they meet."""
+    around = Image(within_mm(brain, margin_mm, dwi_grid).astype(np.float32), dwi_grid)
+    near = mask & (
+        resample(around, grid, nearest=True, to_world=np.asarray(np.linalg.inv(to_dwi))) > 0
     )
-    static, static_affine = _cropped(np.clip(attenuation, 0, _MAX_ATTENUATION), brain, dwi.grid)
-    moving, moving_affine = _cropped(t1w.data, mask, t1w.grid)
-    centres = [_centre_mm(brain, dwi.grid), _centre_mm(mask, t1w.grid)]
-    found = []
-    for shift in (np.zeros(3), centres[1] - centres[0]):
-        start = np.eye(4)
-        start[:3, 3] = shift
-        metric = MutualInformationMetric(nbins=32, sampling_proportion=None)
-        registration = AffineRegistration(metric=metric, verbosity=0, **_REGISTRATION)
-        to_t1w = registration.optimize(
-            static,
-            moving,
-            RigidTransform3D(),
-            None,
-            static_grid2world=static_affine,
-            moving_grid2world=moving_affine,
-            starting_affine=start,
-        ).affine
-        to_dwi = np.linalg.inv(to_t1w)
-        found.append((dice(t1w.grid, mask, dwi.grid, brain, to_dwi), to_dwi))
-    overlap, to_dwi = max(found, key=lambda each: each[0])
-    return to_dwi, overlap
-
-
-def _cropped(
-    data: Volume, mask: Mask, grid: Grid
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the data in the bounding box of a mask, 0 outside the mask, and its affine."""
-    margin = 3
-    where = np.argwhere(mask)
-    low = np.maximum(where.min(axis=0) - margin, 0)
-    high = where.max(axis=0) + margin + 1
-    box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
-    affine = grid.affine.copy()
-    affine[:3, 3] = grid.to_mm(low[None].astype(np.float64))[0]
-    return np.where(mask, data, 0)[box].astype(np.float64), affine
+    return near if near.any() else mask
 
 
 def dice(t1w_grid: Grid, mask: Mask, grid: Grid, brain: Mask, to_dwi: NDArray[np.float64]) -> float:
@@ -237,104 +293,3 @@ def dice(t1w_grid: Grid, mask: Mask, grid: Grid, brain: Mask, to_dwi: NDArray[np
         > 0.5
     )
     return float(2 * (moved & brain).sum() / max(moved.sum() + brain.sum(), 1))
-
-
-def _centre_mm(mask: Mask, grid: Grid) -> NDArray[np.float64]:
-    return np.asarray(grid.to_mm(np.argwhere(mask).mean(axis=0)[None])[0])
-
-
-def segment(data: Volume, mask: Mask) -> dict[str, Volume]:
-    """Segment three tissues by brightness.
-
-    The model is a mixture of three Gaussians with one variance, whose classes prefer neighbours of
-    their kind (hidden Markov random field, Zhang 2001, by mean field). The bias field is a
-    polynomial, fitted first to the logarithm, then to the part that the class means do not explain
-    (Van Leemput 1999); CSF has little weight in the fit.
-
-    Parameters
-    ----------
-    data : ndarray of float32, shape (X, Y, Z)
-        T1-weighted intensities.
-    mask : ndarray of bool, shape (X, Y, Z)
-        Brain mask.
-
-    Returns
-    -------
-    dict of str to ndarray of float32, shape (X, Y, Z)
-        Probabilities of ``wm``, ``gm`` and ``csf``, 0 outside the mask.
-    """
-    inside = mask & (data > 0)
-    where = np.argwhere(inside)
-    box = tuple(slice(a, b + 1) for a, b in zip(where.min(axis=0), where.max(axis=0), strict=True))
-    log = np.log(data[inside].astype(np.float64))
-    terms = _polynomial(where)
-    # The coils' sensitivity outweighs the tissue contrast, so the first fit treats all smooth
-    # variation as bias.
-    rest, weights = log - log.mean(), (log > np.percentile(log, _DARK_PERCENTILE)).astype(float)
-    for _ in range(_BIAS_ROUNDS):
-        bias = _smooth_part(terms, rest, weights)
-        probabilities, means = _classify(np.exp(log - bias), inside[box])
-        rest, weights = log - (probabilities * np.log(means)).sum(axis=1), 1 - probabilities[:, 0]
-    maps = np.zeros((3, *mask.shape), np.float32)
-    maps[:, inside] = probabilities.T
-    return dict(zip(("csf", "gm", "wm"), maps, strict=True))
-
-
-def _polynomial(voxels: NDArray[np.intp]) -> NDArray[np.float32]:
-    """Return the monomials (N, M) of voxel indices (N, 3), scaled to [-1, 1]."""
-    centred = voxels - (voxels.min(axis=0) + voxels.max(axis=0)) / 2
-    x, y, z = (centred / np.maximum(np.abs(centred).max(axis=0), 1)).T.astype(np.float32)
-    degrees = [d for d in product(range(_BIAS_DEGREE + 1), repeat=3) if sum(d) <= _BIAS_DEGREE]
-    return np.stack([x**a * y**b * z**c for a, b, c in degrees], axis=1)
-
-
-def _smooth_part(
-    terms: NDArray[np.float32], values: NDArray[np.float64], weights: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Return the weighted least-squares fit of terms (N, M) to values (N,), on a subset."""
-    some = slice(None, None, max(1, len(values) // _FIT_VOXELS))
-    weighted = terms[some].astype(np.float64) * weights[some, None]
-    coefficients, *_ = np.linalg.lstsq(
-        weighted.T @ terms[some].astype(np.float64), weighted.T @ values[some], rcond=None
-    )
-    return np.asarray(terms @ coefficients)
-
-
-def _classify(
-    values: NDArray[np.float64], inside: Mask
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return probabilities (N, 3) of three classes of values (N,), darkest first, and means (3,).
-
-    The method is expectation maximisation, starting from k-means.
-    """
-    # Vessels and remaining fat are brighter than any tissue.
-    values = np.minimum(values, np.percentile(values, _BRIGHTEST_PERCENTILE))
-    means = np.percentile(values, _FIRST_PERCENTILES)
-    for _ in range(_KMEANS_ROUNDS):
-        nearest = np.abs(values[:, None] - means).argmin(axis=1)
-        sums, counts = np.bincount(nearest, values, 3), np.bincount(nearest, minlength=3)
-        means = np.where(counts > 0, sums / np.maximum(counts, 1), means)
-    probabilities = np.eye(3)[nearest]
-    field = np.zeros(inside.shape)
-    min_variance = (_MIN_SPREAD * float(means.max())) ** 2
-    for _ in range(_EM_ROUNDS):
-        weights = np.maximum(probabilities.sum(axis=0), 1e-6)
-        means = (probabilities * values[:, None]).sum(axis=0) / weights
-        squares = (values[:, None] - means) ** 2
-        variance = max(float((probabilities * squares).sum()) / len(values), min_variance)
-        log_odds = np.log(weights / len(values)) - squares / (2 * variance)
-        for tissue in range(3):
-            field[inside] = probabilities[:, tissue]
-            log_odds[:, tissue] += _SMOOTHNESS * _neighbours(field)[inside]
-        log_odds -= log_odds.max(axis=1, keepdims=True)
-        probabilities = np.exp(log_odds)
-        probabilities /= probabilities.sum(axis=1, keepdims=True)
-    order = np.argsort(means)
-    return probabilities[:, order], np.maximum(means[order], 1e-6)
-
-
-def _neighbours(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the sum of the six face neighbours of every voxel."""
-    return np.asarray(
-        sum(ndimage.correlate1d(values, [1, 0, 1], axis, mode="constant") for axis in range(3))
-    )

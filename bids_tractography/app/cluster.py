@@ -85,14 +85,27 @@ def run_jobs_on_ray(
         ray.shutdown()
 
 
-def _connect(address: str | None) -> Any:
+def check_ray() -> None:
+    """Check that Ray is installed.
+
+    Raises
+    ------
+    UnavailableError
+        If it is not.
+    """
     try:
-        import ray
+        import ray  # noqa: F401
     except ImportError:
         raise UnavailableError(
             "--executor ray needs Ray, which is not installed.",
             "pip install 'bids-tractography[ray]'",
         ) from None
+
+
+def _connect(address: str | None) -> Any:
+    check_ray()
+    import ray
+
     os.environ.setdefault(
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0"
     )  # the coming default of Ray, which warns until it is set

@@ -27,6 +27,7 @@ from bids_tractography.errors import UnavailableError
 from bids_tractography.outputs.provenance import RECORDED_LIBRARIES
 from bids_tractography.outputs.run import read_record
 from bids_tractography.phantom import write_phantom
+from bids_tractography.pipeline.process import Done
 from bids_tractography.tracking import ENGINES
 from bids_tractography.tracking.base import EngineKind
 from bids_tractography.tractogram.summary import ContentHash
@@ -130,7 +131,7 @@ def _trial(
     failures = [outcome for outcome in outcomes.values() if isinstance(outcome, Failure)]
     if failures:
         return Finding(subject, healthy=False, text=failures[0].message)
-    paths = [done.tractogram for done in outcomes.values()]  # type: ignore[union-attr]
+    paths = [d.result for d in outcomes.values() if isinstance(d, Done) and d.result is not None]
     records = [read_record(path) for path in paths]
     for path, record in zip(paths, records, strict=True):
         fault = compare_with_trx_python(path, record["content_sha256"])

@@ -16,7 +16,7 @@ from bids_tractography.outputs.names import entities_of
 from bids_tractography.outputs.provenance import RECORD_KEY
 from bids_tractography.outputs.run import read_sidecar, why_changed
 from bids_tractography.report.columns import Column, columns_for, parse_record, row_of
-from bids_tractography.report.data import RunData
+from bids_tractography.report.data import RunData, main_sidecars
 from bids_tractography.report.drift import settings_of
 from bids_tractography.report.history import End, last_ends
 from bids_tractography.report.study import Study, StudyRun, outliers_of, study_page
@@ -78,7 +78,7 @@ def write_group_table(
 
 def gather(root: Path, *, read_files: bool = False, bids_dir: Path | None = None) -> Study:
     """Collect the runs of a derivative dataset, see `write_group_table`."""
-    sidecars = sorted(root.glob("sub-*/**/*_tractogram.json")) if exists(root) else []
+    sidecars = main_sidecars(root.glob("sub-*/**/*_track-*.json")) if exists(root) else []
     runs: list[StudyRun] = []
     left_out: dict[str, str] = {}
     for sidecar in sidecars:

@@ -75,7 +75,7 @@ def run_job(job: Job, report: Callable[[Progress], None], track: Tracker = track
         found = findings.all
         outcome = replace(outcome, warnings=tuple(found.warnings), checks=dict(found.figures))
     if job.report:
-        report_run(job.outputs.root, job.name, outcome, job.n_threads)
+        report_run(job.outputs.root, job.label, outcome, job.n_threads)
     return outcome
 
 
@@ -98,7 +98,7 @@ def _run_apart(job: Job) -> Outcome:
         except BrokenProcessPool:
             death = _death(process)
             if job.report:
-                report_run(job.outputs.root, job.name, death, 1)
+                report_run(job.outputs.root, job.label, death, 1)
             return death
 
 

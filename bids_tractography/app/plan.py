@@ -30,6 +30,7 @@ from bids_tractography.outputs.files import read_json
 from bids_tractography.outputs.names import entities_of
 from bids_tractography.outputs.run import RunOutputs
 from bids_tractography.pipeline.job import Job
+from bids_tractography.pipeline.products import STAGES
 
 
 @dataclass(frozen=True)
@@ -102,11 +103,13 @@ def _job(request: Request, study: Study, run: DwiRun) -> Job:
         warnings=(*run.warnings, *_doubts(config, run)),
         config=config,
         outputs=outputs,
-        work=outputs.batches(request.work_dir, links[run.dataset]),
+        work=outputs.batches(request.work_dir, links[run.dataset], config.output.name),
         n_threads=request.n_threads,
         fresh=request.fresh,
+        overwrite=request.overwrite,
+        last_stage=request.last_stage,
         container=request.container,
-        report=request.report,
+        report=request.report and request.last_stage == STAGES[-1],
     )
 
 

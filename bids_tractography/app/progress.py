@@ -33,9 +33,10 @@ class LogProgress:
 
 def describe(progress: Progress) -> str:
     """Describe how much is done, how fast, and how long the rest will take."""
-    left = (progress.total - progress.done) / max(progress.seeds_per_second, 1e-9)
     share = progress.done / max(progress.total, 1)
+    left = (progress.total - progress.done) / max(progress.per_second, 1e-9)
     return (
-        f"{progress.name}: {share:.0%} of {progress.total} seeds, {progress.kept} streamlines, "
-        f"{progress.seeds_per_second:.0f} seeds/s, {int(left // 60)}:{int(left % 60):02d} left"
+        f"{progress.name}: {share:.0%} of {progress.total} {progress.unit}, "
+        f"{progress.kept} streamlines, "
+        f"{progress.per_second:.0f} {progress.unit}/s, {int(left // 60)}:{int(left % 60):02d} left"
     )

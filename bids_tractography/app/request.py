@@ -13,6 +13,7 @@ from bids_tractography.inputs import RAW, Dataset, check_file, find_participants
 from bids_tractography.machine.files import exists
 from bids_tractography.outputs.dataset import check_output_folder, link_name
 from bids_tractography.outputs.files import make_folder, read_json
+from bids_tractography.pipeline.products import STAGES
 from bids_tractography.tracking import choose_engine
 
 
@@ -39,6 +40,10 @@ class Request:
         Folder to keep pybids' databases in.
     fresh : bool
         Recompute everything.
+    overwrite : bool
+        Replace results of other configurations.
+    last_stage : str
+        Stage after which to stop, one of `pipeline.products.STAGES`.
     container : dict or None
         Container image that the program runs in.
     executor : str
@@ -62,6 +67,8 @@ class Request:
     check_dataset: bool = True
     database: Path | None = None
     fresh: bool = False
+    overwrite: bool = False
+    last_stage: str = STAGES[-1]
     container: dict[str, str] | None = None
     executor: Literal["local", "ray"] = "local"
     ray_address: str | None = None

@@ -97,8 +97,8 @@ def _run_jobs(
     outcomes: dict[str, Outcome] = {}
     try:
         for job, outcome in _outcomes(request, jobs, report):
-            outcomes[job.name] = outcome
-            yield job.name, outcome
+            outcomes[job.label] = outcome
+            yield job.label, outcome
         if request.report:
             for name, fault in others.items():
                 report_run(request.output_dir, name, fault, request.n_threads)
@@ -136,7 +136,8 @@ def _write_dataset(request: Request, study: Study) -> None:
             request.container,
             name_patterns(),
         )
-        write_text(root / "code" / "config.yaml", resolved)
+        of_config = "" if config.output.name is None else f"_desc-{config.output.name}"
+        write_text(root / "code" / f"config{of_config}.yaml", resolved)
         text = methods.methods_text(config)
         written = {
             "md": text,
@@ -145,7 +146,7 @@ def _write_dataset(request: Request, study: Study) -> None:
             "bib": methods.bibliography(text),
         }
         for extension, content in written.items():
-            write_text(root / "logs" / f"CITATION.{extension}", content)
+            write_text(root / "logs" / f"CITATION{of_config}.{extension}", content)
 
 
 def _write_log(path: Path, request: Request, study: Study, ends: Mapping[str, Outcome]) -> None:

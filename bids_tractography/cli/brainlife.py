@@ -27,7 +27,8 @@ from bids_tractography.cli.main import main as run_command
 from bids_tractography.outputs.files import write_json
 from bids_tractography.outputs.run import read_record
 
-# Parameters of the app and the configuration keys that they set.
+# Parameters of the app and the configuration keys that they set; besides these, there are preset,
+# n_seeds, n_streamlines and settings.
 _PARAMETERS = {
     "model": "model.kind",
     "algorithm": "tracking.algorithm.kind",
@@ -63,9 +64,10 @@ def main(config: Path, folder: Path) -> int:
     errors = _Errors(logging.ERROR)
     logging.getLogger("bids_tractography").addHandler(errors)
     try:
-        code = run_command(
-            [str(dataset), str(output), "participant", "--derivatives", str(derivative), *settings]
-        )
+        words = ["participant", "--overwrite", "--derivatives", str(derivative)]
+        if asked.get("preset"):
+            words += ["--config", str(asked["preset"])]
+        code = run_command([str(dataset), str(output), *words, *settings])
     finally:
         logging.getLogger("bids_tractography").removeHandler(errors)
     tracks = sorted(output.glob("sub-*/**/*_tractogram.tck"))
@@ -132,8 +134,9 @@ def _settings(asked: Mapping[str, Any], folder: Path) -> Iterator[str]:
     for name, key in _PARAMETERS.items():
         if asked.get(name) not in (None, ""):
             yield f"{key}={json.dumps(asked[name])}"
-    if asked.get("n_seeds"):
-        yield f"seeding.seeds={{kind: total, count: {int(asked['n_seeds'])}}}"
+    for name, kind in (("n_seeds", "total"), ("n_streamlines", "select")):
+        if asked.get(name):
+            yield f"seeding.seeds={json.dumps({'kind': kind, 'count': asked[name]})}"
     yield from str(asked.get("settings") or "").splitlines()  # any other keys
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 from rich.console import Console
@@ -17,15 +15,12 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
+from bids_tractography.app.forecast import Expected, Forecast
 from bids_tractography.app.local import Outcome
-from bids_tractography.app.outcome import Failure, Places, Skipped, attempt
-from bids_tractography.app.plan import plan
+from bids_tractography.app.outcome import Failure, Skipped
 from bids_tractography.app.progress import LOG_FORMAT, LOG_TIME, LogProgress
-from bids_tractography.app.request import Request, Study
-from bids_tractography.app.run import check_not_all_skipped, exit_code
-from bids_tractography.cli.config import as_yaml
-from bids_tractography.pipeline.estimate import estimate
-from bids_tractography.pipeline.job import Job
+from bids_tractography.app.request import Request
+from bids_tractography.config.dump import as_yaml
 from bids_tractography.pipeline.process import Progress
 
 
@@ -57,7 +52,9 @@ def progress_shown(console: Console) -> Iterator[Callable[[Progress], None]]:
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]:.0f} seeds/s, {task.fields[kept]} streamlines"),
+        TextColumn(
+            "{task.fields[rate]:.0f} {task.fields[unit]}/s, {task.fields[kept]} streamlines"
+        ),
         TimeRemainingColumn(),
         console=console,
     )
@@ -66,12 +63,12 @@ def progress_shown(console: Console) -> Iterator[Callable[[Progress], None]]:
     def show(progress: Progress) -> None:
         if progress.name not in tasks:
             tasks[progress.name] = bars.add_task(
-                progress.name, total=progress.total, rate=0.0, kept=0
+                progress.name, total=progress.total, rate=0.0, kept=0, unit=progress.unit
             )
         bars.update(
             tasks[progress.name],
             completed=progress.done,
-            rate=progress.seeds_per_second,
+            rate=progress.per_second,
             kept=progress.kept,
         )
 
@@ -79,52 +76,67 @@ def progress_shown(console: Console) -> Iterator[Callable[[Progress], None]]:
         yield show
 
 
-def print_plan(request: Request, study: Study) -> int:
-    """Print what a run would do, and its configuration; return the exit code."""
+def print_plan(request: Request, foreseen: Forecast) -> None:
+    """Print what a run would do, and its configuration."""
     print(f"# Into {request.output_dir}; {request.n_procs} DWI run(s) at a time, ", end="")
     print(f"{request.n_threads} thread(s) each.")
-    ends: dict[str, Outcome | Job] = {}
-    for planned in plan(request, study):
-        name, what = planned.name, planned.what
-        ends[name] = what
-        fault = _print_job(what) if isinstance(what, Job) else what
-        if fault:
-            ends[name] = fault
-        if isinstance(fault, Failure):
-            print(f"\n{name}: would fail: {fault.message}")
-        elif isinstance(fault, Skipped):
-            print(f"\n{name}: skipped: {fault.error}")
-    print("\n# Only headers and text files were read; the run itself checks the signal.")
+    for name, end in foreseen.runs:
+        match end:
+            case Failure():
+                print(f"\n{name}: would fail: {end.message}")
+            case Skipped():
+                print(f"\n{name}: skipped: {end.error}")
+            case Expected():
+                print(f"\n{name}: {_STATUS[end.status]}".rstrip())
+                for what, text in _lines(end):
+                    print(f"  {what:<12} {text}")
+    totals = foreseen.totals
+    print(
+        f"\n# In all: about {totals['seeds']:,.0f} seeds, "
+        f"{totals['streamlines']:,.0f} streamlines, "
+        f"{totals['disk_mib']:,.0f} MiB of disk, {_hours(totals['cpu_seconds'])} of CPU time."
+    )
+    print("# Only headers and text files were read, and results that are there already; the run")
+    print("# itself checks the signal.")
+    if foreseen.fault:
+        print(f"# It would fail with exit code {foreseen.exit_code}: {foreseen.fault}")
+    elif foreseen.exit_code:
+        print(f"# Its exit code would be {foreseen.exit_code}.")
     print("\n# configuration")
     print(as_yaml(request.config), end="")
-    check_not_all_skipped(ends)
-    return exit_code({name: end for name, end in ends.items() if not isinstance(end, Job)})
 
 
-def _print_job(job: Job) -> Failure | None:
-    """Print the inputs of a job and its estimated costs; return why it would fail, if so."""
-    lines = [(role, str(path)) for role, path in job.inputs.items()]
+_STATUS = {
+    "run": "",
+    "convert": "other formats are converted from the tractogram that is there",
+    "up to date": "everything is up to date; nothing to compute",
+}
+
+
+def _lines(expected: Expected) -> Iterator[tuple[str, str]]:
+    """Yield the inputs of a run, its costs and what it writes."""
+    job, costs = expected.job, expected.estimate
+    yield from ((role, str(path)) for role, path in expected.inputs.items())
     if "brain_mask" not in job.inputs:
-        lines.append(("brain_mask", "none found: computed from the DWI (median_otsu)"))
-    if job.config.import_tract is None:
-        expected = attempt(job.name, partial(estimate, job), Places(tuple(job.inputs.values())))
-        if isinstance(expected, Failure):
-            return expected
-        lines += [
-            ("model", json.dumps(expected.model)),
-            ("engine", f"{job.engine}, {job.n_threads} thread(s)"),
-            ("seeds", f"about {expected.seeds}"),
-            ("streamlines", f"about {expected.streamlines}"),
-            ("time", f"about {expected.seconds:.0f} s ({expected.cpu_seconds:.0f} s of CPU)"),
-            ("memory", f"about {expected.memory_mib:.0f} MiB"),
-            ("disk", f"about {expected.disk_mib:.0f} MiB"),
-            *(("warning", text) for text in expected.warnings),
-        ]
-    lines += [("writes", str(path)) for made in job.targets.values() for path in made.paths]
-    print(f"\n{job.name}:")
-    for what, text in lines:
-        print(f"  {what:<12} {text}")
-    return None
+        yield "brain_mask", "none found: computed from the DWI"
+    if costs is not None:
+        low, high = costs.streamlines_range
+        yield "model", f"{costs.model['kind']}, order {costs.model['sh_order']}"
+        yield "engine", f"{job.engine}, {job.n_threads} thread(s)"
+        yield "seeds", f"about {costs.seeds}"
+        yield "streamlines", f"about {costs.streamlines}, {low} to {high} ({costs.basis})"
+        yield "time", f"about {costs.seconds:.0f} s ({costs.cpu_seconds:.0f} s of CPU)"
+        yield "memory", f"about {costs.memory_mib:.0f} MiB"
+        yield "disk", f"about {costs.disk_mib:.0f} MiB"
+        yield from (("warning", text) for text in costs.warnings)
+    for path in job.targets["tractogram"].paths:
+        yield "writes", str(path)
+    others = len(expected.files) - len(job.targets["tractogram"].paths)
+    yield "", f"and {others} maps and masks in the same folder"
+
+
+def _hours(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds:.0f} s"
 
 
 def print_outcomes(request: Request, outcomes: dict[str, Outcome]) -> None:
@@ -140,9 +152,10 @@ def print_outcomes(request: Request, outcomes: dict[str, Outcome]) -> None:
         elif isinstance(outcome, Failure):
             row = (f"failed ({outcome.exit_code})", _count(outcome.warnings), outcome.message)
         else:
-            where = outcome.tractogram.relative_to(request.output_dir)
+            result = outcome.result
+            where = "" if result is None else str(result.relative_to(request.output_dir))
             word = "up to date" if outcome.reused else "done"
-            row = (word, _count(outcome.warnings), str(where))
+            row = (word, _count(outcome.warnings), where)
         table.add_row(*map(Text, (name, *row)))
     console = Console(width=None if sys.stdout.isatty() else 200)
     console.print(table)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import json
 import logging
 import os
 import sys
@@ -15,6 +16,7 @@ from pathlib import Path
 from rich.console import Console
 
 from bids_tractography.app.doctor import examine
+from bids_tractography.app.forecast import Forecast, as_json, forecast
 from bids_tractography.app.group import write_group_table
 from bids_tractography.app.local import Outcome
 from bids_tractography.app.outcome import Failure, Places, attempt
@@ -23,9 +25,11 @@ from bids_tractography.app.request import Request, open_study
 from bids_tractography.app.run import exit_code, run
 from bids_tractography.cli.config import config_command
 from bids_tractography.cli.console import print_outcomes, print_plan, progress_shown, set_up_logging
-from bids_tractography.cli.parser import LEVELS, Parser, build_parser
+from bids_tractography.cli.convert import convert_command
+from bids_tractography.cli.parser import LEVELS, STOP_AFTER, Parser, build_parser
+from bids_tractography.cli.reproduce import reproduce_command
 from bids_tractography.config.load import load_config
-from bids_tractography.errors import UnknownLevelError, UsageError
+from bids_tractography.errors import TractographyError, UnknownLevelError, UsageError
 from bids_tractography.inputs import read_filters
 from bids_tractography.machine import signals
 from bids_tractography.machine.container import describe_container
@@ -41,8 +45,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     commands = {
         "config": config_command,
+        "convert": convert_command,
         "phantom": _phantom_command,
         "doctor": _doctor_command,
+        "reproduce": reproduce_command,
     }
     command = commands.get(words[0]) if words else None
     logging.raiseExceptions = False  # a log that cannot be written must not end the program
@@ -106,10 +112,12 @@ def _bids_app(words: list[str]) -> int:
         pages = remake_reports(resolve(options.output_dir), options.participant_label, n_threads)
         print("\n".join(map(printable, pages)))
         return 0
+    if options.json and not options.dry_run:
+        raise UsageError("--json goes with --dry-run.")
     request = _request(options)
-    study = open_study(request)
     if options.dry_run:
-        return print_plan(request, study)
+        return _dry_run(request, options.json)
+    study = open_study(request)
     outcomes: dict[str, Outcome] = {}
     with progress_shown(console) as report:
         for name, outcome in run(request, study, report):
@@ -120,6 +128,23 @@ def _bids_app(words: list[str]) -> int:
         with suppress(OSError):  # a full or closed standard output does not undo what is done
             print_outcomes(request, outcomes)
     return exit_code(outcomes)
+
+
+def _dry_run(request: Request, json_only: bool) -> int:
+    """Print what a run would do; return the exit code that it would have."""
+    try:
+        foreseen = forecast(request, open_study(request))
+    except TractographyError as error:
+        if not json_only:
+            raise
+        foreseen = Forecast([], error, error.exit_code)
+    if json_only:
+        print(json.dumps(as_json(request, foreseen), indent=2))
+    else:
+        print_plan(request, foreseen)
+    if foreseen.fault:
+        raise foreseen.fault
+    return foreseen.exit_code
 
 
 def _refuse_participant_options(options: argparse.Namespace) -> None:
@@ -139,11 +164,12 @@ def _request(options: argparse.Namespace) -> Request:
     output = resolve(options.output_dir)
     if options.ray_address and options.executor != "ray":
         raise UsageError("--ray-address goes with --executor ray.")
+    named = [] if options.name is None else [f"output.name={json.dumps(options.name)}"]
     return Request(
         bids_dir=resolve(options.bids_dir),
         output_dir=output,
         work_dir=resolve(options.work_dir or output / ".work"),
-        config=load_config(options.config, options.set),
+        config=load_config(options.config, [*options.set, *named]),
         participants=tuple(options.participant_label),
         sessions=tuple(options.session_label),
         filters=read_filters(options.bids_filter_file) if options.bids_filter_file else {},
@@ -153,6 +179,8 @@ def _request(options: argparse.Namespace) -> Request:
         check_dataset=not options.skip_bids_validation,
         database=options.bids_database_dir,
         fresh=options.fresh,
+        overwrite=options.overwrite,
+        last_stage=STOP_AFTER[options.stop_after],
         container=describe_container(os.environ, Path(sys.prefix)),
         executor=options.executor,
         ray_address=options.ray_address,

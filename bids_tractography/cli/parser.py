@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import NoReturn
 
 from bids_tractography import __version__
+from bids_tractography.config.presets import configuration_path, preset_names
 from bids_tractography.errors import UsageError
 
 LEVELS = ("participant", "group")
+STOP_AFTER = {"maps": "tissue", "masks": "masks", "tractogram": "tracking"}
+"""Stages of the pipeline by their names on the command line."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -27,9 +30,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="bids-tractography",
         description="Whole-brain tractography of BIDS datasets, raw or preprocessed.",
-        epilog="Other commands: 'bids-tractography config show|schema|check|translate' about the "
-        "configuration, 'bids-tractography phantom DIR' for a small dataset to try it on, "
-        "'bids-tractography doctor' for what this machine can do.",
+        epilog="Other commands: 'bids-tractography config show|init|check|translate|schema' about "
+        "the configuration, 'bids-tractography convert IN OUT' for other formats of a tractogram, "
+        "'bids-tractography phantom DIR' for a small dataset to try it on, 'bids-tractography "
+        "doctor' for what this machine can do, 'bids-tractography reproduce SIDECAR' to run a "
+        "tractogram again and compare.",
         allow_abbrev=False,
     )
     parser.add_argument("bids_dir", type=Path, help="BIDS dataset, raw or derivative")
@@ -71,7 +76,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     how = parser.add_argument_group("how to process")
     how.add_argument(
-        "--config", type=Path, metavar="FILE", help="configuration: YAML, TOML or JSON"
+        "--config",
+        type=configuration_path,
+        metavar="CONFIG",
+        help="configuration: a YAML, TOML or JSON file, or a preset, which has no extension: "
+        + ", ".join(preset_names()),
     )
     how.add_argument(
         "--set",
@@ -80,6 +89,12 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="KEY=VALUE",
         help="override a key, e.g. tracking.algorithm.step_size_mm=0.25; may be repeated",
     )
+    how.add_argument(
+        "--name",
+        metavar="NAME",
+        help="name of the configuration (output.name), which becomes part of the file names, so "
+        "that several configurations can share OUTPUT_DIR",
+    )
     state = how.add_mutually_exclusive_group()
     state.add_argument(
         "--resume",
@@ -87,6 +102,19 @@ def build_parser() -> argparse.ArgumentParser:
         help="keep finished work that inputs, configuration and version still match (default)",
     )
     state.add_argument("--fresh", action="store_true", help="do everything again")
+    how.add_argument(
+        "--stop-after",
+        "--stop_after",
+        choices=tuple(STOP_AFTER),
+        default="tractogram",
+        help="compute the maps only, or maps and masks (default: tractogram)",
+    )
+    how.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace results of another configuration, and remove what was made from them; "
+        "otherwise they are never replaced",
+    )
     pages = how.add_mutually_exclusive_group()
     pages.add_argument(
         "--reports-only",
@@ -101,7 +129,14 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="make no reports",
     )
-    how.add_argument("--dry-run", action="store_true", help="print what would be done, and stop")
+    how.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print what would be done, with the exit code that the run would have, and stop",
+    )
+    how.add_argument(
+        "--json", action="store_true", help="with --dry-run: print one JSON document instead"
+    )
     how.add_argument(
         "--skip-bids-validation",
         "--skip_bids_validation",

@@ -23,15 +23,18 @@ from bids_tractography.config.tissue import AutoTissueConfig, DwiTissueConfig, T
 from bids_tractography.config.tracking import (
     ActStopConfig,
     CmcStopConfig,
-    FodStopConfig,
     ImportTractConfig,
     OutputConfig,
     SeedingConfig,
     StoppingConfig,
+    ThresholdStopConfig,
     TrackingConfig,
 )
 
-__all__ = ["Config"]
+__all__ = ["USES_TISSUE", "Config"]
+
+USES_TISSUE = (ActStopConfig, CmcStopConfig, TissueMaskConfig, InterfaceMaskConfig)
+"""Sections that use tissue fractions."""
 
 WITH_RESPONSE = ("csd", "msmt_csd", "rumba")
 """Models that know what a single fibre looks like."""
@@ -52,15 +55,15 @@ class Config(Section):
     """Diffusion model, which yields the fODF that streamlines follow."""
     seeding: SeedingConfig = SeedingConfig()
     """Where streamlines start."""
-    stopping: StoppingConfig = FodStopConfig()
-    """Where streamlines end; ``threshold`` by default for models without a response."""
+    stopping: StoppingConfig = ThresholdStopConfig(threshold=0.1, fod_below=0.25)
+    """Where streamlines end; FA > 0.15 by default for models without a response."""
     tracking: TrackingConfig = TrackingConfig()
     """How streamlines are propagated and selected."""
     import_tract: ImportTractConfig | None = None
     """Import a tractogram created by other software, given by path or BIDS filters, instead of
     tracking."""
     output: OutputConfig = OutputConfig()
-    """Formats of the tractogram."""
+    """Name of the configuration and formats of the tractogram."""
 
     @model_validator(mode="before")
     @classmethod
@@ -106,8 +109,7 @@ class Config(Section):
     @property
     def needs_tissue(self) -> bool:
         """Whether any mask or stopping criterion uses tissue fractions."""
-        of_tissue = ActStopConfig | CmcStopConfig | TissueMaskConfig | InterfaceMaskConfig
-        return any(isinstance(section, of_tissue) for _, section in sections_in(self))
+        return any(isinstance(section, USES_TISSUE) for _, section in sections_in(self))
 
     def files(self) -> Iterator[tuple[str, FileConfig]]:
         """Yield every file that the configuration names, with the dotted path of its key."""

@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
+from bids_tractography.config.numbers import Count
 from bids_tractography.config.section import Section, default_kind
 
 
@@ -20,7 +21,10 @@ class _SteppingConfig(Section):
 
 
 class _DrawingConfig(_SteppingConfig):
-    # What is drawn in proportion needs more protection from noise than the largest amplitude.
+    # What is drawn in proportion needs more protection from noise than the largest amplitude, and
+    # a wider cone than it, from which it does not jump to a crossing bundle.
+    max_angle_deg: Annotated[float, Field(gt=0, lt=90)] = 20
+    """Maximum angle between successive steps."""
     pmf_threshold: Annotated[float, Field(ge=0, lt=1)] = 0.3
     """Amplitudes below this fraction of the largest fODF amplitude at the point are set to zero."""
 
@@ -69,9 +73,9 @@ class ParticleFilteringConfig(_DrawingConfig):
     """Distance to step back before particles start."""
     front_mm: Annotated[float, Field(ge=0, le=20)] = 1
     """Distance that particles travel beyond the point where the streamline ended."""
-    particles: Annotated[int, Field(ge=2, le=1000)] = 15
+    particles: Annotated[int, Count(2, 1000)] = 15
     """Number of particles in each attempt."""
-    max_trials: Annotated[int, Field(ge=1, le=1000)] = 20
+    max_trials: Annotated[int, Count(1, 1000)] = 20
     """Maximum number of attempts for each half of a streamline."""
 
 
@@ -95,9 +99,9 @@ class ParallelTransportConfig(Section):
     """Length of the candidate curve that is probed."""
     probe_radius_mm: Annotated[float, Field(ge=0, le=5)] = 0
     """Radius of the probe's cross-section; 0 samples its centre line only."""
-    probe_quality: Annotated[int, Field(ge=2, le=20)] = 7
+    probe_quality: Annotated[int, Count(2, 20)] = 7
     """Number of samples along the probe."""
-    probe_count: Annotated[int, Field(ge=1, le=20)] = 1
+    probe_count: Annotated[int, Count(1, 20)] = 1
     """Number of samples around the probe if its radius is not 0."""
     data_support_exponent: Annotated[float, Field(gt=0, le=10)] = 1
     """Exponent of the data support in the probability of a candidate."""

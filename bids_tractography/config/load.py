@@ -6,17 +6,17 @@ import difflib
 import logging
 import math
 import tomllib
-import types
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from bids_tractography.config import Config
+from bids_tractography.config.section import kind_of, members
 from bids_tractography.errors import ConfigError
 from bids_tractography.machine.files import check_depth, parse_json, printable, read_text
 from bids_tractography.pyafq.translate import Translation, is_pyafq, translate
@@ -61,6 +61,24 @@ def load_config(path: Path | None = None, overrides: Iterable[str] = ()) -> Conf
         content = translation.config
     for override in overrides:
         _apply(content, override)
+    return validate_config(content, str(path) if path else "the configuration")
+
+
+def validate_config(content: Mapping[str, Any], where: str) -> Config:
+    """Validate the content of a configuration.
+
+    Parameters
+    ----------
+    content : mapping
+        Sections by name.
+    where : str
+        Where it is from, for the message.
+
+    Raises
+    ------
+    ConfigError
+        If it is invalid; the message lists all faults with the paths of their keys.
+    """
     try:
         return Config.model_validate(content)
     except ValidationError as error:
@@ -69,7 +87,6 @@ def load_config(path: Path | None = None, overrides: Iterable[str] = ()) -> Conf
         listed = "\n".join(f"  {key}: {text}" for key, text in faults.items())
         if len(errors) > _MAX_FAULTS:
             listed += "\n  (more faults not shown)"
-        where = str(path) if path else "the configuration"
         raise ConfigError(
             f"{where} has {len(faults)} fault(s):\n{listed}\n",
             "'bids-tractography config show' prints every key with its default.",
@@ -264,26 +281,10 @@ def _follow(location: tuple[int | str, ...]) -> tuple[list[type[BaseModel]], lis
         if isinstance(element, int):  # index in a list
             path.append(str(element))
         elif len(sections) > 1:  # a union: this is the kind
-            sections = [section for section in sections if _kind(section) == element]
+            sections = [section for section in sections if kind_of(section) == element]
         elif sections:
             path.append(str(element))
             parents = sections
             field = sections[0].model_fields.get(str(element))
-            sections = list(_members(field.annotation)) if field else []
+            sections = list(members(field.annotation)) if field else []
     return (sections if len(sections) > 1 else parents), path
-
-
-def _kind(section: type[BaseModel]) -> str | None:
-    field = section.model_fields.get("kind")
-    return str(field.default) if field else None
-
-
-def _members(annotation: Any) -> Iterator[type[BaseModel]]:
-    """Yield the config sections inside a type annotation."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    elif get_origin(annotation) in (Union, types.UnionType):
-        for argument in get_args(annotation):
-            yield from _members(argument)
-    elif get_origin(annotation) not in (Literal, None):
-        yield from _members(get_args(annotation)[0])

@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from bids_tractography.config.files import FileConfig
+from bids_tractography.config.numbers import Count
 from bids_tractography.config.section import OnFinding, Section, default_kind
 
 ShBasis = Literal["auto", "tournier07", "tournier07_legacy", "descoteaux07", "descoteaux07_legacy"]
@@ -60,7 +61,7 @@ class AutoResponseConfig(Section):
     """Single-fibre response estimated from the voxels of highest FA, well inside the brain."""
 
     kind: Literal["auto"] = "auto"
-    voxels: Annotated[int, Field(ge=1, le=1_000_000)] = 300
+    voxels: Annotated[int, Count(1, 1_000_000)] = 300
     """Number of voxels to average."""
     erode_mm: Annotated[float, Field(ge=0, le=100)] = 7.5
     """Minimum distance of these voxels from the edge of the brain mask."""
@@ -223,9 +224,9 @@ class RumbaModelConfig(Section):
     """Diffusivity of the grey-matter compartment; null omits the compartment."""
     csf_diffusivity_mm2_s: Diffusivity | None = 3e-3
     """Diffusivity of the CSF compartment; null omits the compartment."""
-    iterations: Annotated[int, Field(ge=1, le=10_000)] = 600
+    iterations: Annotated[int, Count(1, 10_000)] = 600
     """Number of Richardson-Lucy iterations."""
-    coils: Annotated[int, Field(ge=1, le=1024)] = 1
+    coils: Annotated[int, Count(1, 1024)] = 1
     """Number of receiver coils combined by the sum of squares; 1 for SENSE."""
     sh_order: ShOrder = 8
     """Maximum spherical-harmonic order of the stored distribution."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import types
 from collections.abc import Callable, Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, model_validator
 
@@ -76,3 +77,20 @@ def sections_in(value: Any, key: str = "") -> Iterator[tuple[str, Section]]:
     elif isinstance(value, tuple):
         for index, item in enumerate(value):
             yield from sections_in(item, f"{key}.{index}")
+
+
+def members(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Yield the sections inside a type annotation."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    elif get_origin(annotation) in (Union, types.UnionType):
+        for argument in get_args(annotation):
+            yield from members(argument)
+    elif get_origin(annotation) not in (Literal, None):
+        yield from members(get_args(annotation)[0])
+
+
+def kind_of(section: type[BaseModel]) -> str | None:
+    """Return the kind of a section, None if it has none."""
+    field = section.model_fields.get("kind")
+    return str(field.default) if field else None

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from bids_tractography.config.algorithm import AlgorithmConfig, ProbabilisticConfig
 from bids_tractography.config.files import FileConfig
 from bids_tractography.config.masks import SCALAR_UNITS, MaskConfig, ScalarMap, Threshold
+from bids_tractography.config.numbers import Count
 from bids_tractography.config.section import Section, default_kind
 
 _MAX_STEPS = 1_000_000  # of a streamline
@@ -18,7 +19,7 @@ class GridSeedsConfig(Section):
     """A regular grid of n³ seeds in each voxel of the mask."""
 
     kind: Literal["grid"] = "grid"
-    per_axis: Annotated[int, Field(ge=1, le=100)] = 1
+    per_axis: Annotated[int, Count(1, 100)] = 1
     """Number of seeds along each axis of a voxel; 1 places one seed at its centre."""
 
 
@@ -26,7 +27,7 @@ class RandomSeedsConfig(Section):
     """Seeds at random positions in each voxel of the mask."""
 
     kind: Literal["random"] = "random"
-    per_voxel: Annotated[int, Field(ge=1, le=1_000_000)] = 1
+    per_voxel: Annotated[int, Count(1, 1_000_000)] = 1
     """Number of seeds in each voxel."""
 
 
@@ -34,8 +35,48 @@ class TotalSeedsConfig(Section):
     """A total number of seeds, distributed uniformly over the volume of the mask."""
 
     kind: Literal["total"] = "total"
-    count: Annotated[int, Field(ge=1, le=10**12)]
+    count: Annotated[int, Count(1, 10**12)]
     """Total number of seeds; with the same ``rng_seed``, more seeds extend the same list."""
+
+
+class SelectSeedsConfig(Section):
+    """Seeds until so many streamlines are kept, distributed uniformly over the volume of the mask.
+
+    The tractogram has exactly this number of streamlines, and is the beginning of every larger
+    one with the same ``rng_seed``.
+    """
+
+    kind: Literal["select"] = "select"
+    count: Annotated[int, Count(1, 10**12)]
+    """Number of streamlines to keep."""
+    max_seeds: Annotated[int, Count(1, 10**15)] | None = None
+    """Number of seeds after which tracking ends with fewer streamlines and a warning; 1000 for each
+    streamline by default."""
+
+    @property
+    def limit(self) -> int:
+        """Largest number of seeds."""
+        return 1000 * self.count if self.max_seeds is None else self.max_seeds
+
+
+class ConvergeSeedsConfig(Section):
+    """Seeds until the density map is stable, distributed uniformly over the volume of the mask.
+
+    Streamlines of seeds with even and with odd numbers give two density maps. Tracking ends when
+    their correlation reaches a value; it is computed after 10,000 seeds, and whenever their number
+    has grown by the factor √2.
+    """
+
+    kind: Literal["converge"] = "converge"
+    correlation: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    """Pearson correlation of the two maps in the voxels that have streamlines."""
+    max_seeds: Annotated[int, Count(1, 10**12)] = 100_000_000
+    """Number of seeds after which tracking ends with a warning."""
+
+    @property
+    def limit(self) -> int:
+        """Largest number of seeds."""
+        return self.max_seeds
 
 
 class GivenSeedsConfig(FileConfig):
@@ -51,7 +92,12 @@ class GivenSeedsConfig(FileConfig):
 
 SeedsConfig = Annotated[
     Annotated[
-        GridSeedsConfig | RandomSeedsConfig | TotalSeedsConfig | GivenSeedsConfig,
+        GridSeedsConfig
+        | RandomSeedsConfig
+        | TotalSeedsConfig
+        | SelectSeedsConfig
+        | ConvergeSeedsConfig
+        | GivenSeedsConfig,
         Field(discriminator="kind"),
     ],
     BeforeValidator(default_kind("random")),
@@ -234,13 +280,13 @@ class TrackingConfig(Section):
     """Tracking algorithm and its parameters."""
     engine: Literal["auto", "cpu", "dipy", "cuda"] = "auto"
     """Implementation of the tracker; ``auto``: the first that supports it, ``cpu`` first."""
-    ngpus: Annotated[int, Field(ge=1, le=64)] | None = None
+    ngpus: Annotated[int, Count(1, 64)] | None = None
     """Number of GPUs for engine ``cuda``, all if null; affects speed only."""
     include: tuple[MaskConfig, ...] = ()
     """Streamlines must have a point in every one of these masks."""
     exclude: tuple[MaskConfig, ...] = ()
     """Streamlines with a point in any of these masks are rejected."""
-    max_directions: Annotated[int, Field(ge=1, le=10)] = 1
+    max_directions: Annotated[int, Count(1, 10)] = 1
     """Maximum number of streamlines per seed, which start along the largest peaks of the fODF."""
     min_length_mm: Annotated[float, Field(ge=0, le=10_000)] = 20
     """Minimum length, inclusive; the length of a streamline is (points - 1) x step size."""
@@ -249,7 +295,7 @@ class TrackingConfig(Section):
     dead_ends: Literal["drop", "keep"] = "drop"
     """What to do with streamlines with an end that the anatomy does not explain: where no direction
     was left in the data although the stopping criterion allowed the point, or (act, cmc) in CSF."""
-    batch_size: Annotated[int, Field(ge=1, le=10_000_000)] | Literal["auto"] = "auto"
+    batch_size: Annotated[int, Count(1, 10_000_000)] | Literal["auto"] = "auto"
     """Number of seeds in memory at a time; affects memory and speed only."""
 
     @model_validator(mode="after")
@@ -273,8 +319,15 @@ class LineariseConfig(Section):
 
 
 class OutputConfig(Section):
-    """Formats of the tractogram."""
+    """Name of the configuration and formats of the tractogram."""
 
+    name: Annotated[str, Field(pattern="^[0-9A-Za-z]{1,40}$")] | None = None
+    """Name of this configuration, in letters and digits. It becomes part of the names of the
+    tractogram and of all files that differ from those that are there already, so that several
+    configurations can share an output folder."""
+    keep: tuple[Literal["tractogram", "density"], ...] = ("tractogram", "density")
+    """Results to keep, at least one. Without ``tractogram``, streamlines are tracked, summed and
+    removed; their counts and the hash of their points are recorded with the density map."""
     formats: tuple[Literal["trx", "tck", "trk"], ...] = ("trx",)
     """File formats, at least one."""
     dtype: Literal["float32", "float16"] = "float32"
@@ -286,12 +339,12 @@ class OutputConfig(Section):
     """Values stored for each streamline in TRX files: the index of its seed, and the reasons why
     its two ends stopped."""
 
-    @field_validator("formats")
+    @field_validator("formats", "keep")
     @classmethod
-    def _at_least_one(cls, formats: tuple[str, ...]) -> tuple[str, ...]:
-        if not formats or len(set(formats)) < len(formats):
-            raise ValueError("at least one format is required, each only once")
-        return formats
+    def _at_least_one(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if not names or len(set(names)) < len(names):
+            raise ValueError("at least one is required, each only once")
+        return names
 
     @field_validator("per_streamline")
     @classmethod

@@ -102,6 +102,11 @@ class Grid:
         to_voxels = np.asarray(np.linalg.inv(self.affine))
         return apply_affine(to_voxels, np.asarray(points_mm, np.float64))
 
+    def count_inside(self, points_mm: NDArray[np.floating]) -> int:
+        """Count the points (N, 3), RAS+ mm, that are in a voxel of the grid."""
+        voxels = np.rint(self.to_voxels(points_mm))
+        return int(np.count_nonzero(((voxels >= 0) & (voxels < self.shape)).all(axis=1)))
+
     def matches(self, other: Grid) -> bool:
         """Return whether two grids have the same voxels in mm, however they are stored."""
         if self.shape != other.shape:

@@ -23,9 +23,11 @@ from numpy.lib.format import read_array_header_1_0, read_array_header_2_0, read_
 from numpy.typing import NDArray
 
 from bids_tractography.config.tracking import (
-    GivenSeedsConfig,
+    ConvergeSeedsConfig,
     GridSeedsConfig,
     RandomSeedsConfig,
+    SeedsConfig,
+    SelectSeedsConfig,
     TotalSeedsConfig,
 )
 from bids_tractography.core.images import Grid
@@ -62,8 +64,9 @@ class SeedList:
 
     Parameters
     ----------
-    config : GridSeedsConfig, RandomSeedsConfig, TotalSeedsConfig or GivenSeedsConfig
-        Number and positions of the seeds.
+    config : SeedsConfig
+        Number and positions of the seeds. Where the number is only bounded, the list is as long
+        as the bound.
     mask : ndarray of bool, shape (X, Y, Z)
         Seed mask; ignored for given seeds.
     grid : Grid
@@ -74,7 +77,7 @@ class SeedList:
         Positions in RAS+ mm, for given seeds.
     """
 
-    config: GridSeedsConfig | RandomSeedsConfig | TotalSeedsConfig | GivenSeedsConfig
+    config: SeedsConfig
     mask: NDArray[np.bool_]
     grid: Grid
     rng_seed: int
@@ -96,6 +99,8 @@ class SeedList:
                 return len(self._voxels) * n
             case TotalSeedsConfig(count=n):
                 return n
+            case SelectSeedsConfig(limit=n) | ConvergeSeedsConfig(limit=n):
+                return n
         return len(self._given)
 
     @property
@@ -115,7 +120,7 @@ class SeedList:
                 positions = self._voxels[voxels] + offsets
             case RandomSeedsConfig(per_voxel=n):
                 positions = self._voxels[index // n] + self._uniform(first, stop)[:, :3] - 0.5
-            case TotalSeedsConfig():
+            case TotalSeedsConfig() | SelectSeedsConfig() | ConvergeSeedsConfig():
                 uniform = self._uniform(first, stop)
                 voxels = (uniform[:, 3] * len(self._voxels)).astype(np.int64)
                 positions = self._voxels[voxels] + uniform[:, :3] - 0.5

@@ -41,6 +41,7 @@ class Rejection(_Reason):
     TOO_SHORT = "too_short"
     EXCLUDED = "excluded"  # a point in an exclude mask
     NOT_INCLUDED = "not_included"  # no point in one of the include masks
+    SURPLUS = "surplus"  # of the last seed, when as many as wanted were selected
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,14 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from bids_tractography import BIDS_VERSION, __version__
 from bids_tractography.errors import NoInputError, OutputError, TractographyError
 from bids_tractography.machine.files import read_json_file
-from bids_tractography.outputs.files import leftovers, write_json, write_text
+from bids_tractography.outputs.files import leftovers, read_json, write_json, write_text
 from bids_tractography.outputs.locks import exclusive
 from bids_tractography.outputs.names import PIPELINE
 
@@ -51,14 +52,14 @@ def check_output_folder(output: Path, bids: Path, work: Path) -> None:
                 f"the {name} folder {folder} is inside the input {bids}.",
                 f"Use {bids / 'derivatives' / PIPELINE} or a folder outside of the input.",
             )
-        if not _is_writable(folder):
+        if not is_writable(folder):
             raise OutputError(
                 f"the {name} folder {folder} cannot be written.",
                 "Choose another folder, or check the permissions of its parents.",
             )
 
 
-def _is_writable(folder: Path) -> bool:
+def is_writable(folder: Path) -> bool:
     """Return whether a folder can be written, or created in its nearest existing parent."""
     try:
         above = (folder, *folder.parents)
@@ -136,6 +137,21 @@ def write_dataset_files(
     write_text(root / "README", _readme(files))
 
 
+def check_dataset(root: Path) -> None:
+    """Check that the files of the dataset as a whole can be written, which is not done here.
+
+    Raises
+    ------
+    OutputError
+        If the folder contains a dataset of another program, or a directory is in the way.
+    """
+    path = root / "dataset_description.json"
+    for file in (path, root / ".bidsignore", root / "README", root / "code" / "config.yaml"):
+        if file.is_dir() or not is_writable(file.parent):
+            raise OutputError(f"{file} cannot be written.", "Check what is in its place.")
+    _links(path, _our_description(path))
+
+
 def _our_description(path: Path) -> dict[str, Any]:
     """Read the description of an earlier run; refuse that of another pipeline."""
     if not os.path.lexists(path):
@@ -172,6 +188,71 @@ def link_target(root: Path, dataset: Path) -> str:
     return dataset.as_uri()
 
 
+def linked_datasets(root: Path) -> dict[str, Path]:
+    """Return the datasets that BIDS URIs in a derivative dataset may name.
+
+    Parameters
+    ----------
+    root : Path
+        The derivative dataset.
+
+    Returns
+    -------
+    dict of str to Path
+        Roots by name, whether they exist or not; the derivative dataset itself has no name.
+    """
+    links = read_json(root / "dataset_description.json").get("DatasetLinks")
+    found = {"": root}
+    for name, target in links.items() if isinstance(links, dict) else ():
+        if not isinstance(target, str):
+            continue
+        try:
+            parts = urlsplit(target)
+        except ValueError:
+            continue
+        if parts.scheme == "file" and not parts.netloc:
+            found[name] = Path(unquote(parts.path))
+        elif not parts.scheme:
+            found[name] = root / target
+    return found
+
+
+def parse_uri(uri: str) -> tuple[str, PurePosixPath]:
+    """Split the URI of a file in a sidecar into its dataset and its path.
+
+    Parameters
+    ----------
+    uri : str
+        BIDS URI ``bids:<dataset>:<path>``, or file URI of a file outside of all datasets.
+
+    Returns
+    -------
+    dataset : str
+        Name of the dataset.
+    path : PurePosixPath
+        Path inside the dataset; absolute for a file URI, whose dataset is empty.
+
+    Raises
+    ------
+    ValueError
+        If it is another kind of URI, or its path leaves the dataset.
+    """
+    scheme, _, rest = uri.partition(":")
+    if scheme == "bids":
+        dataset, _, relative = rest.partition(":")
+        path = PurePosixPath(relative)
+    else:
+        parts = urlsplit(uri)
+        dataset, path = "", PurePosixPath(unquote(parts.path))
+        if parts.scheme != "file" or parts.netloc:
+            raise ValueError("it is neither a BIDS URI nor a file URI")
+    if not path.name or "\0" in uri:
+        raise ValueError("it does not name a file")
+    if path.is_absolute() == (scheme == "bids") or ".." in path.parts:
+        raise ValueError("its path is not inside a dataset")
+    return dataset, path
+
+
 def link_name(path: Path, taken: Mapping[str, Path]) -> str:
     """Create a name for a dataset from its folder, different from those taken."""
     base = re.sub(r"[^0-9a-zA-Z-]+", "-", path.name).strip("-") or "dataset"
@@ -194,6 +275,18 @@ index.html              all runs at a glance (created by the group level)
 code/config.yaml        the resolved configuration
 logs/                   records of the runs; CITATION.* describe the method
 
-The JSON file of each file describes how it was created. Tractograms (.trx) can be opened with
-trx-python, nibabel, DIPY and MI-Brain.
+The JSON file of each file describes how it was created.
+
+Tractograms are opened by
+  .trx   trx-python, DIPY (not by nibabel 5 and MRtrix3 3.0)
+  .tck   MRtrix3, nibabel, DIPY
+  .trk   TrackVis, nibabel, DIPY
+
+To look at one, open the report of its run in a browser, or type one of
+  dipy_horizon X_tractogram.trx                            (DIPY, with FURY)
+  mrview X_dwimap.nii.gz -tractography.load X_tractogram.tck   (MRtrix3)
+
+To convert one, or to have several formats in this dataset:
+  bids-tractography convert X_tractogram.trx elsewhere/X_tractogram.tck
+  bids-tractography ... --set output.formats=[trx,tck]     (tracks nothing again)
 """

@@ -33,7 +33,7 @@ def leftovers(folder: Path) -> list[tuple[Path, str]]:
     return []
 
 
-def write_atomically(path: Path, writer: Callable[[Path], None]) -> None:
+def write_atomically(path: Path, writer: Callable[[Path], None], *, new: bool = False) -> None:
     """Write a file under a temporary name in the same folder, sync it to disk, and rename it.
 
     Parameters
@@ -42,24 +42,54 @@ def write_atomically(path: Path, writer: Callable[[Path], None]) -> None:
         File to write.
     writer : callable
         Writes the content to the temporary path that it is given.
+    new : bool
+        Whether an existing file is an error, rather than replaced.
 
     Raises
     ------
     OutputError
-        If the folder cannot be written or the disk is full.
+        If the folder cannot be written, the disk is full, or the file exists and must not.
     """
+    if new:
+        refuse_existing(path)
     temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex}.{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         writer(temporary)
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
-        temporary.replace(path)
+        if new:
+            _publish(temporary, path)
+        else:
+            temporary.replace(path)
     except OSError as error:
         raise OutputError(f"{path} cannot be written ({error.strerror or error}).") from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def refuse_existing(path: Path) -> None:
+    """Check that there is nothing of a name.
+
+    Raises
+    ------
+    OutputError
+        If there is.
+    """
+    if os.path.lexists(path):
+        raise OutputError(f"{path} exists already.", "Choose another name, or remove it.")
+
+
+def _publish(temporary: Path, path: Path) -> None:
+    """Give a file its name unless there is a file of that name, which renaming would replace."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        refuse_existing(path)
+    except OSError:  # the file system has no hard links
+        refuse_existing(path)
+        temporary.replace(path)
 
 
 def make_folder(path: Path) -> None:
@@ -76,9 +106,9 @@ def make_folder(path: Path) -> None:
         raise OutputError(f"{path} cannot be created ({error.strerror}).") from None
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file."""
-    write_atomically(path, lambda p: _write_text(p, text))
+def write_text(path: Path, text: str, *, new: bool = False) -> None:
+    """Write a text file, which must not exist if it has to be new."""
+    write_atomically(path, lambda p: _write_text(p, text), new=new)
 
 
 def _write_text(path: Path, text: str) -> None:

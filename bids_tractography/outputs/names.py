@@ -29,6 +29,21 @@ def entities_of(name: str) -> dict[str, str]:
     return {key: value for key, separator, value in pairs if separator}
 
 
+def with_configuration(entities: Mapping[str, str], name: str) -> dict[str, str]:
+    """Add the name of a configuration to the entities of a derivative.
+
+    It is the beginning of ``desc``: ``det45`` gives ``desc-det45``, and a seed mask
+    ``desc-det45Seed``.
+    """
+    desc = entities.get("desc", "")
+    return {**entities, "desc": f"{name}{desc[:1].upper()}{desc[1:]}"}
+
+
+def belongs_to(desc: str, name: str) -> bool:
+    """Return whether a ``desc`` is one that `with_configuration` makes with a name."""
+    return desc == name or (desc.startswith(name) and desc[len(name) :][:1].isupper())
+
+
 def file_name(entities: Mapping[str, str], suffix: str, extension: str) -> str:
     """Join entities in the order of the specification; unknown entities follow ``run``.
 

@@ -21,11 +21,13 @@ from bids_tractography.config import Config
 from bids_tractography.machine.files import open_input
 
 RECORD_KEY = "BidsTractography"
-RECORD_VERSION = 3
+RECORD_VERSION = 4
+RESULTS_VERSION = 2
+"""Raised when the same inputs and configuration give other results, so that they are recomputed."""
 
-# Libraries whose version can change the results.
-_DECISIVE = ("dipy", "nibabel", "numba", "numpy", "scipy")
-RECORDED_LIBRARIES = (*_DECISIVE, "pybids", "pydantic", "trx-python")
+DECISIVE_LIBRARIES = ("dipy", "nibabel", "numba", "numpy", "scipy")
+"""Libraries whose version can change the results."""
+RECORDED_LIBRARIES = (*DECISIVE_LIBRARIES, "pybids", "pydantic", "trx-python")
 
 
 def sha256_of_file(path: Path) -> str:
@@ -55,15 +57,22 @@ def hash_of_sidecar(content: Mapping[str, Any]) -> str:
 def config_hash(config: Config) -> str:
     """Return the hash of all settings that affect the tractogram.
 
-    The engine is omitted because the record names it together with its version.
+    The engine is omitted because the record names it together with its version, the formats
+    because they all hold the same streamlines.
     """
+    return sha256_of_json(decisive_settings(config))
+
+
+def decisive_settings(config: Config) -> dict[str, Any]:
+    """Return the settings that affect the streamlines and their points, JSON values."""
     nothing: dict[str, Any] = {
+        "output": {"name", "formats", "keep"},
         "tracking": {"batch_size", "engine", "ngpus"},
         "tensor": {"v1"},
         "gradients": {"check"},
         "checks": ...,
     }
-    return sha256_of_json(config.model_dump(mode="json", exclude=nothing))
+    return config.model_dump(mode="json", exclude=nothing)
 
 
 class _Model(BaseModel):
@@ -92,8 +101,8 @@ class Fingerprint(_Model):
 
 def software_fingerprint() -> str:
     """Return the versions that can change the results, as one line."""
-    versions = [f"{name} {version(name)}" for name in _DECISIVE]
-    return ", ".join([f"bids_tractography {__version__}", *versions])
+    versions = [f"{name} {version(name)}" for name in DECISIVE_LIBRARIES]
+    return ", ".join([f"bids_tractography {__version__} ({RESULTS_VERSION})", *versions])
 
 
 class InputFile(_Model):
@@ -134,6 +143,8 @@ class Record(_Model):
     """Hashes of the files that the sidecar describes, by name."""
     file_bytes: dict[str, int] = {}
     """Sizes of these files in bytes."""
+    source_sha256: dict[str, str] = {}
+    """Hashes that the sources in this dataset had, by URI."""
     sidecar_sha256: str = ""
     """Hash of the content of the sidecar without this field, see `hash_of_sidecar`."""
 
@@ -181,6 +192,8 @@ class TractogramRecord(_TractogramRecordBase):
     rng_seed: int
     batches: int
     seeds: int
+    goal: dict[str, JsonValue] | None = None
+    """What ended tracking where the number of seeds was not given, and whether it was reached."""
     seed_voxels: int | None
     seeds_without_direction: int
     streamlines_generated: int

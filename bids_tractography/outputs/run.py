@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from bids_tractography.core.images import Grid, write_image
 from bids_tractography.errors import TractographyError
-from bids_tractography.machine.files import read_json_file
+from bids_tractography.machine.files import exists, read_json_file
 from bids_tractography.outputs.files import leftovers, write_atomically, write_json
 from bids_tractography.outputs.names import (
     DERIVED_ENTITIES,
@@ -92,8 +92,8 @@ class RunOutputs:
         session = [f"ses-{entities['ses']}"] if "ses" in entities else []
         return self.root.joinpath(f"sub-{entities['sub']}", *session, "dwi")
 
-    def batches(self, work: Path, dataset: Path) -> Path:
-        """Return the folder for unfinished batches, unique to this output and dataset.
+    def batches(self, work: Path, dataset: Path, configuration: str | None = None) -> Path:
+        """Return the folder for unfinished batches, unique to output, dataset and configuration.
 
         Parameters
         ----------
@@ -101,8 +101,10 @@ class RunOutputs:
             Folder for unfinished work, which several outputs may share.
         dataset : Path
             Root of the dataset of the DWI.
+        configuration : str, optional
+            Name of the configuration.
         """
-        digest = sha256_of_json([str(self.root), str(dataset)])
+        digest = sha256_of_json([str(self.root), str(dataset), configuration])
         return work / f"{self.name}.{digest[:12]}.batches"
 
     def path(self, suffix: str, extension: str = ".nii.gz", **entities: str) -> Path:
@@ -111,9 +113,8 @@ class RunOutputs:
 
     def uri(self, path: Path) -> str:
         """Return the BIDS URI of a file in this or a linked dataset, otherwise its file URI."""
-        if path.is_relative_to(self.root):
-            return f"bids::{path.relative_to(self.root).as_posix()}"
-        homes = [(name, root) for name, root in self.links.items() if path.is_relative_to(root)]
+        datasets = {"": self.root, **self.links}
+        homes = [(name, root) for name, root in datasets.items() if path.is_relative_to(root)]
         if not homes:
             return path.as_uri()
         name, root = max(homes, key=lambda item: len(item[1].parts))
@@ -146,7 +147,11 @@ class RunOutputs:
         """
         hashes = {path.name: sha256_of_file(path) for path in paths}
         sizes = {path.name: path.stat().st_size for path in paths}
-        record = record.model_copy(update={"file_sha256": hashes, "file_bytes": sizes})
+        here = [path for path in sidecar.sources if path.is_relative_to(self.root)]
+        sources = {self.uri(path): _recorded_hash(path) for path in here if exists(path)}
+        record = record.model_copy(
+            update={"file_sha256": hashes, "file_bytes": sizes, "source_sha256": sources}
+        )
         content = {
             "Description": sidecar.description,
             "Sources": [self.uri(source) for source in sidecar.sources],
@@ -180,6 +185,15 @@ class RunOutputs:
         self.write_sidecar([path], sidecar, record)
 
 
+def _recorded_hash(path: Path) -> str:
+    """Return the hash of a file of ours, as in its sidecar; that of the file while it has none."""
+    try:
+        recorded: str = read_record(path)["file_sha256"][path.name]
+    except (TractographyError, OSError, ValueError, LookupError, TypeError):
+        return sha256_of_file(path)
+    return recorded
+
+
 def why_stale(path: Path, fingerprint: Fingerprint) -> str | None:
     """Return why a file must be computed again, or None if it is up to date.
 
@@ -208,6 +222,20 @@ def why_stale(path: Path, fingerprint: Fingerprint) -> str | None:
         return "it was modified or damaged"
     parts = fingerprint.differences(made_with)
     return f"it was computed with {' and '.join(parts)}" if parts else None
+
+
+def made_with(path: Path) -> Fingerprint | None:
+    """Return the fingerprint of a finished file; None if it is unfinished or was modified.
+
+    The content of files is not read, only their sizes.
+    """
+    try:
+        content = read_sidecar(path)
+        if why_changed(path, content) is not None:
+            return None
+        return Fingerprint.model_validate(content[RECORD_KEY]["fingerprint"])
+    except (TractographyError, OSError, ValueError, LookupError, TypeError, AttributeError):
+        return None
 
 
 def why_changed(path: Path, content: Mapping[str, Any], *, read_files: bool = False) -> str | None:

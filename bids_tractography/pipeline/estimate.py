@@ -1,13 +1,13 @@
 """Estimate the costs of a job from headers and small text files, for the dry run.
 
 The signal is not read. The size of the brain, the number of seeds in it and the length of
-streamlines are those of typical heads.
+streamlines are those of typical heads, unless a few seeds were tracked as a trial.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,9 +17,11 @@ from bids_tractography.anatomy.masks import check_files
 from bids_tractography.config import Config
 from bids_tractography.config import masks as define
 from bids_tractography.config.tracking import (
+    ConvergeSeedsConfig,
     GivenSeedsConfig,
     GridSeedsConfig,
     RandomSeedsConfig,
+    SelectSeedsConfig,
     TotalSeedsConfig,
 )
 from bids_tractography.core.checks import Findings
@@ -28,11 +30,15 @@ from bids_tractography.core.fodf import n_coefficients
 from bids_tractography.core.gradients import read_gradients
 from bids_tractography.core.images import Grid, read_grid, read_layout
 from bids_tractography.core.seeding import read_given_seeds
+from bids_tractography.pipeline.goals import SEEDS_TO_CONVERGE
 from bids_tractography.pipeline.inspection import report_header, report_inputs
 from bids_tractography.pipeline.job import Job
+from bids_tractography.pipeline.trial import Trial
 from bids_tractography.reconst import MODELS
 from bids_tractography.tracking import ENGINES
 from bids_tractography.tracking.base import EngineKind, ProblemSize
+from bids_tractography.tractogram.formats.table import open_reader
+from bids_tractography.tractogram.imported import check_header
 from bids_tractography.tractogram.store import POINT_BYTES, STREAMLINE_BYTES
 
 _MIB = 2.0**20
@@ -48,12 +54,18 @@ _FA_SHARES = {True: (1.7, 5.5), False: (0.45, 2.0)}
 # Streamlines of the default bounds, where the fODF has order 4 and for each order more.
 _KEPT_SHARE, _KEPT_SHARE_PER_ORDER = 0.62, 0.04
 _KEPT_LENGTH_MM, _KEPT_LENGTH_MM_PER_ORDER = 73.0, 4.25
+# The least and the most that was measured: tissue out of place, and a phantom without noise.
+_KEPT_RANGE = (0.23, 0.9)
+_REASON = (
+    "a guess: 0.23 (misaligned tissue), 0.54 to 0.77 (a head) and 0.86 (the demo) of the seeds "
+    "were kept so far"
+)
 
 # Of one thread; points are those that are kept.
 _SECONDS_PER_VALUE = 5.2e-8  # to read the DWI and reorder it
 _SECONDS_PER_COEFFICIENT = 0.85e-6  # in a voxel: tensor, checks and writing
 _BYTES_PER_SECOND = 2e8
-_T1W_SECONDS = 90.0
+_T1W_SECONDS = 40.0
 _SERIAL_SHARE = 0.25  # of fitting: maps are written by one thread
 
 # Program and libraries; then multiples of the size of the array that is named.
@@ -72,6 +84,10 @@ class Estimate:
     ----------
     seeds, streamlines : int
         Expected numbers of seeds and of kept streamlines.
+    streamlines_range : tuple of int
+        Bounds of the kept streamlines.
+    basis : str
+        What the number of streamlines is based on.
     seconds : float
         Wall time.
     cpu_seconds : float
@@ -88,6 +104,8 @@ class Estimate:
 
     seeds: int
     streamlines: int
+    streamlines_range: tuple[int, int]
+    basis: str
     seconds: float
     cpu_seconds: float
     memory_mib: float
@@ -114,8 +132,14 @@ class _Size:
         return n_coefficients(self.sh_order)
 
 
-def estimate(job: Job) -> Estimate:
+def estimate(job: Job, trial: Trial | None = None) -> Estimate:
     """Estimate the costs of a job from the headers of its files.
+
+    Parameters
+    ----------
+    job : Job
+    trial : Trial, optional
+        Decides on the numbers of seeds and streamlines if there is one.
 
     Raises
     ------
@@ -134,16 +158,50 @@ def estimate(job: Job) -> Estimate:
         check_grid(job.run.brain_mask, read_grid(job.run.brain_mask), grid)
     order = MODELS[config.model.kind].sh_order(config.model, gradients, job.model_files)
     size = _size(job, grid, shape[3], order)
+    low, high = (int(size.seeds * share) for share in _KEPT_RANGE)
+    basis = _REASON
+    if trial is not None:
+        size = _measured(size, trial)
+        low = int(size.seeds * max(trial.share - trial.error, 0))
+        high = int(size.seeds * (trial.share + trial.error))
+        basis = f"{trial.share:.2f} of {trial.seeds} seeds were kept in a trial"
+    if isinstance(config.seeding.seeds, SelectSeedsConfig):
+        low = high = min(size.streamlines, config.seeding.seeds.count)
     cpu_seconds, seconds = _seconds(job, size)
     return Estimate(
         seeds=size.seeds,
         streamlines=size.streamlines,
+        streamlines_range=(low, high),
+        basis=basis,
         seconds=seconds,
         cpu_seconds=cpu_seconds,
         memory_mib=_memory_mib(job, size),
         disk_mib=_disk_mib(job, size),
         model={"kind": config.model.kind, "sh_order": order},
         warnings=tuple(findings.all.warnings),
+    )
+
+
+def check_import(job: Job) -> None:
+    """Check the headers of a tractogram that is imported.
+
+    Raises
+    ------
+    TractographyError
+        If it is not one, or belongs to another image.
+    """
+    path = job.run.named["import_tract"]
+    check_header(path, open_reader(path).grid, read_grid(job.run.image))
+
+
+def _measured(size: _Size, trial: Trial) -> _Size:
+    """Return the sizes with those that the trial shows."""
+    factor = trial.all_seeds / trial.seeds
+    return replace(
+        size,
+        seeds=trial.all_seeds,
+        streamlines=round(trial.kept * factor),
+        points=trial.points * factor,
     )
 
 
@@ -155,6 +213,10 @@ def _size(job: Job, grid: Grid, n_volumes: int, sh_order: int) -> _Size:
     match config.seeding.seeds:
         case TotalSeedsConfig(count=n):
             seeds = n
+        case SelectSeedsConfig(count=n, limit=most):
+            seeds = min(most, int(n / _kept_share(sh_order)) + 1)
+        case ConvergeSeedsConfig(limit=most):
+            seeds = min(most, SEEDS_TO_CONVERGE)
         case GivenSeedsConfig():
             seeds = len(read_given_seeds(job.run.named["seeding.seeds"], grid))
         case GridSeedsConfig(per_axis=n):
@@ -162,7 +224,7 @@ def _size(job: Job, grid: Grid, n_volumes: int, sh_order: int) -> _Size:
         case RandomSeedsConfig(per_voxel=n):
             seeds = int(_voxels(config.seeding.mask, n_voxels, n_brain, job.run.is_raw) * n)
     orders = np.clip(sh_order, 2, 8) - 4
-    streamlines = int(seeds * (_KEPT_SHARE + _KEPT_SHARE_PER_ORDER * orders))
+    streamlines = int(seeds * _kept_share(sh_order))
     length_mm = float(_KEPT_LENGTH_MM + _KEPT_LENGTH_MM_PER_ORDER * orders)
     points = streamlines * (length_mm / config.tracking.algorithm.step_size_mm + 1)
     batch = config.tracking.batch_size
@@ -176,6 +238,11 @@ def _size(job: Job, grid: Grid, n_volumes: int, sh_order: int) -> _Size:
         streamlines=streamlines,
         points=points,
     )
+
+
+def _kept_share(sh_order: int) -> float:
+    """Return the share of seeds whose streamline is kept."""
+    return float(_KEPT_SHARE + _KEPT_SHARE_PER_ORDER * (np.clip(sh_order, 2, 8) - 4))
 
 
 def _engine(job: Job) -> EngineKind:

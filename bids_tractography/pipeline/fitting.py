@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from bids_tractography.anatomy.brain import above_noise
+from bids_tractography.anatomy.masks import not_empty
 from bids_tractography.anatomy.tissue import Tissue, displacement_mm, make_tissue
 from bids_tractography.core.dwi import Dwi
 from bids_tractography.core.fodf import Fodf, gfa
@@ -89,11 +91,13 @@ def _fit(task: Task, dwi: Dwi) -> Fit:
     job, config, findings = task.job, task.job.config, task.findings
     with findings.stage() as found:
         brain = find_brain(dwi, job.run.image, job.run.brain_mask, findings)
-        tensor = fit_tensor(dwi, brain.data, config.tensor, job.n_threads)
+        with_signal = replace(brain, data=brain.data & above_noise(dwi))
+        fitted = not_empty(with_signal, "the part of the brain mask above the noise").data
+        tensor = fit_tensor(dwi, fitted, config.tensor, job.n_threads)
         findings.measure("mean_diffusivity_mm2_s", float(np.median(tensor.md[brain.data])))
         findings.measure("fractional_anisotropy", float(np.median(tensor.fa[brain.data])))
-        guard(tensor, brain.data, dwi, config.gradients, findings)
-        model = fit_model(dwi, brain.data, tensor, config.model, job.n_threads, job.model_files)
+        guard(tensor, fitted, dwi, config.gradients, findings)
+        model = fit_model(dwi, fitted, tensor, config.model, job.n_threads, job.model_files)
         report_model(model, findings)
     fodf = Fodf(model.coefficients, dwi.grid)
     of_model = _maps_of_model(model, dwi.grid)

@@ -18,7 +18,7 @@ from bids_tractography.core.gradients import FSL, Frame
 from bids_tractography.core.tissue import TissueSource
 from bids_tractography.errors import TractographyError
 from bids_tractography.inputs import DwiRun
-from bids_tractography.outputs.names import file_of_sidecar, sidecar_path
+from bids_tractography.outputs.names import file_of_sidecar, sidecar_path, with_configuration
 from bids_tractography.outputs.provenance import (
     Fingerprint,
     sha256_of_file,
@@ -26,7 +26,7 @@ from bids_tractography.outputs.provenance import (
     software_fingerprint,
 )
 from bids_tractography.outputs.run import RunOutputs, read_record, why_stale
-from bids_tractography.pipeline.products import Dependencies, Product, products_of
+from bids_tractography.pipeline.products import STAGES, Dependencies, Product, products_of
 from bids_tractography.tracking import ENGINES
 
 GRADIENT_TABLE = "gradient_table"  # what the check of the gradients is called in records
@@ -74,6 +74,13 @@ class Job:
         Warnings from planning.
     fresh : bool
         Recompute everything, whatever exists.
+    overwrite : bool
+        Replace results of other configurations.
+    last_stage : str
+        Stage after which to stop, one of `STAGES`.
+    named : frozenset of str
+        Roles of the products whose file names contain the name of the configuration, in addition
+        to those of tracking; see `sharing.settle`.
     container : dict or None
         Image that the program runs in.
     report : bool
@@ -91,6 +98,9 @@ class Job:
     subject: SubjectKind = "adult"
     warnings: tuple[str, ...] = ()
     fresh: bool = False
+    overwrite: bool = False
+    last_stage: str = STAGES[-1]
+    named: frozenset[str] = frozenset()
     container: dict[str, str] | None = None
     report: bool = True
 
@@ -98,6 +108,12 @@ class Job:
     def name(self) -> str:
         """Common beginning of its file names."""
         return self.outputs.name
+
+    @property
+    def label(self) -> str:
+        """Name of the run, with that of the configuration if it has one."""
+        name = self.config.output.name
+        return self.name if name is None else f"{self.name}_desc-{name}"
 
     @property
     def identity(self) -> dict[str, str]:
@@ -118,10 +134,26 @@ class Job:
     @cached_property
     def targets(self) -> dict[str, Target]:
         """Products by role, in the order in which they are created."""
-        return {product.role: self._target(product) for product in products_of(self.config)}
+        return {
+            product.role: self._target(product)
+            for product in products_of(self.config)
+            if STAGES.index(product.stage) <= STAGES.index(self.last_stage)
+        }
+
+    @property
+    def result(self) -> Path | None:
+        """Path of the main product."""
+        return None if self.main is None else self.paths[self.main]
+
+    @property
+    def main(self) -> str | None:
+        """Role of the product with the record of the streamlines; None if nothing is tracked."""
+        return next((role for role in ("tractogram", "tdi") if role in self.targets), None)
 
     def _target(self, product: Product) -> Target:
-        entities = product.entities_for(self.config)
+        entities, name = product.entities_for(self.config), self.config.output.name
+        if name is not None and (product.role in self.named or product.stage == "tracking"):
+            entities = with_configuration(entities, name)
         extensions = self._formats if product.role == "tractogram" else [".nii.gz"]
         paths = (self.outputs.path(product.suffix, e, **entities) for e in extensions)
         return Target(product, tuple(paths), product.depends_on(self.config, self.frame.kind))

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from bids_tractography.anatomy.masks import Mask, Sources, check_files
-from bids_tractography.config.tracking import GivenSeedsConfig
+from bids_tractography.config.tracking import GivenSeedsConfig, SelectSeedsConfig
 from bids_tractography.core.checks import Findings
 from bids_tractography.core.dwi import read_dwi
-from bids_tractography.core.seeding import SeedList, draw_rng_seed, read_given_seeds
+from bids_tractography.core.seeding import SeedBatch, SeedList, draw_rng_seed, read_given_seeds
 from bids_tractography.machine.files import unchanged
 from bids_tractography.outputs.locks import exclusive
 from bids_tractography.outputs.run import read_record
+from bids_tractography.pipeline.extension import Beginning
 from bids_tractography.pipeline.fitting import Fit, fit_or_read, tissue_or_read
+from bids_tractography.pipeline.goals import Goal, goal_of
 from bids_tractography.pipeline.inspection import judge_again, report_dwi, report_inputs
 from bids_tractography.pipeline.job import Job
 from bids_tractography.pipeline.regions import RegionMaker
@@ -36,14 +38,15 @@ class Done:
 
     Parameters
     ----------
-    tractogram : Path
+    result : Path or None
+        Tractogram, or its density map if it is not kept; None if nothing is tracked.
     reused : bool
         Whether everything was up to date and nothing was computed.
     warnings : tuple of str
         Warnings about the result.
     """
 
-    tractogram: Path
+    result: Path | None
     reused: bool
     warnings: tuple[str, ...] = ()
 
@@ -57,18 +60,21 @@ class Progress:
     name : str
         Of the job.
     done, total : int
-        Seeds.
+        Seeds, or streamlines if so many are to be selected.
     kept : int
         Streamlines.
-    seeds_per_second : float
-        Of this process, so far.
+    per_second : float
+        Seeds or streamlines that this process has tracked in a second, so far.
+    unit : str
+        What `done` and `total` count.
     """
 
     name: str
     done: int
     total: int
     kept: int
-    seeds_per_second: float
+    per_second: float
+    unit: str = "seeds"
 
 
 def process_dwi(
@@ -106,18 +112,20 @@ def process_dwi(
             BatchStore(
                 job.work, 0
             ).discard()  # left by a run that was killed after writing the tractogram
+        job = task.job
         if not task.stale:
             logger.info("%s: everything is up to date; nothing to compute.", job.name)
             _judge_what_is_there(task)
-            return Done(job.paths["tractogram"], True, tuple(findings.all.warnings))
+            return Done(job.result, True, tuple(findings.all.warnings))
         check_files(job.config, job.run.named)
         report_inputs(job, findings)
+        task.protect_others()
         task.remove_stale_sidecars()
         if job.config.import_tract is not None:
             import_tractogram(task)
         else:
             _track_dwi(task, report, track)
-    return Done(job.paths["tractogram"], reused=False, warnings=tuple(findings.all.warnings))
+    return Done(job.result, reused=False, warnings=tuple(findings.all.warnings))
 
 
 def _track_dwi(task: Task, report: Callable[[Progress], None], track: Tracker) -> None:
@@ -131,6 +139,8 @@ def _track_dwi(task: Task, report: Callable[[Progress], None], track: Tracker) -
     with watch.stage("tissue"):
         tissue = tissue_or_read(task, dwi, fit)
     data = fit.brain & dwi.has_signal
+    if not any(target.product.stage == "masks" for target in job.targets.values()):
+        return
     del dwi  # the largest array, which tracking does not need
     with watch.stage("masks"):
         sources = Sources(fit.grid, {**fit.maps, **tissue}, fit.brain, job.run.named)
@@ -140,36 +150,47 @@ def _track_dwi(task: Task, report: Callable[[Progress], None], track: Tracker) -
         acceptance = regions.acceptance()
     if not task.has_stage("tracking"):
         return
-    with _batch_store(task) as store:
+    beginning = task.beginning
+    with _batch_store(task, beginning) as store:
+        if beginning is not None and not store.n_batches and beginning.into(store):
+            logger.info(
+                "%s: %s is continued after %d seeds.",
+                job.name, beginning.path.name, store.next_seed,
+            )  # fmt: skip
         seeds = _seed_list(job, fit, seed_mask, store.rng_seed)
         problem = TrackingProblem(fit.fodf, stopping, job.config.tracking, store.rng_seed, data)
-        _track_batches(job, problem, acceptance, seeds, store, report, track)
-        write_tractogram(task, fit, stopping, seeds, store)
+        goal = goal_of(job.config.seeding.seeds, fit.grid, store)
+        _track_batches(job, problem, acceptance, seeds, goal, store, report, track)
+        if goal.warning is not None:
+            task.findings.warn(goal.warning)
+        write_tractogram(task, fit, stopping, seeds, goal, store)
         store.discard()
 
 
 def _judge_what_is_there(task: Task) -> None:
     """Report the findings of reused files again; a stricter configuration may refuse them."""
-    for role in ("fod", "tractogram"):
-        if role in task.job.targets:
+    for role in ("fod", task.job.main):
+        if role is not None and role in task.job.targets:
             record = read_record(task.job.paths[role])
             judge_again(record["details"] if role == "fod" else record, task.job, task.findings)
 
 
-def _batch_store(task: Task) -> BatchStore:
+def _batch_store(task: Task, beginning: Beginning | None) -> BatchStore:
     """Open the store; its rng_seed is configured, that of the existing tractogram, or drawn."""
     job = task.job
     if job.fresh:
         BatchStore(job.work, 0).discard()
     seed = job.config.seeding.rng_seed
-    if seed is None and "tractogram" not in task.stale:
-        seed = read_record(job.paths["tractogram"])["rng_seed"]
+    if seed is None and job.main is not None and job.main not in task.stale:
+        seed = read_record(job.paths[job.main])["rng_seed"]
+    if seed is None and beginning is not None:
+        seed = beginning.record.rng_seed
     if seed is None:
         seed = draw_rng_seed()
     output = job.config.output
     # Of points in another type than the file's, the batches would be larger than the file.
     dtype = output.dtype if output.linearise is None else "float32"
-    identity = job.identity | task.fingerprints["tractogram"].model_dump()
+    identity = job.identity | task.fingerprints[job.main or ""].model_dump()
     return BatchStore.open(job.work, identity, seed, dtype)
 
 
@@ -187,24 +208,55 @@ def _track_batches(
     problem: TrackingProblem,
     acceptance: Regions,
     seeds: SeedList,
+    goal: Goal,
     store: BatchStore,
     report: Callable[[Progress], None],
     track: Tracker,
 ) -> None:
-    """Track the batches that are not in the store yet."""
-    if store.next_seed >= len(seeds):
+    """Track the batches that are not in the store yet, until the goal is reached."""
+    if goal.is_reached or store.next_seed >= len(seeds):
         return
     kind, batch_size = ENGINES[job.engine or ""], job.config.tracking.batch_size
     size = kind.batch_size if batch_size == "auto" else batch_size
-    logger.info("%s: tracking %d seeds with %s.", job.name, len(seeds), kind.name)
-    begin, first = time.perf_counter(), store.next_seed
-    batches = seeds.batches(size, start=first)
-    for tracked in track(problem, kind, job.n_threads, batches):
+    selected = job.config.seeding.seeds
+    n_wanted = selected.count if isinstance(selected, SelectSeedsConfig) else None
+    most = "" if goal.record is None else "at most "
+    what = f"{most}{len(seeds)} seeds"
+    logger.info("%s: tracking %s with %s.", job.name, what, kind.name)
+    begin, first, before = time.perf_counter(), store.next_seed, store.n_streamlines
+    last: list[SeedBatch] = []  # the last batch, without the seeds that are not needed
+
+    def batches() -> Iterator[SeedBatch]:
+        start = first
+        while start < len(seeds) and not last:
+            batch = seeds.batch(start, min(start + size, goal.end_of_batch(start) or len(seeds)))
+            start += len(batch)
+            yield batch
+        yield from last
+
+    for tracked in track(problem, kind, job.n_threads, batches()):
+        if last and tracked.seeds is not last[0] and len(tracked.seeds) != len(last[0]):
+            continue  # tracked ahead
+        streamlines = acceptance.accept(tracked.streamlines)
+        begins, stop = tracked.seeds.first, tracked.seeds.first + len(tracked.seeds)
+        cut = goal.cut(streamlines)
+        if cut is not None and cut < stop:
+            # Once more, without the seeds that are not needed, for their counts.
+            last.append(seeds.batch(begins, cut))
+            continue
         store.append(
             tracked.seeds,
-            acceptance.accept(tracked.streamlines),
+            goal.take(streamlines, stop),
             seconds=tracked.seconds,
             cpu_seconds=tracked.cpu_seconds,
         )
-        rate = (store.next_seed - first) / (time.perf_counter() - begin)
-        report(Progress(job.name, store.next_seed, len(seeds), store.n_streamlines, rate))
+        seconds, kept = time.perf_counter() - begin, store.n_streamlines
+        if n_wanted is None:
+            total = stop if goal.is_reached else goal.end_of_batch(stop) or len(seeds)
+            progress = Progress(job.label, stop, total, kept, (stop - first) / seconds)
+        else:
+            rate = (kept - before) / seconds
+            progress = Progress(job.label, kept, n_wanted, kept, rate, "streamlines")
+        report(progress)
+        if goal.is_reached:
+            return

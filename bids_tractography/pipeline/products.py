@@ -12,8 +12,9 @@ from functools import partial
 from typing import Any
 
 from bids_tractography.anatomy.masks import TISSUE_WORDS
-from bids_tractography.config import Config
+from bids_tractography.config import USES_TISSUE, Config
 from bids_tractography.config.masks import MaskConfig
+from bids_tractography.config.section import sections_in
 from bids_tractography.config.tracking import ActStopConfig, CmcStopConfig
 from bids_tractography.core.tissue import TISSUES
 from bids_tractography.outputs.names import file_name
@@ -42,6 +43,9 @@ class Dependencies:
         return Dependencies((*self.inputs, *inputs), (*self.settings, settings))
 
 
+STAGES = ("fit", "tissue", "masks", "tracking")
+"""Stages of the pipeline, in their order."""
+
 # Takes the configuration and the frame of the b-vectors.
 DependsOn = Callable[[Config, str], Dependencies]
 
@@ -68,23 +72,28 @@ def _on_tissue(config: Config, frame: str) -> Dependencies:
     return before(config, frame).and_on(("tissue",), config.tissue)
 
 
-def _on_masks(config: Config, frame: str) -> Dependencies:
-    """Return the dependencies of masks, which may use any map of the run."""
-    model = _on_model(config, frame)
-    if not config.needs_tissue:
-        return model
-    tissue = _on_tissue(config, frame)
-    return Dependencies(tissue.inputs, (*model.settings, *tissue.settings))
+def _on_mask(section: Any, config: Config, frame: str) -> Dependencies:
+    """Return the dependencies of a mask or stopping criterion: on the maps that it uses."""
+    parts = [part for _, part in sections_in(section)]
+    of_model = any(
+        getattr(part, "map", None) == "gfa" or getattr(part, "fod_share", None) is not None
+        for part in parts
+    )
+    found = _on_model(config, frame) if of_model else _on_tensor(config, frame)
+    if any(isinstance(part, USES_TISSUE) for part in parts):
+        tissue = _on_tissue(config, frame)
+        found = Dependencies(tissue.inputs, (*found.settings, *tissue.settings))
+    return found
 
 
 def _on_seeding(config: Config, frame: str) -> Dependencies:
     # Where in the mask seeds are does not change the mask.
-    seeding = config.seeding.model_dump(mode="json", exclude={"seeds", "rng_seed"})
-    return _on_masks(config, frame).and_on(("seeding.mask",), seeding)
+    mask = config.seeding.mask
+    return _on_mask(mask, config, frame).and_on(("seeding.mask",), mask)
 
 
 def _on_stopping(config: Config, frame: str) -> Dependencies:
-    return _on_masks(config, frame).and_on(("stopping",), config.stopping)
+    return _on_mask(config.stopping, config, frame).and_on(("stopping",), config.stopping)
 
 
 def _on_everything(config: Config, frame: str) -> Dependencies:
@@ -95,12 +104,12 @@ def _tracked(config: Config) -> bool:
     return config.import_tract is None
 
 
-def _always(config: Config) -> bool:
-    return True
-
-
 def _has_model(kind: str, config: Config) -> bool:
     return _tracked(config) and config.model.kind == kind
+
+
+def _kept(result: str, config: Config) -> bool:
+    return not _tracked(config) or result in config.output.keep
 
 
 def _with_v1(config: Config) -> bool:
@@ -143,7 +152,7 @@ class Product:
         Volumes of 32-bit numbers that the file holds, for estimates of its size; 0 for masks,
         which compress to next to nothing, and for files whose size is estimated elsewhere.
     stage : str
-        Stage of the pipeline that creates it: ``fit``, ``tissue``, ``masks`` or ``tracking``.
+        Stage of the pipeline that creates it, one of `STAGES`.
     is_made : callable
         Function of the configuration: whether the product is created.
     """
@@ -239,11 +248,12 @@ PRODUCTS: tuple[Product, ...] = (
     Product(
         "tdi", "dwimap", {"tract": "wholebrain", "track": "{track}", "param": "tdi"},
         _on_everything, "Track density: number of streamlines with a point in the voxel", "1",
-        "calamante2010", stage="tracking", is_made=_always,
+        "calamante2010", stage="tracking", is_made=partial(_kept, "density"),
     ),
     Product(
         "tractogram", "tractogram", {"tract": "wholebrain", "track": "{track}"}, _on_everything,
-        "Streamlines, RAS+ mm", volumes=0, stage="tracking", is_made=_always,
+        "Streamlines, RAS+ mm", volumes=0, stage="tracking",
+        is_made=partial(_kept, "tractogram"),
     ),
 )  # fmt: skip
 
@@ -279,7 +289,7 @@ def name_patterns() -> Iterator[tuple[str, str]]:
 
 
 def _on_region(key: str, region: MaskConfig, config: Config, frame: str) -> Dependencies:
-    return _on_masks(config, frame).and_on((key,), region)
+    return _on_mask(region, config, frame).and_on((key,), region)
 
 
 def _label(kind: str) -> str:

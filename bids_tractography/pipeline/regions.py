@@ -133,7 +133,7 @@ class RegionMaker:
             text = f"{self._job.targets[role].product.description}."
             origins = [self._job.paths[tissue] for tissue in TISSUES]
             sidecar = Sidecar(text, origins, {"SkullStripped": True})
-            self._write_map(role, data, sidecar, {"kind": config.kind})
+            self._task.write_map(role, data, self._sources.grid, sidecar, {"kind": config.kind})
         kind = ActRule if config.kind == "act" else CmcRule
         rule = kind(include, exclude, config.keep_entry)
         text = (
@@ -150,13 +150,8 @@ class RegionMaker:
         text = f"{self._job.targets[role].product.description}: {mask.description}."
         sidecar = Sidecar(text, self._paths(mask.parents))
         details = {**mask.record, "voxels": mask.n_voxels}
-        self._write_map(role, mask.data.astype(np.uint8), sidecar, details)
-
-    def _write_map(
-        self, role: str, data: NDArray[np.generic], sidecar: Sidecar, details: dict[str, Any]
-    ) -> None:
-        if role in self._task.stale:
-            self._task.write_map(role, data, self._sources.grid, sidecar, details)
+        data = mask.data.astype(np.uint8)
+        self._task.write_map(role, data, self._sources.grid, sidecar, details)
 
     def _paths(self, parents: tuple[str, ...]) -> list[Path]:
         job = self._job

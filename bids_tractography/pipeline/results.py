@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bids_tractography.config import Config
 from bids_tractography.config.tracking import GivenSeedsConfig, TrackingConfig
@@ -28,7 +29,9 @@ from bids_tractography.outputs.provenance import (
     environment,
     peak_memory_mib,
 )
+from bids_tractography.outputs.run import Sidecar
 from bids_tractography.pipeline.fitting import Fit
+from bids_tractography.pipeline.goals import Goal
 from bids_tractography.pipeline.job import Job
 from bids_tractography.pipeline.sidecars import density_sidecar, import_sidecar, tractogram_sidecar
 from bids_tractography.pipeline.task import Task
@@ -49,9 +52,9 @@ logger = logging.getLogger(__name__)
 
 
 def write_tractogram(
-    task: Task, fit: Fit, stopping: StoppingRule, seeds: SeedList, store: BatchStore
+    task: Task, fit: Fit, stopping: StoppingRule, seeds: SeedList, goal: Goal, store: BatchStore
 ) -> None:
-    """Assemble the tractogram and its density map; the tractogram's sidecar comes last.
+    """Assemble the tractogram, then its density map; each is finished with its sidecar.
 
     Parameters
     ----------
@@ -59,6 +62,7 @@ def write_tractogram(
     fit : Fit
     stopping : StoppingRule
     seeds : SeedList
+    goal : Goal
     store : BatchStore
         With all batches.
 
@@ -80,31 +84,63 @@ def write_tractogram(
         )
     for name, value in tracking_figures(job.config, store.counts).items():
         task.findings.measure(name, value, detail=_fates(store.counts))
-    paths, output = job.targets["tractogram"].paths, job.config.output
     with watch.stage("writing"):
-        _write_density(task, store, fit.grid)
-        written, linearised = _linearised(job, store)
-        values = [store.per_streamline(name) for name in output.per_streamline]
-        into = payload(output, store, fit.grid, values) if linearised is None else None
-        if into is not None:
-            content = _move(job, store, into)
+        visits = density(store, fit.grid) if "tdi" in job.targets else None
+    if job.main in task.stale:
+        _write_main(task, fit, stopping, seeds, goal, store, visits)
+    if visits is not None and job.main != "tdi":
+        task.write_map("tdi", visits, fit.grid, density_sidecar(job), {})
+    logger.info("%s: %d streamlines of %d seeds.", job.name, store.n_streamlines, store.next_seed)
+
+
+def _write_main(
+    task: Task,
+    fit: Fit,
+    stopping: StoppingRule,
+    seeds: SeedList,
+    goal: Goal,
+    store: BatchStore,
+    visits: NDArray[np.int32] | None,
+) -> None:
+    """Write the tractogram, or the density map if that alone is kept, with the record."""
+    job, watch = task.job, task.watch
+    with watch.stage("writing"):
+        if job.main == "tractogram":
+            content, linearised = _write_streamlines(job, store, fit.grid)
         else:
-            makers = writers(output, values).values()
-            for path, write in zip(paths, makers, strict=True):
-                _write(job, path, write, written, fit.grid)
-            content = content_hash(written, output.dtype)
+            content, linearised = content_hash(store, job.config.output.dtype), None
     watch.add("tracking", store.seconds, store.cpu_seconds)
     record = TractogramRecord(
         **_common(task),
         **_resolved(job, fit),
-        **_account(job, seeds, store),
+        **_account(job, seeds, goal, store),
         linearised=linearised,
         content_sha256=content,
     )
     check_unchanged()
     sidecar = tractogram_sidecar(job, stopping, store.counts.seeds, store.n_streamlines)
-    job.outputs.write_sidecar(paths, sidecar, record)
-    logger.info("%s: %d streamlines of %d seeds.", job.name, store.n_streamlines, len(seeds))
+    if job.main == "tractogram":
+        job.outputs.write_sidecar(job.targets["tractogram"].paths, sidecar, record)
+    elif visits is not None:
+        of_map = density_sidecar(job)
+        both = Sidecar(of_map.description, sidecar.sources, {**sidecar.keys, **of_map.keys})
+        job.outputs.write_map(job.paths["tdi"], visits, fit.grid, both, record)
+
+
+def _write_streamlines(
+    job: Job, store: BatchStore, grid: Grid
+) -> tuple[str, dict[str, float] | None]:
+    """Write the tractogram; return its content hash, and what linearising it did."""
+    paths, output = job.targets["tractogram"].paths, job.config.output
+    written, linearised = _linearised(job, store)
+    values = [store.per_streamline(name) for name in output.per_streamline]
+    into = payload(output, store, grid, values) if linearised is None else None
+    if into is not None:
+        return _move(job, store, into), None
+    makers = writers(output, values).values()
+    for path, write in zip(paths, makers, strict=True):
+        _write(job, path, write, written, grid)
+    return content_hash(written, output.dtype), linearised
 
 
 def import_tractogram(task: Task) -> None:
@@ -117,7 +153,7 @@ def import_tractogram(task: Task) -> None:
     with watch.stage("checking"):
         tractogram = check_tractogram(source, grid)
     with watch.stage("writing"):
-        _write_density(task, tractogram, grid)
+        visits = density(tractogram, grid)
         copy_or_link(source, job.paths["tractogram"], config.mode)
     for warning in tractogram.warnings:
         task.findings.warn(f"{source.name}: {warning}")
@@ -136,6 +172,7 @@ def import_tractogram(task: Task) -> None:
     check_unchanged()
     sidecar = import_sidecar(source, tractogram.n_streamlines)
     job.outputs.write_sidecar([job.paths["tractogram"]], sidecar, record)
+    task.write_map("tdi", visits, grid, density_sidecar(job), {})
     logger.info("%s: %d streamlines imported.", job.name, tractogram.n_streamlines)
 
 
@@ -157,10 +194,6 @@ def _move(job: Job, store: BatchStore, into: Payload) -> str:
     except OSError as error:
         raise OutputError(f"{path} cannot be written ({error.strerror}).") from error
     return content_sha256
-
-
-def _write_density(task: Task, tractogram: Streamlines, grid: Grid) -> None:
-    task.write_map("tdi", density(tractogram, grid), grid, density_sidecar(task.job), {})
 
 
 def _linearised(job: Job, store: BatchStore) -> tuple[Streamlines, dict[str, float] | None]:
@@ -206,7 +239,7 @@ def _common(task: Task) -> dict[str, Any]:
     """Return the parts of the record that imported tractograms have as well."""
     job, findings = task.job, task.findings.all
     return {
-        "fingerprint": task.fingerprints["tractogram"],
+        "fingerprint": task.fingerprints[job.main or ""],
         "warnings": findings.warnings,
         "checks": findings.figures,
         "seconds": task.watch.seconds,
@@ -254,7 +287,7 @@ def tracking_figures(config: Config, counts: Counts) -> dict[str, float]:
     return figures
 
 
-def _account(job: Job, seeds: SeedList, store: BatchStore) -> dict[str, Any]:
+def _account(job: Job, seeds: SeedList, goal: Goal, store: BatchStore) -> dict[str, Any]:
     """Return the parts of the record about seeds, streamlines and their ends."""
     counts = store.counts
     return {
@@ -262,6 +295,7 @@ def _account(job: Job, seeds: SeedList, store: BatchStore) -> dict[str, Any]:
         "batches": store.n_batches,
         "seed_voxels": int(np.count_nonzero(seeds.mask)) if seeds.given_mm is None else None,
         "seeds": counts.seeds,
+        "goal": goal.record,
         "seeds_without_direction": counts.seeds_without_direction,
         "streamlines_generated": counts.generated,
         "streamlines_kept": counts.kept,

@@ -9,9 +9,11 @@ from bids_tractography.anatomy.masks import Mask
 from bids_tractography.anatomy.tissue import Tissue
 from bids_tractography.config import Config
 from bids_tractography.config.tracking import (
+    ConvergeSeedsConfig,
     GivenSeedsConfig,
     GridSeedsConfig,
     RandomSeedsConfig,
+    SelectSeedsConfig,
     TotalSeedsConfig,
 )
 from bids_tractography.core.stopping import ActRule, CmcRule, FodRule, StoppingRule, ThresholdRule
@@ -91,7 +93,7 @@ def density_sidecar(job: Job) -> Sidecar:
     product = job.targets["tdi"].product
     return Sidecar(
         f"{product.description}.",
-        [job.paths["tractogram"]],
+        [job.paths["tractogram"]] if "tractogram" in job.paths else [],
         {
             "SkullStripped": True,
             "Units": product.unit,
@@ -167,7 +169,7 @@ def _seed_source(job: Job) -> dict[str, Any]:
             seeds: dict[str, Any] = {"Type": "GridPerElement", "SeedsPerElement": n**3}
         case RandomSeedsConfig(per_voxel=n):
             seeds = {"Type": "RandomPerElement", "SeedsPerElement": n}
-        case TotalSeedsConfig():
+        case TotalSeedsConfig() | SelectSeedsConfig() | ConvergeSeedsConfig():
             seeds = {"Type": "Random"}
         case GivenSeedsConfig():
             # The draft has no type for given coordinates; one seed per element is the closest.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,9 @@ from bids_tractography.core.images import Grid
 from bids_tractography.outputs.names import sidecar_path
 from bids_tractography.outputs.provenance import Fingerprint, Record, Stopwatch
 from bids_tractography.outputs.run import Sidecar
+from bids_tractography.pipeline.extension import Beginning, beginning_of
 from bids_tractography.pipeline.job import Job
+from bids_tractography.pipeline.sharing import protect_others, settle
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +38,8 @@ class Task:
     findings : Findings
         Collects measurements and warnings.
     watch : Stopwatch
+    beginning : Beginning or None
+        Finished tractogram that this job continues.
     """
 
     job: Job
@@ -44,6 +48,7 @@ class Task:
     stale: Mapping[str, str]
     findings: Findings
     watch: Stopwatch
+    beginning: Beginning | None = None
 
     @classmethod
     def begin(cls, job: Job, findings: Findings) -> Task:
@@ -52,18 +57,33 @@ class Task:
         with watch.stage("hashing"):
             hashes = job.hash_inputs()
         fingerprints = job.fingerprints(hashes)
-        return cls(job, hashes, fingerprints, job.stale(fingerprints), findings, watch)
+        job = settle(job, fingerprints)
+        stale, beginning = job.stale(fingerprints), None
+        tracks = any(job.targets[role].product.stage == "tracking" for role in stale)
+        if tracks and "tractogram" in job.targets and job.engine is not None and not job.fresh:
+            path = job.paths["tractogram"]
+            beginning = beginning_of(path, fingerprints["tractogram"], job.config)
+        if beginning is not None:
+            job = replace(job, config=beginning.formats_for(job.config))
+        return cls(job, hashes, fingerprints, stale, findings, watch, beginning)
 
     def has_stage(self, stage: str) -> bool:
         """Return whether a product of a stage is stale; see `Product.stage`."""
         return any(self.job.targets[role].product.stage == stage for role in self.stale)
 
+    def protect_others(self) -> None:
+        """Refuse to replace what other configurations have finished; see `protect_others`."""
+        protect_others(self.job, self.fingerprints, self.stale)
+
     def remove_stale_sidecars(self) -> None:
         """Remove the sidecars of stale products, so that none is untrue if the run fails."""
-        if "tractogram" in self.stale:  # files in other formats would be left with the new sidecar
+        kept = {"tractogram"} if self.beginning else set()  # until its successor is written
+        if "tractogram" in self.stale.keys() - kept:
             for path in self.job.former_tractograms:
                 path.unlink(missing_ok=True)
         for role, reason in self.stale.items():
+            if role in kept:
+                continue
             for path in self.job.targets[role].paths:
                 if path.exists():
                     logger.info("%s is recomputed: %s.", path.name, reason)
@@ -77,7 +97,7 @@ class Task:
         sidecar: Sidecar,
         details: Mapping[str, Any],
     ) -> None:
-        """Write the image of a product with its sidecar.
+        """Write the image of a product with its sidecar, unless it is up to date.
 
         Parameters
         ----------
@@ -88,5 +108,7 @@ class Task:
         details : mapping
             Details for the record, JSON values.
         """
+        if role not in self.stale:
+            return
         record = Record(fingerprint=self.fingerprints[role], details=dict(details))
         self.job.outputs.write_map(self.job.paths[role], data, grid, sidecar, record)

@@ -12,14 +12,17 @@ from urllib.parse import quote
 import nibabel as nib
 import numpy as np
 import yaml
+from markupsafe import Markup
 
 from bids_tractography.config import Config
+from bids_tractography.config.tracking import ConvergeSeedsConfig, SelectSeedsConfig
 from bids_tractography.core.images import Grid, read_layout
 from bids_tractography.machine.files import exists, printable
 from bids_tractography.outputs.provenance import TractogramRecord
 from bids_tractography.report import charts, methods
 from bids_tractography.report.charts import Bar, Line
 from bids_tractography.report.context import Run
+from bids_tractography.report.data import real
 from bids_tractography.report.pictures import ends_map
 from bids_tractography.report.summary import duration
 
@@ -32,6 +35,7 @@ _FATES = {
     "too_short": "too short",
     "excluded": "entered an exclusion region",
     "not_included": "missed an inclusion region",
+    "surplus": "beyond the number to select",
 }
 _ENDS = {
     "stopping_rule": "stopping criterion",
@@ -103,7 +107,37 @@ def seeds(run: Run) -> dict[str, Any] | None:
         "chart": run.figures.chart("seeds", charts.bars(fates, words, total=total)),
         "record": record,
         "dead_ends": record.config.tracking.dead_ends,
+        "goal": _goal(record),
+        "curve": _curve(run, record),
     }
+
+
+def _goal(record: TractogramRecord) -> str:
+    """Say what ended tracking, if the number of seeds was not given."""
+    match record.config.seeding.seeds:
+        case SelectSeedsConfig(count=n, limit=most):
+            wanted = f"until {n:,} streamlines were kept"
+        case ConvergeSeedsConfig(correlation=r, limit=most):
+            wanted = f"until the density maps of two halves of the seeds correlated by {r:g}"
+        case _:
+            return ""
+    reached = (record.goal or {}).get("reached") is True
+    end = "" if reached else f"; this was not reached with the largest number of seeds, {most:,}"
+    return f"Seeds were placed {wanted}{end}."
+
+
+def _curve(run: Run, record: TractogramRecord) -> Markup | str:
+    """Draw how the correlation of the density maps grew."""
+    curve = (record.goal or {}).get("curve")
+    rows = []
+    for look in curve if isinstance(curve, list) else ():
+        if not isinstance(look, dict):
+            continue
+        seeds, r = real(look.get("seeds")), real(look.get("correlation"))
+        if seeds is not None and r is not None:
+            rows.append(Bar(f"{seeds:,.0f} seeds", max(r, 0), f"{r:.3f}"))
+    words = "Correlation of the density maps of two halves of the seeds"
+    return run.figures.chart("convergence", charts.bars(rows, words, total=1)) if rows else ""
 
 
 def ends(run: Run) -> dict[str, Any] | None:
@@ -311,7 +345,13 @@ def command(run: Run) -> dict[str, Any] | None:
     if isinstance(record, TractogramRecord):
         settings |= {"seeding.rng_seed": record.rng_seed, "tracking.engine": record.engine}
     words += [f"--set {_word(f'{key}={_value(value)}')}" for key, value in settings.items()]
-    return {"command": " \\\n    ".join(words), "version": record.version}
+    sidecar = run.data.sidecar_file
+    place = sidecar.relative_to(run.data.root) if sidecar else Path("SIDECAR")
+    return {
+        "command": " \\\n    ".join(words),
+        "version": record.version,
+        "reproduce": f"bids-tractography reproduce {_word(Path('OUTPUT_DIR', place))}",
+    }
 
 
 def _datasets_of(run: Run, uris: list[str]) -> Mapping[str, Path]:

@@ -11,7 +11,7 @@ from bids_tractography.core.checks import QUANTITIES
 from bids_tractography.core.streamlines import Rejection, Stop
 from bids_tractography.outputs.names import entities_of
 from bids_tractography.outputs.provenance import ImportRecord, TractogramRecord
-from bids_tractography.report.data import run_of
+from bids_tractography.report.data import label_of, run_of
 
 Group = Literal["main", "counts", "ends", "data", "resources", "software", "people", ""]
 
@@ -112,6 +112,7 @@ _REJECTED = {
     Rejection.TOO_SHORT: "shorter than the minimum",
     Rejection.EXCLUDED: "that entered an exclusion region",
     Rejection.NOT_INCLUDED: "that missed an inclusion region",
+    Rejection.SURPLUS: "beyond the number to select",
 }
 _STOP_TITLES = {
     Stop.STOPPING_RULE: "stopping criterion",
@@ -268,7 +269,7 @@ def _columns() -> Iterable[Column]:
     yield _text("software_version", version, "Version", "software")
     image = "Container image that the program ran in."
     yield _text("container", image, "Container", "software")
-    yield _text("config_hash", "SHA-256 of the configuration.", "Configuration", "software")
+    yield _text("config_hash", "SHA-256 of the configuration.", "Configuration, hash", "software")
     yield _text("content_sha256", "SHA-256 of points and offsets.")
 
 
@@ -347,7 +348,9 @@ def identity_of(root: Path, sidecar: Path) -> dict[str, Any]:
         entity_column(key): value for key, value in entities.items() if key not in ("sub", "ses")
     }
     session = {"session_id": parts[1]} if parts[1].startswith("ses-") else {}
-    return {"participant_id": parts[0], **session, "run_name": run_of(sidecar.name), **columns}
+    name = {"run_name": label_of(sidecar.name)}
+    configuration = {"configuration": entities_of(sidecar.name).get("desc")}
+    return {"participant_id": parts[0], **session, **name, **columns, **configuration}
 
 
 def entity_column(key: str) -> str:
@@ -436,12 +439,15 @@ def columns_for(
         _text("session_id", "Session.", "Session", "people"),
     ]
     there = set(entities)
-    for key in (*_ALWAYS, *sorted(there - {*_ALWAYS, "sub", "ses"})):
+    for key in (*_ALWAYS, *sorted(there - {*_ALWAYS, "sub", "ses", "desc"})):
         name = entity_column(key)
         title = (_ENTITY_NAMES.get(key) or key).capitalize()
         groups = ("main", "people") if key in there else ()
         entity = f"Entity “{key}” of the DWI’s name."
         made.append(Column(name, entity, title, "", groups, numeric=False))
+    here = ("main", "software") if "desc" in there else ("software",)
+    named = "Name of the configuration (output.name)."
+    made.append(Column("configuration", named, "Configuration", "", here, numeric=False))
     outcome = "Outcome of the latest call for the run, according to the logs."
     made += [
         _text("run_name", "Name of the run: what the names of its files begin with.", "Run"),

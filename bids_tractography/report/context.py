@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from bids_tractography.core.gradients import FRAMES, Frame, GradientFiles, Gradients, read_gradients
 from bids_tractography.core.images import Grid, Image, read_image, read_layout
+from bids_tractography.outputs.names import entities_of, file_name
 from bids_tractography.outputs.provenance import ImportRecord, sha256_of_file
 from bids_tractography.report.data import (
     UNUSABLE,
@@ -92,13 +93,13 @@ class Run:
     @cached_property
     def density(self) -> Image | None:
         """Streamlines through each voxel."""
-        path = next(
-            (p for p in self.data.files if p.name.endswith("_param-tdi_dwimap.nii.gz")), None
-        )
+        maps = {p.name: p for p in self.data.files if entities_of(p.name).get("param") == "tdi"}
+        maps = {name: path for name, path in maps.items() if name.endswith(".nii.gz")}
+        path = next(iter(maps.values()), None)
         own = self.data.sidecar_file
         if own is not None:  # of several tractograms, the map of this one
-            wanted = own.name.replace("_tractogram.json", "_param-tdi_dwimap.nii.gz")
-            path = next((p for p in self.data.files if p.name == wanted), path)
+            wanted = file_name({**entities_of(own.name), "param": "tdi"}, "dwimap", ".nii.gz")
+            path = maps.get(wanted, path)
         return self._tried(lambda: read_image(path, ndim=3)) if path else None
 
     def read(self, suffix: str, **entities: str) -> Image | None:

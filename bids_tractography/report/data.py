@@ -9,12 +9,11 @@ import json
 import math
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,8 +29,15 @@ from bids_tractography.core.images import (
 )
 from bids_tractography.errors import TractographyError
 from bids_tractography.machine.files import exists, read_json_file
+from bids_tractography.outputs.dataset import linked_datasets, parse_uri
 from bids_tractography.outputs.files import read_json
-from bids_tractography.outputs.names import DERIVED_ENTITIES, entities_of
+from bids_tractography.outputs.names import (
+    DERIVED_ENTITIES,
+    belongs_to,
+    entities_of,
+    file_name,
+    with_configuration,
+)
 from bids_tractography.outputs.provenance import RECORD_KEY, ImportRecord, TractogramRecord
 from bids_tractography.outputs.run import read_sidecar, why_changed
 
@@ -81,7 +87,8 @@ class RunData:
     root : Path
         The derivative dataset.
     name : str
-        Of the run, e.g. ``sub-01_dir-AP``.
+        Of the run, e.g. ``sub-01_dir-AP``, followed by ``_desc-`` and the name of the configuration
+        if it has one.
     failure : RunFailure or None
         If it failed when it was run last.
     """
@@ -92,8 +99,13 @@ class RunData:
 
     @cached_property
     def entities(self) -> dict[str, str]:
-        """Entities of the run."""
-        return entities_of(f"{self.name}_dwi")
+        """Entities of the DWI."""
+        return {k: v for k, v in entities_of(f"{self.name}_dwi").items() if k != "desc"}
+
+    @cached_property
+    def configuration(self) -> str:
+        """Name of the configuration; empty if it has none."""
+        return entities_of(f"{self.name}_dwi").get("desc", "")
 
     @cached_property
     def folder(self) -> Path:
@@ -101,21 +113,50 @@ class RunData:
         session = [f"ses-{self.entities['ses']}"] if "ses" in self.entities else []
         return self.root.joinpath(f"sub-{self.entities.get('sub', '')}", *session)
 
+    def figure(self, desc: str, extension: str) -> str:
+        """Return the name of the file of a figure."""
+        own = {"desc": desc}
+        named = with_configuration(own, self.configuration) if self.configuration else own
+        return file_name({**self.entities, **named}, "dwi", extension)
+
+    def has_figure(self, name: str) -> bool:
+        """Return whether a file is named like a figure of this page."""
+        entities = entities_of(name)
+        desc = entities.pop("desc", "")
+        # Figures of pages without a configuration begin with a lower-case letter, and have no
+        # capital before their end.
+        mine = belongs_to(desc, self.configuration) if self.configuration else desc[:-1].islower()
+        return mine and entities == self.entities
+
     @cached_property
     def files(self) -> tuple[Path, ...]:
-        """All files of the run in ``dwi/``, by name."""
+        """All files of the run in ``dwi/``, by name, without those of other configurations."""
         if "/" in self.name or not self.entities.get("sub"):
             return ()
         try:
             found = sorted((self.folder / "dwi").glob("*"))
         except OSError:
             return ()
-        return tuple(path for path in found if run_of(path.name) == self.name)
+        run = run_of(f"{self.name}_dwi")
+        of_run = [path for path in found if run_of(path.name) == run]
+        made = (entities_of(path.name) for path in of_run)
+        names = {self.configuration, *(e.get("desc", "") for e in made if "track" in e)}
+
+        def of_ours(path: Path) -> bool:
+            desc = entities_of(path.name).get("desc", "")
+            named = [name for name in names if name and belongs_to(desc, name)]
+            return not named or max(named, key=len) == self.configuration
+
+        return tuple(filter(of_ours, of_run))
 
     @cached_property
     def sidecar_file(self) -> Path | None:
-        """Sidecar of the tractogram; of several, the newest."""
-        found = [path for path in self.files if path.name.endswith("_tractogram.json")]
+        """Sidecar of the tractogram, or of the density map if it was not kept; the newest."""
+        found = [
+            path
+            for path in main_sidecars(self.files)
+            if entities_of(path.name).get("desc", "") == self.configuration
+        ]
         return max(found, key=lambda path: (path.stat().st_mtime_ns, path.name), default=None)
 
     @cached_property
@@ -175,16 +216,21 @@ class RunData:
         if self.record is None or self.sidecar_file is None:
             return None
         paths = (self.sidecar_file.with_name(Path(name).name) for name in self.record.file_sha256)
-        return next((path for path in paths if exists(path)), None)
+        return next((path for path in paths if is_tractogram(path) and exists(path)), None)
 
     def find(self, suffix: str, **entities: str) -> Path | None:
-        """Find an image of the run by its suffix and the entities that it has besides."""
+        """Find an image of the run by its suffix and the entities that it has besides.
+
+        That of the configuration is preferred to one that it shares with others.
+        """
+        here: dict[frozenset[tuple[str, str]], Path] = {}
         for path in self.files:
             if path.name.endswith(f"_{suffix}.nii.gz"):
                 own = {k: v for k, v in entities_of(path.name).items() if k in DERIVED_ENTITIES}
-                if own == entities:
-                    return path
-        return None
+                here[frozenset(own.items())] = path
+        wanted = [with_configuration(entities, self.configuration)] if self.configuration else []
+        keys = (frozenset(each.items()) for each in (*wanted, entities))
+        return next((here[key] for key in keys if key in here), None)
 
     def read(self, suffix: str, **entities: str) -> Image | None:
         """Read an image of the run; None if there is none."""
@@ -212,26 +258,16 @@ class RunData:
 
     @cached_property
     def datasets(self) -> dict[str, Path]:
-        """Datasets that BIDS URIs name, as far as they are directories of this machine."""
-        links = read_json(self.root / "dataset_description.json").get("DatasetLinks")
-        found = {"": self.root}
-        for name, target in links.items() if isinstance(links, dict) else ():
-            if not isinstance(target, str):
-                continue
-            parts = urlsplit(target)
-            if parts.scheme == "file" and not parts.netloc:
-                found[name] = Path(unquote(parts.path))
-            elif not parts.scheme:
-                found[name] = self.root / target
-        return found
+        """Datasets that BIDS URIs name."""
+        return linked_datasets(self.root)
 
     def resolve(self, uri: str) -> Path | None:
         """Return the file that a BIDS URI names, if its dataset is known."""
-        scheme, _, rest = uri.partition(":")
-        dataset, separator, relative = rest.partition(":")
-        if scheme != "bids" or not separator or dataset not in self.datasets:
+        try:
+            dataset, relative = parse_uri(uri)
+        except ValueError:
             return None
-        if relative.startswith("/") or ".." in Path(relative).parts:
+        if relative.is_absolute() or dataset not in self.datasets:
             return None
         return self.datasets[dataset] / relative
 
@@ -242,10 +278,34 @@ class RunData:
         return path if path and exists(path) else None
 
 
+def main_sidecars(files: Iterable[Path]) -> list[Path]:
+    """Return the sidecars with records of streamlines: of tractograms, or of density maps alone."""
+    found = {path for path in files if path.suffix == ".json"}
+    tractograms = {path for path in found if path.name.endswith("_tractogram.json")}
+    maps = {p for p in found if entities_of(p.name).get("param") == "tdi"}
+
+    def of_tractogram(path: Path) -> Path:
+        entities = {k: v for k, v in entities_of(path.name).items() if k != "param"}
+        return path.with_name(file_name(entities, "tractogram", ".json"))
+
+    return sorted(tractograms | {path for path in maps if of_tractogram(path) not in tractograms})
+
+
+def is_tractogram(path: Path) -> bool:
+    """Return whether a file is a tractogram by its name."""
+    return "_tractogram." in path.name
+
+
 def run_of(name: str) -> str:
     """Return the name of the run that a derivative belongs to."""
     parts = name.split("_")[:-1]
     return "_".join(part for part in parts if part.partition("-")[0] not in DERIVED_ENTITIES)
+
+
+def label_of(tractogram: str) -> str:
+    """Return the name of the run of a tractogram, with that of its configuration if it has one."""
+    desc = entities_of(tractogram).get("desc")
+    return run_of(tractogram) if desc is None else f"{run_of(tractogram)}_desc-{desc}"
 
 
 def find_runs(root: Path) -> dict[str, RunFailure | None]:
@@ -256,9 +316,10 @@ def find_runs(root: Path) -> dict[str, RunFailure | None]:
     dict
         By name of the run: how it failed when it was run last, None if it did not.
     """
-    sidecars = [*root.glob("sub-*/dwi/*_tractogram.json")]
-    sidecars += root.glob("sub-*/ses-*/dwi/*_tractogram.json")
-    runs: dict[str, RunFailure | None] = {run_of(path.name): None for path in sorted(sidecars)}
+    files = [*root.glob("sub-*/dwi/*_track-*.json"), *root.glob("sub-*/ses-*/dwi/*_track-*.json")]
+    runs: dict[str, RunFailure | None] = {
+        label_of(path.name): None for path in main_sidecars(files)
+    }
     for log in sorted((root / "logs").glob("*_participant.json")):
         content = read_json(log)
         for name in _strings(content.get("finished")):

@@ -21,9 +21,11 @@ from bids_tractography.config.masks import (
 from bids_tractography.config.tracking import (
     ActStopConfig,
     CmcStopConfig,
+    ConvergeSeedsConfig,
     GivenSeedsConfig,
     GridSeedsConfig,
     RandomSeedsConfig,
+    SelectSeedsConfig,
     TotalSeedsConfig,
 )
 from bids_tractography.outputs.provenance import ImportRecord, TractogramRecord
@@ -135,6 +137,13 @@ def _seeds(config: Config, made: TractogramRecord | None) -> str:
             where = f"at {n:,} random positions in every voxel"
         case TotalSeedsConfig(count=n):
             where = f"at {n:,} random positions in the voxels"
+        case SelectSeedsConfig(count=n):
+            where = f"at random positions, until {n:,} streamlines were kept, in the voxels"
+        case ConvergeSeedsConfig(correlation=r):
+            where = (
+                "at random positions, until the density maps of two halves of the seeds had a "
+                f"correlation of {r:g}, in the voxels"
+            )
     match mask:
         case ThresholdMaskConfig(map=str(name), above=float(above), below=None, percentile=False):
             where += f" with {name.upper()} > {above:g}{SCALAR_UNITS[name]}"

@@ -15,12 +15,12 @@ SHARE_FLOOR = 0.005
 """Least sigma of the shares of ends, most of which are close to nothing."""
 
 RULE = (
-    f"A run is an outlier in a quantity if it differs from the median of all runs by more than "
+    f"A run is an outlier in a quantity if it differs from the median of the runs by more than "
     f"{N_SIGMAS:g}σ, where σ is {MAD_TO_SIGMA} times the median absolute deviation from it, "
     f"but at least {100 * RELATIVE_FLOOR:g} % of the median and, for the ends of streamlines, at "
     f"least {100 * SHARE_FLOOR:g} percentage points. Quantities that fewer than {MIN_RUNS} runs "
-    "have are not compared. All runs are compared with each other, regardless of acquisition and "
-    "configuration. An outlier is a reason to look, not a reason to exclude."
+    "have are not compared. The runs of a configuration are compared with each other, regardless "
+    "of acquisition. An outlier is a reason to look, not a reason to exclude."
 )
 
 

@@ -17,7 +17,6 @@ from markupsafe import Markup
 from bids_tractography import __version__
 from bids_tractography.machine.files import exists
 from bids_tractography.outputs.files import leftovers, write_atomically, write_text
-from bids_tractography.outputs.names import file_name
 from bids_tractography.report import account, pictures
 from bids_tractography.report.context import Run
 from bids_tractography.report.data import UNUSABLE, RunData, RunFailure, is_run_name
@@ -168,12 +167,11 @@ def _write_figures(run: Run) -> None:
     names = {}
     for figure, content in run.figures.files.items():
         desc, _, extension = figure.partition(".")
-        entities = {**run.data.entities, "desc": desc}
-        names[file_name(entities, "dwi", f".{extension}")] = content
+        names[run.data.figure(desc, f".{extension}")] = content
     for name, content in names.items():
         write_atomically(folder / name, lambda p, c=content: _write(p, c))  # type: ignore[misc]
-    before = [*folder.glob(f"{run.data.name}_desc-*_dwi.*"), *(p for p, _ in leftovers(folder))]
-    for path in before:
+    before = [p for p in folder.glob("*_dwi.*") if run.data.has_figure(p.name)]
+    for path in (*before, *(p for p, _ in leftovers(folder))):
         if path.name not in names:
             path.unlink(missing_ok=True)
 

@@ -141,14 +141,18 @@ def numbers(rows: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:
 
 
 def outliers_of(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    """Return the columns in which each run is an outlier."""
+    """Return the columns in which each run is an outlier among those of its configuration."""
     found: list[list[str]] = [[] for _ in rows]
+    names = np.array([str(row.get("configuration") or "") for row in rows])
     for name, floor in COMPARED.items():
-        values = numbers(rows, name)
-        compared = limits(list(values), floor)
-        for place in np.flatnonzero(np.isfinite(values)) if compared else ():
-            if compared and compared.exclude(values[place]):
-                found[place].append(name)
+        all_values = numbers(rows, name)
+        for configuration in np.unique(names):
+            here = np.flatnonzero(names == configuration)
+            values = all_values[here]
+            compared = limits(list(values), floor)
+            for place in np.flatnonzero(np.isfinite(values)) if compared else ():
+                if compared and compared.exclude(values[place]):
+                    found[here[place]].append(name)
     return found
 
 

@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pictures
 
-from bids_tractography.outputs.names import entities_of, file_name
-from bids_tractography.report.data import UNUSABLE
+from bids_tractography.report.data import UNUSABLE, RunData
 
 FIGURE = "thumbnail.webp"
 """What a run's page writes for the page of the study, by its ``desc``."""
@@ -57,8 +56,7 @@ def thumbnail(folder: Path, name: str, side: int) -> str:
         Largest edge in pixels.
     """
     for desc in _SOURCES:
-        entities = {**entities_of(f"{name}_dwi"), "desc": desc}
-        path = folder / "figures" / file_name(entities, "dwi", ".webp")
+        path = folder / "figures" / RunData(folder, name).figure(desc, ".webp")
         try:
             if path.is_file():
                 content = base64.b64encode(_small(path, side)).decode()

@@ -106,6 +106,29 @@ class StreamlineValues:
     read: Callable[[], Iterator[NDArray[Any]]]
 
 
+class Rows:
+    """Reads values of streamlines in pieces of any number of rows.
+
+    Parameters
+    ----------
+    values : StreamlineValues
+    """
+
+    def __init__(self, values: StreamlineValues) -> None:
+        self._pieces = values.read()
+        self._columns = values.columns
+        self._left = np.empty((0, values.columns), values.dtype)
+
+    def take(self, n: int) -> NDArray[Any]:
+        """Read the values of the next n streamlines, shape (n, columns)."""
+        parts = [self._left]
+        while n > sum(map(len, parts)):
+            parts.append(next(self._pieces).reshape(-1, self._columns))
+        rows = np.concatenate(parts)
+        self._left = rows[n:]
+        return rows[:n]
+
+
 def offsets_of(lengths: Iterable[NDArray[np.uint32]]) -> Iterator[NDArray[np.uint64]]:
     """Turn lengths in pieces into offsets in pieces, ``n_streamlines + 1`` numbers in all."""
     end = np.uint64(0)
@@ -157,6 +180,20 @@ class Reader(Protocol):
     @property
     def grid(self) -> Grid | None:
         """The grid that the header names; None for formats that have none."""
+        ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the coordinates in the file."""
+        ...
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        """What the file holds in addition to streamlines and values of each, in words."""
+        ...
+
+    def per_streamline(self) -> list[StreamlineValues]:
+        """Return the values that the file has for each streamline."""
         ...
 
     def streamlines(self) -> Iterator[Piece]:

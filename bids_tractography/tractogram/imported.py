@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import logging
-import lzma
 import os
 import shutil
-import struct
 import uuid
-import zipfile
-import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -21,10 +17,10 @@ from numpy.typing import NDArray
 
 from bids_tractography.core.images import Grid
 from bids_tractography.errors import DataError, GridError, OutputError
-from bids_tractography.machine.files import check_file, open_input
+from bids_tractography.machine.files import open_input
 from bids_tractography.outputs.files import write_atomically
 from bids_tractography.tractogram.base import Piece, Reader
-from bids_tractography.tractogram.formats.table import READERS, extension_of
+from bids_tractography.tractogram.formats.table import extension_of, open_reader, reading
 from bids_tractography.tractogram.summary import ContentHash, measured_lengths_mm, quantiles_mm
 
 logger = logging.getLogger(__name__)
@@ -70,7 +66,7 @@ class ImportedTractogram:
 
     def streamlines(self) -> Iterator[Piece]:
         """Read whole streamlines in pieces: points (n, 3), and points of each streamline (t,)."""
-        with _faults(self.path):
+        with reading(self.path):
             yield from self.reader.streamlines()
 
     def lengths(self) -> Iterator[NDArray[np.uint32]]:
@@ -101,22 +97,14 @@ def check_tractogram(path: Path, grid: Grid) -> ImportedTractogram:
     -----
     One pass; beside a piece of the file, eight bytes of each streamline are in memory.
     """
-    extension = extension_of(path)
-    if extension is None:
-        raise DataError(
-            f"{path} is not a tractogram by its name.", f"One of {', '.join(READERS)} is needed."
-        )
-    if path.is_dir():
-        raise DataError(f"{path} is a folder.", "Zip it: a TRX file is needed.")
-    check_file(path)
-    with _faults(path):
-        reader = READERS[extension](path)
-        _check_header(path, reader.grid, grid)
+    reader = open_reader(path)
+    with reading(path):
+        check_header(path, reader.grid, grid)
         survey = _survey(reader, grid)
     _check_points(path, survey, grid)
     return ImportedTractogram(
         path=path,
-        extension=extension,
+        extension=extension_of(path) or "",
         reader=reader,
         n_streamlines=len(survey.lengths_mm),
         n_points=survey.n_points,
@@ -129,22 +117,14 @@ def check_tractogram(path: Path, grid: Grid) -> ImportedTractogram:
     )
 
 
-@contextmanager
-def _faults(path: Path) -> Iterator[None]:
-    """Tell in our words why a file cannot be read."""
-    try:
-        yield
-    except (
-        *(OSError, EOFError, ValueError, TypeError, LookupError, ArithmeticError, RuntimeError),
-        *(zlib.error, lzma.LZMAError, zipfile.BadZipFile, struct.error),
-    ) as error:
-        raise DataError(
-            f"{path} cannot be read: {str(error)[:500]}.",
-            "It may be damaged or cut off; fetch or make it again.",
-        ) from None
+def check_header(path: Path, header: Grid | None, grid: Grid) -> None:
+    """Check that the header of a tractogram names the grid of the DWI, if it names one.
 
-
-def _check_header(path: Path, header: Grid | None, grid: Grid) -> None:
+    Raises
+    ------
+    GridError
+        If it names another.
+    """
     if header is not None and not header.matches(grid):
         raise GridError(
             f"{path} is of another image: its header says {header.describe()}; the DWI has "
@@ -199,7 +179,6 @@ class _Survey:
 
 
 def _survey(reader: Reader, grid: Grid) -> _Survey:
-    shape = np.array(grid.shape)
     lengths: list[NDArray[np.uint32]] = []
     lengths_mm = [np.empty(0, np.float32)]
     content = ContentHash()
@@ -208,8 +187,7 @@ def _survey(reader: Reader, grid: Grid) -> _Survey:
         finite = np.isfinite(points).all(axis=1)
         n_points += len(points)
         n_infinite += int(np.count_nonzero(~finite))
-        voxels = np.rint(grid.to_voxels(points[finite]))
-        n_inside += int(np.count_nonzero(((voxels >= 0) & (voxels < shape)).all(axis=1)))
+        n_inside += grid.count_inside(points[finite])
         lengths.append(counts)
         # Points that are not finite are refused later, those far outside are counted.
         with np.errstate(invalid="ignore", over="ignore"):

@@ -19,7 +19,7 @@ import json
 import logging
 import os
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -50,7 +50,7 @@ logger = logging.getLogger(__name__)
 
 Dtype = Literal["float32", "float16"]
 
-_FORMAT = 3
+_FORMAT = 4
 _LEDGER = "ledger.jsonl"
 _HEAD = "head.json"  # the first line of the ledger once more
 _MOVE = "move.json"
@@ -128,6 +128,8 @@ class Entry:
     seconds, cpu_seconds : float
         Time that tracking took.
     counts : Counts
+    batches : int
+        More than one for a tractogram that was taken over.
     """
 
     first: int
@@ -138,6 +140,7 @@ class Entry:
     seconds: float
     cpu_seconds: float
     counts: Counts
+    batches: int = 1
 
 
 class BatchStore:
@@ -338,22 +341,112 @@ class BatchStore:
         for array, content in added.items():
             self._write(self._path(array), content)
             self._crc32[array] = zlib.crc32(content, self._crc32[array])
+        self._enter(entry)
+
+    def adopt(
+        self,
+        pieces: Iterable[Piece],
+        values: Mapping[str, Iterable[NDArray[Any]]],
+        is_whole: Callable[[], bool],
+        counts: Counts,
+        *,
+        batches: int,
+        seconds: float,
+        cpu_seconds: float,
+    ) -> bool:
+        """Take over the streamlines of a finished tractogram as the first batch of an empty store.
+
+        Parameters
+        ----------
+        pieces : iterable of Piece
+            Its streamlines.
+        values : mapping of str to iterable of ndarray
+            ``seed`` and ``ends`` of each streamline, see `per_streamline`.
+        is_whole : callable
+            Called when all was read: whether it is what was expected.
+        counts : Counts
+            Of all seeds from the first on.
+        batches : int
+            That it consisted of.
+        seconds, cpu_seconds : float
+            That tracking took.
+
+        Returns
+        -------
+        bool
+            Whether it was taken over.
+        """
+        if self.n_batches:
+            raise ValueError("only an empty store can take over a tractogram")
+        checksum, lengths, n_points = 0, [np.empty(0, np.uint32)], 0
+
+        def put(array: _Array, rows: NDArray[Any]) -> None:
+            nonlocal checksum
+            content = np.ascontiguousarray(rows, array.dtype).tobytes()
+            checksum = zlib.crc32(content, checksum)
+            self._write(self._path(array), content, sync=False)
+            self._crc32[array] = zlib.crc32(content, self._crc32[array])
+
+        try:
+            for points, some in pieces:
+                put(self._points, points)
+                lengths.append(some)
+                n_points += len(points)
+            all_lengths = np.concatenate(lengths)
+            put(_LENGTHS, all_lengths)
+            for array, name in ((_SEED, "seed"), (_ENDS, "ends")):
+                for rows in values[name]:
+                    put(array, rows)
+            whole = is_whole() and counts.kept == len(all_lengths)
+        except Exception:
+            self._clear()
+            raise
+        if not whole:
+            self._clear()
+            return False
+        counts.check()
+        for array in self._arrays:
+            self._write(self._path(array), b"")
+        entry = Entry(
+            first=0,
+            stop=counts.seeds,
+            streamlines=len(all_lengths),
+            points=n_points,
+            checksum=checksum,
+            seconds=seconds,
+            cpu_seconds=cpu_seconds,
+            counts=counts,
+            batches=batches,
+        )
+        self._enter(entry)
+        return True
+
+    def _clear(self) -> None:
+        """Remove what was written before the first batch was recorded."""
+        for array in self._arrays:
+            self._write(self._path(array), b"")
+            os.truncate(self._path(array), 0)
+        self._crc32 = dict.fromkeys(self._arrays, 0)
+
+    def _enter(self, entry: Entry) -> None:
+        """Record a batch whose data are on disk."""
         line, self._seal = _sealed(asdict(entry), self._seal)
         self._write(self._ledger_path, line)
         self._account(entry)
 
-    def _write(self, path: Path, content: bytes) -> None:
+    def _write(self, path: Path, content: bytes, *, sync: bool = True) -> None:
         file = self._files[path]
         try:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
         except OSError as error:
             raise OutputError(f"{path} cannot be written ({error.strerror}).") from error
 
     def _account(self, entry: Entry) -> None:
         self.next_seed = entry.stop
-        self.n_batches += 1
+        self.n_batches += entry.batches
         self.n_streamlines += entry.streamlines
         self.n_points += entry.points
         self.seconds += entry.seconds

@@ -93,11 +93,41 @@ def density(tractogram: Streamlines, grid: Grid) -> NDArray[np.int32]:
 
     A streamline counts once in every voxel that holds one of its points.
     """
-    to_voxels = np.linalg.inv(grid.affine)
-    visits = np.zeros(int(np.prod(grid.shape)), np.int32)
-    last = np.full(visits.shape, -1, np.int64)
-    first = 0
+    counter = DensityCounter(grid)
     for points, lengths in tractogram.streamlines():
-        count_visits(points, lengths, first, to_voxels, grid.shape, last, visits)
-        first += len(lengths)
-    return visits.reshape(grid.shape)
+        counter.add(points, lengths)
+    return counter.density
+
+
+class DensityCounter:
+    """Counts the streamlines through each voxel, see `density`.
+
+    Parameters
+    ----------
+    grid : Grid
+    """
+
+    def __init__(self, grid: Grid) -> None:
+        self._shape = grid.shape
+        self._to_voxels = np.linalg.inv(grid.affine)
+        self._visits = np.zeros(int(np.prod(grid.shape)), np.int32)
+        self._last = np.full(self._visits.shape, -1, np.int64)
+        self._first = 0
+
+    def add(self, points: NDArray[np.float32], lengths: NDArray[np.integer]) -> None:
+        """Count the next streamlines: their points (n, 3), and the points of each (t,)."""
+        count_visits(
+            points,
+            lengths.astype(np.uint32, copy=False),
+            self._first,
+            self._to_voxels,
+            self._shape,
+            self._last,
+            self._visits,
+        )
+        self._first += len(lengths)
+
+    @property
+    def density(self) -> NDArray[np.int32]:
+        """Streamlines through each voxel, shape (X, Y, Z)."""
+        return self._visits.reshape(self._shape)

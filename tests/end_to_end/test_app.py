@@ -136,6 +136,7 @@ def test_record_keys_change_only_with_the_record_version() -> None:
         1: "5a8a27a9aec3",
         2: "2840da0e3ecc",
         3: "23524b6ff474",
+        4: "8f6866d25462",
     }  # a new version gets a new line
     assert hashlib.sha256(keys.encode()).hexdigest()[:12] == digests[RECORD_VERSION]
 
@@ -159,7 +160,7 @@ def test_another_configuration_is_computed_again_and_the_log_says_why(
     fodf = next(output.glob("sub-01/dwi/*fod_dwimap.nii.gz"))
     before = fodf.stat().st_mtime_ns
     changed = (*QUICK, "tracking.min_length_mm=30")
-    again = run_cli(scanned_once, output, "participant", overrides=changed)
+    again = run_cli(scanned_once, output, "participant", "--overwrite", overrides=changed)
     assert again.returncode == 0
     assert "recomputed: it was computed with a different configuration" in again.stderr
     assert fodf.stat().st_mtime_ns == before

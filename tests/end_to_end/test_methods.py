@@ -10,6 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from conftest import QUICK, opened, run_cli, sidecar, tractograms, write_description
+from scipy import ndimage
 from scipy.ndimage import map_coordinates
 
 from bids_tractography.cli.main import main
@@ -109,14 +110,14 @@ def test_every_algorithm_finds_the_phantom_s_bundles(
 ) -> None:
     output = tmp_path / "output"
     shutil.copytree(finished[0], output)  # the fit is there
-    for path in output.rglob("*_tractogram.*"):
+    for path in output.rglob("*_track-prob_*"):
         path.unlink()
     path = tracked(
         scanned_once,
         output,
         f"tracking.algorithm={{kind: {algorithm}, step_size_mm: 1}}",
         *ALGORITHMS[algorithm],
-        words=("-d", tissue),
+        words=("-d", tissue, "--overwrite"),
     )
     bundles, invalid = valid(phantom, path)
     assert all(bundles.values()), bundles
@@ -138,6 +139,27 @@ def test_tissue_of_a_t1w_image_alone(dataset: Path, tmp_path: Path, phantom: Pha
     assert sum(count > 0 for count in bundles.values()) >= 4, bundles
 
 
+def test_noise_in_a_mask_that_is_too_large_is_not_seeded(dataset: Path, tmp_path: Path) -> None:
+    masks = tmp_path / "masks"
+    (masks / "sub-01" / "dwi").mkdir(parents=True)
+    write_description(masks, DatasetType="derivative", GeneratedBy=[{"Name": "masks"}])
+    image = nib.load(dataset / "sub-01" / "dwi" / "sub-01_dwi.nii.gz")
+    everywhere = nib.Nifti1Image(np.ones(image.shape[:3], np.uint8), image.affine)
+    nib.save(everywhere, masks / "sub-01" / "dwi" / "sub-01_desc-brain_mask.nii.gz")
+    output = tmp_path / "output"
+    overrides = (*QUICK, "checks.plausibility=warn")  # which otherwise refuses such a mask
+    ended = run_cli(dataset, output, "participant", "--derivatives", masks, overrides=overrides)
+    assert ended.returncode == 0, ended.stderr
+    seeded = nib.load(next(output.rglob("*desc-seed_mask.nii.gz"))).get_fdata() > 0
+    fa = nib.load(next(output.rglob("*param-fa_dwimap.nii.gz"))).get_fdata()
+    b0 = image.get_fdata()[..., 0]
+    air = ~ndimage.binary_dilation(b0 > 0.1 * b0.max(), iterations=2)
+    assert seeded.sum() > 100
+    assert air.sum() > 1000
+    assert seeded[air].sum() == 0
+    assert fa[air].mean() < 0.01
+
+
 def test_all_formats_hold_the_same_streamlines(
     finished: tuple[Path, object], scanned_once: Path, tmp_path: Path
 ) -> None:
@@ -147,6 +169,7 @@ def test_all_formats_hold_the_same_streamlines(
         scanned_once,
         output,
         "participant",
+        "--overwrite",
         overrides=(*QUICK, "output.formats=[trx, tck, trk]", "output.linearise={}"),
     )
     assert ended.returncode == 0, ended.stderr
@@ -165,6 +188,7 @@ def test_all_formats_hold_the_same_streamlines(
         scanned_once,
         output,
         "participant",
+        "--overwrite",
         overrides=(*QUICK, "output.formats=[trx, tck, trk]", "output.linearise={}"),
     )
     assert "everything is up to date" in ended.stderr
@@ -235,10 +259,10 @@ def test_faults_of_definitions_are_told_before_anything_is_computed(
 def test_formats_that_are_no_longer_asked_for_are_taken_away(
     finished: tuple[Path, object], scanned_once: Path, tmp_path: Path
 ) -> None:
-    """One sidecar stands for all formats: none of another run may stay beside it."""
+    """One sidecar is for all formats: none with other streamlines may stay."""
     output = tmp_path / "output"
     for settings in (("output.formats=[trx, tck]",), ("seeding.rng_seed=12",)):
-        tracked(scanned_once, output, *settings)
+        tracked(scanned_once, output, *settings, words=("--overwrite",))
     assert not list(output.rglob("*_tractogram.tck"))
 
 

@@ -87,6 +87,13 @@ def test_report_states_the_counts_of_the_record(reported: tuple[Path, Ended]) ->
     assert f"seed {record['rng_seed']}" in text
 
 
+def test_report_names_the_command_that_reproduces_the_run(reported: tuple[Path, Ended]) -> None:
+    output, _ = reported
+    text = Elements((output / "sub-01.html").read_text(encoding="utf-8")).text
+    named = text.partition("bids-tractography reproduce OUTPUT_DIR/")[2].split()[0]
+    assert output / named == tractograms(output)[0].with_suffix(".json")
+
+
 def test_report_loads_nothing_and_runs_no_other_script(reported: tuple[Path, Ended]) -> None:
     page = (reported[0] / "sub-01.html").read_text(encoding="utf-8")
     for tag, attributes in Elements(page).tags:

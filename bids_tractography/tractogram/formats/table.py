@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import lzma
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 from bids_tractography.config.tracking import OutputConfig
 from bids_tractography.core.images import Grid
+from bids_tractography.errors import DataError
+from bids_tractography.machine.files import check_file
 from bids_tractography.tractogram.base import (
     Payload,
     Reader,
@@ -74,6 +81,49 @@ def payload(
         case ("trx",):
             return trx_payload(tractogram, grid, output.dtype, tuple(per_streamline))
     return None
+
+
+def open_reader(path: Path) -> Reader:
+    """Open a tractogram; its header is read and checked.
+
+    Raises
+    ------
+    NoInputError
+        If it is not there.
+    DataError
+        If it is not a tractogram, by its name or its header.
+    """
+    extension = extension_of(path)
+    if extension is None:
+        raise DataError(
+            f"{path} is not a tractogram by its name.", f"One of {', '.join(READERS)} is needed."
+        )
+    if path.is_dir():
+        raise DataError(f"{path} is a folder.", "Zip it: a TRX file is needed.")
+    check_file(path)
+    with reading(path):
+        return READERS[extension](path)
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """State in our words why a tractogram cannot be read.
+
+    Raises
+    ------
+    DataError
+        For any error that readers raise for files that are not whole.
+    """
+    try:
+        yield
+    except (
+        *(OSError, EOFError, ValueError, TypeError, LookupError, ArithmeticError, RuntimeError),
+        *(zlib.error, lzma.LZMAError, zipfile.BadZipFile, struct.error),
+    ) as error:
+        raise DataError(
+            f"{path} cannot be read: {str(error)[:500]}.",
+            "It may be damaged or cut off; fetch or make it again.",
+        ) from None
 
 
 def extension_of(path: Path) -> str | None:

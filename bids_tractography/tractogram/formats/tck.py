@@ -12,13 +12,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bids_tractography.core.images import Grid
 from bids_tractography.machine.files import max_plain_bytes, open_plain, read_to_end
-from bids_tractography.tractogram.base import LONGEST, Payload, Piece, Streamlines
+from bids_tractography.tractogram.base import (
+    LONGEST,
+    Payload,
+    Piece,
+    Streamlines,
+    StreamlineValues,
+)
 
 _HEADER_BYTES = 128  # points are aligned, for readers that map the file into memory
 _ROW_BYTES = 12
@@ -96,7 +103,14 @@ class TckReader:
 
     path: Path
 
-    grid: None = None  # the format has none
+    # The format has neither a grid nor values.
+    grid: ClassVar[None] = None
+    dtype: ClassVar[np.dtype[Any]] = np.dtype(np.float32)
+    others: ClassVar[tuple[str, ...]] = ()
+
+    def per_streamline(self) -> list[StreamlineValues]:
+        """Return the values of each streamline: none."""
+        return []
 
     def __post_init__(self) -> None:
         _ = self._header

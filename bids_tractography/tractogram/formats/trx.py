@@ -13,7 +13,7 @@ import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import IO, Any, Literal, cast
 
@@ -45,7 +45,7 @@ _READ_NUMBERS = 4096
 _LOCAL_HEADER = struct.Struct("<26xHH")
 # Share of the streamlines from which on reading all of them is faster than each alone.
 _DENSE = 0.1
-_ARRAYS = ("positions", "offsets", "dps", "dpv", "groups")
+_ARRAYS = ("positions", "offsets", "dps", "dpv", "groups", "dpg")
 
 
 def write_trx(
@@ -284,6 +284,30 @@ class TrxReader:
         """Values that the file has for each streamline: numbers of columns, by name."""
         return {_name(array): array.columns for array in self._arrays.get("dps", [])}
 
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the coordinates in the file."""
+        return self._one("positions").dtype if self.n_streamlines else np.dtype(np.float32)
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        """What the file holds in addition to streamlines and values of each, in words."""
+        words = {"dpv": "values of each point", "groups": "groups", "dpg": "values of each group"}
+        return tuple(word for folder, word in words.items() if self._arrays.get(folder))
+
+    def per_streamline(self) -> list[StreamlineValues]:
+        """Return the values that the file has for each streamline."""
+        return [
+            StreamlineValues(_name(a), a.dtype, a.columns, partial(self._all_values, a))
+            for a in self._arrays.get("dps", [])
+        ]
+
+    def _all_values(self, array: _Array) -> Iterator[NDArray[Any]]:
+        """Read the values of all streamlines in pieces (t, columns)."""
+        with _opened(self.path) as archive, archive.open(array.member) as file:
+            while content := file.read(_READ_NUMBERS * array.columns * array.dtype.itemsize):
+                yield np.frombuffer(content, array.dtype).reshape(-1, array.columns)
+
     def some(self, numbers: NDArray[np.int64]) -> Iterator[Piece]:
         """Read some of the streamlines, in pieces.
 
@@ -334,12 +358,10 @@ class TrxReader:
         """
         array = next(a for a in self._arrays["dps"] if _name(a) == name)
         some, first = [], 0
-        with _opened(self.path) as archive, archive.open(array.member) as file:
-            while content := file.read(_READ_NUMBERS * array.columns * array.dtype.itemsize):
-                rows = np.frombuffer(content, array.dtype).reshape(-1, array.columns)
-                begin, end = np.searchsorted(numbers, (first, first + len(rows)))
-                some.append(rows[numbers[begin:end] - first])
-                first += len(rows)
+        for rows in self._all_values(array):
+            begin, end = np.searchsorted(numbers, (first, first + len(rows)))
+            some.append(rows[numbers[begin:end] - first])
+            first += len(rows)
         return np.concatenate(some)
 
     def _lengths(self, archive: zipfile.ZipFile) -> Iterator[NDArray[np.uint32]]:

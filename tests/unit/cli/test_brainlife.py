@@ -81,3 +81,23 @@ def test_pictures_are_what_an_independent_decoder_reads(shape: tuple[int, int]) 
 
     grey = np.arange(shape[0] * shape[1], dtype=np.uint8).reshape(shape)
     np.testing.assert_array_equal(np.asarray(image.open(io.BytesIO(brainlife._png(grey)))), grey)
+
+
+def test_presets_and_numbers_of_streamlines_reach_the_command_line(
+    scanned_once: Path, tmp_path: Path
+) -> None:
+    folder = scanned_once / "sub-01" / "dwi"
+    config = {
+        "bvals": str(folder / "sub-01_dwi.bval"),
+        "dwi": str(folder / "sub-01_dwi.nii.gz"),
+        "bvecs": str(folder / "sub-01_dwi.bvec"),
+        "preset": "det_csd",
+        "n_streamlines": "0.1k",
+        "step_size_mm": 1,
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert brainlife.main(tmp_path / "config.json", tmp_path) == 0
+    track = nib.streamlines.load(tmp_path / "track" / "track.tck")
+    assert len(track.streamlines) == 100
+    (made,) = tmp_path.glob("output/sub-01/dwi/*_tractogram.tck")
+    assert "track-det" in made.name

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from bids_tractography.config import Config
+from bids_tractography.config.dump import changes_as_yaml, commented_yaml
 from bids_tractography.config.load import load_config
 from bids_tractography.config.masks import AllMaskConfig, AnyMaskConfig, NotMaskConfig
 from bids_tractography.config.model import CsdModelConfig
@@ -84,6 +85,8 @@ def test_defaults_are_the_documented_ones() -> None:
     assert (config.tracking.min_length_mm, config.tracking.max_length_mm) == (20, 250)
     assert config.tracking.batch_size == "auto"
     assert config.output.model_dump() == {
+        "name": None,
+        "keep": ("tractogram", "density"),
         "formats": ("trx",),
         "dtype": "float32",
         "linearise": None,
@@ -402,7 +405,7 @@ def test_misspelt_names_get_the_nearest_right_one(override: str, key: str, meant
 
 def test_an_unlike_name_gets_the_list_of_known_ones() -> None:
     assert faults_of("output.zzz=1") == {
-        "output.zzz": "unknown key. Known: dtype, formats, linearise, per_streamline."
+        "output.zzz": "unknown key. Known: dtype, formats, keep, linearise, name, per_streamline."
     }
 
 
@@ -668,6 +671,10 @@ def test_what_is_shown_reads_back_as_the_same(
     as_json = write(folder / "shown.json", json.dumps(shown))
     assert load_config(as_yaml) == config
     assert load_config(as_json) == config
+    commented = write(folder / "commented.yaml", commented_yaml(config))
+    assert load_config(commented) == config
+    changed = write(folder / "changed.yaml", changes_as_yaml(config))
+    assert load_config(changed) == config
 
 
 # Masks, tissue and algorithms

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import nibabel as nib
@@ -27,6 +27,8 @@ from bids_tractography.outputs.dataset import (
     dataset_files,
     link_name,
     link_target,
+    linked_datasets,
+    parse_uri,
     write_dataset_files,
 )
 from bids_tractography.outputs.files import write_atomically, write_json, write_text
@@ -551,3 +553,46 @@ def test_batches_of_other_outputs_datasets_and_runs_lie_in_other_folders() -> No
     assert len(places) == 8
     assert {place.name.split(".")[0] for place in places} == {"sub-01", "sub-01_dir-AP"}
     assert {(place.parent, place.suffix) for place in places} == {(Path("/work"), ".batches")}
+
+
+@pytest.mark.parametrize(
+    ("uri", "dataset", "path"),
+    [
+        ("bids:raw:sub-01/dwi/a.nii.gz", "raw", "sub-01/dwi/a.nii.gz"),
+        ("bids::sub-01/dwi/a:b.nii.gz", "", "sub-01/dwi/a:b.nii.gz"),
+        ("file:///rois/a%20b.nii.gz", "", "/rois/a b.nii.gz"),
+    ],
+)
+def test_parse_uri_splits_dataset_and_path(uri: str, dataset: str, path: str) -> None:
+    assert parse_uri(uri) == (dataset, PurePosixPath(path))
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "bids:raw:../../etc/passwd",
+        "bids:raw:/etc/passwd",
+        "bids:raw:a/../../b",
+        "bids:raw:",
+        "bids:raw",
+        "bids:raw:.",
+        "bids:raw:a\0b",
+        "file:///tmp/%2e%2e/etc/passwd",
+        "file://host/etc/passwd",
+        "file:etc/passwd",
+        "file:///",
+        "file://[x/y",
+        "http://x/y",
+        "",
+    ],
+)
+def test_parse_uri_refuses_what_is_not_a_file_of_a_dataset(uri: str) -> None:
+    with pytest.raises(ValueError, match=r"it does not name|not inside|neither|Invalid"):
+        parse_uri(uri)
+
+
+def test_linked_datasets_are_absolute_or_relative_to_the_derivatives(tmp_path: Path) -> None:
+    links = {"a": "file:///data/x%20y", "b": "../..", "c": "https://x/y", "d": 3, "e": "file://["}
+    (tmp_path / "dataset_description.json").write_text(json.dumps({"DatasetLinks": links}))
+    found = linked_datasets(tmp_path)
+    assert found == {"": tmp_path, "a": Path("/data/x y"), "b": tmp_path / "../.."}

@@ -45,14 +45,13 @@ def test_the_dry_run_foresees_streamlines_and_names_of_files(
     record = sidecar(path)[RECORD_KEY]
     assert foreseen(dry.stdout, "seeds") == record["seeds"] == 600
     assert 0.5 < foreseen(dry.stdout, "streamlines") / record["streamlines_kept"] < 2
-    model = re.search("^  model +(.*)", dry.stdout, re.MULTILINE)
-    assert model, dry.stdout
-    assert json.loads(model[1]) == {
-        "kind": "csd",
-        "sh_order": record["model"]["sh_order"],
+    assert f"  model        csd, order {record['model']['sh_order']}\n" in dry.stdout
+    as_json = run_cli(scanned_once, tmp_path / "dry", "participant", "--dry-run", "--json")
+    (plan,) = json.loads(as_json.stdout)["runs"]
+    written = {output / Path(path).relative_to(tmp_path / "dry") for path in plan["writes"]}
+    assert written == {
+        path for path in (output / "sub-01" / "dwi").iterdir() if path.suffix != ".json"
     }
-    for line in re.findall(r"^  writes +(\S+)", dry.stdout, re.MULTILINE):
-        assert (output / Path(line).relative_to(tmp_path / "dry")).exists()
 
 
 @pytest.mark.slow

@@ -481,4 +481,7 @@ def test_the_command_refuses_what_is_not_pyafq_s(
 
 
 def test_the_command_takes_a_file_and_nothing_else() -> None:
-    assert main(["config", "translate"]) == 64
+    for words in ([], ["config.toml", "--set", "a=1"]):
+        with pytest.raises(SystemExit) as ended:
+            main(["config", "translate", *words])
+        assert ended.value.code == 64

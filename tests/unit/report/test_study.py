@@ -352,9 +352,9 @@ def test_two_tractograms_of_one_run_are_told_apart(tmp_path: Path) -> None:
     write_run(tmp_path, "sub-1", record)
     write_run(tmp_path, "sub-1", record, "_desc-other")
     names = data_of(page_of(tmp_path))["names"]
-    base = "sub-1_tract-wholebrain_track-prob"
-    assert names == [f"{base}_desc-other", base]
-    assert {row["run_name"] for row in table(tmp_path)} == {"sub-1"}
+    assert names == ["sub-1_desc-other", "sub-1"]
+    assert [row["run_name"] for row in table(tmp_path)] == names
+    assert [row["configuration"] for row in table(tmp_path)] == ["other", "n/a"]
 
 
 # The page
