@@ -119,9 +119,17 @@ StoppingRule = MapRule | FodRule
 
 
 def as_map_rule(rule: StoppingRule) -> StoppingRule:
-    """Return a rule by the fODF alone as a threshold of its peak, and any other one as it is."""
-    if isinstance(rule, FodRule) and rule.within is None:
+    """Return a rule by the fODF, alone or with a threshold of a map, as a threshold of one map.
+
+    The two are combined in each voxel, before interpolation. Any other rule is returned as it is.
+    """
+    if not isinstance(rule, FodRule):
+        return rule
+    if rule.within is None:
         return ThresholdRule(rule.peak, rule.amplitude)
+    if isinstance(rule.within, ThresholdRule) and min(rule.within.threshold, rule.amplitude) > 0:
+        shares = rule.within.map / rule.within.threshold, rule.peak / rule.amplitude
+        return ThresholdRule(np.minimum(*shares).astype(np.float32), 1.0)
     return rule
 
 

@@ -52,7 +52,7 @@ _INTERFACE_SHARE, _OTHER_SHARE = 0.25, 0.3
 _FA_SHARES = {True: (1.7, 5.5), False: (0.45, 2.0)}
 
 # Streamlines of the default bounds, where the fODF has order 4 and for each order more.
-_KEPT_SHARE, _KEPT_SHARE_PER_ORDER = 0.62, 0.04
+_KEPT_SHARE, _KEPT_SHARE_PER_ORDER = 0.43, 0.028
 _KEPT_LENGTH_MM, _KEPT_LENGTH_MM_PER_ORDER = 73.0, 4.25
 # The least and the most that was measured: tissue out of place, and a phantom without noise.
 _KEPT_RANGE = (0.23, 0.9)

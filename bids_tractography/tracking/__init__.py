@@ -61,8 +61,9 @@ def _refusal(kind: EngineKind, config: Config) -> str | None:
     algorithm, stopping = config.tracking.algorithm.kind, config.stopping.kind
     if algorithm not in kind.algorithms or stopping not in kind.stopping:
         return f"cannot do {algorithm} with a {stopping} stopping rule"
-    if config.stopping.fod_below is not None and not kind.combines_stops:
-        return "cannot do stopping.fod_below with another stopping rule"
+    combined = config.stopping.fod_below is not None and stopping != "threshold"
+    if combined and not kind.combines_stops:
+        return f"cannot do stopping.fod_below with a {stopping} stopping rule"
     limit = kind.limits(config)
     return f"can do {limit}" if limit else None
 

@@ -294,6 +294,8 @@ DIPY = EngineKind(
     stopping=frozenset({"threshold", "binary", "fod"}),
     batch_size=10_000,
     differences=(
+        "With stopping.fod_below, the threshold and the share of the fODF are combined in each "
+        "voxel, before interpolation.",
         "The random numbers of a streamline are keyed by the position of its seed: streamlines of "
         "one seed share theirs, and so do those of seeds whose 2x + 3y + 5z (in voxels) coincides "
         "to about 1e-6, which is rare for random seeds and common for a regular grid.",

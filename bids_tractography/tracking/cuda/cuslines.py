@@ -367,6 +367,8 @@ CUDA = EngineKind(
     stopping=frozenset({"threshold", "binary", "fod"}),
     batch_size=4 * UNIT,
     differences=(
+        "With stopping.fod_below, the threshold and the share of the fODF are combined in each "
+        "voxel, before interpolation.",
         f"The random numbers of a streamline are keyed by rng_seed, by the index of its seed over "
         f"{UNIT} and by the remainder; streamlines of one seed share a stream, one after another. "
         "They do not depend on the batch size, the number of GPUs or the card, but the rounding "

@@ -67,7 +67,13 @@ def test_defaults_are_the_documented_ones() -> None:
         "seeds": {"kind": "random", "per_voxel": 1},
         "rng_seed": None,
     }
-    assert config.stopping.model_dump() == {"kind": "fod", "below": 0.25}
+    assert config.stopping.model_dump() == {
+        "kind": "threshold",
+        "map": "fa",
+        "threshold": 0.1,
+        "percentile": False,
+        "fod_below": 0.25,
+    }
     assert load_config(None, ["model=csa"]).stopping.model_dump() == {
         "kind": "threshold",
         "map": "fa",
@@ -765,16 +771,16 @@ def test_names_of_sections_end_in_config() -> None:
 
 
 def test_a_model_without_a_response_stops_by_fa_and_refuses_to_stop_by_the_fodf() -> None:
-    assert load_config(None, ["model=gqi"]).stopping.kind == "threshold"
+    assert load_config(None, ["model=gqi"]).stopping.fod_share is None
     for model in ("csd", "msmt_csd", "rumba"):
-        assert load_config(None, [f"model={model}"]).stopping.kind == "fod"
+        assert load_config(None, [f"model={model}"]).stopping.fod_share == 0.25
     for stop in ("fod", "{kind: act, fod_below: 0.1}"):
         with pytest.raises(ConfigError, match="a model with a response"):
             load_config(None, ["model=gqi", f"stopping={stop}"])
 
 
 def test_a_share_of_the_fodf_goes_with_any_stopping_rule() -> None:
-    assert load_config(None, ["stopping.below=0.4"]).stopping.fod_share == 0.4
+    assert load_config(None, ["stopping={kind: fod, below: 0.4}"]).stopping.fod_share == 0.4
     for stop in (
         "{threshold: 0.1, fod_below: 0.3}",
         "{kind: binary, mask: brain, fod_below: 0.3}",
@@ -787,7 +793,7 @@ def test_a_share_of_the_fodf_goes_with_any_stopping_rule() -> None:
 
 
 def test_only_the_cpu_engine_combines_the_fodf_with_another_rule() -> None:
-    both = ["stopping={threshold: 0.1, fod_below: 0.3}"]
+    both = ["stopping={kind: binary, mask: brain, fod_below: 0.3}"]
     assert choose_engine(load_config(None, both)).name == "cpu"
     with pytest.raises(ConfigError, match="fod_below"):
         choose_engine(load_config(None, [*both, "tracking.engine=dipy"]))
