@@ -84,7 +84,7 @@ def test_defaults_are_the_documented_ones() -> None:
     assert config.tracking.algorithm.model_dump() == {
         "kind": "prob",
         "step_size_mm": 0.5,
-        "max_angle_deg": 15,
+        "max_angle_deg": 20,
         "pmf_threshold": 0.3,
     }
     assert config.tracking.engine == "auto"
