@@ -14,6 +14,7 @@ from bids_tractography.config import Config
 from bids_tractography.config.dump import as_yaml, changes_as_yaml, commented_yaml
 from bids_tractography.config.load import load_config, translate_config
 from bids_tractography.config.presets import configuration_path, preset_names
+from bids_tractography.config.schema import SCHEMA_ID, json_schema
 from bids_tractography.errors import UsageError
 from bids_tractography.outputs.files import write_text
 
@@ -88,6 +89,7 @@ def _init(source: Path | None, config: Config, output: Path | None) -> None:
     """Write a configuration with comments to a new file, or to standard output."""
     origin = f"from {source.stem}" if source else "the defaults"
     text = (
+        f"# yaml-language-server: $schema={SCHEMA_ID}\n"
         f"# Configuration of bids-tractography {__version__}, {origin}.\n"
         f"# Keys that are removed get the default value of the program.\n{commented_yaml(config)}"
     )
@@ -110,4 +112,4 @@ def _translated(path: Path) -> str:
 
 def config_schema() -> str:
     """Return the JSON Schema of the configuration, as it ships."""
-    return json.dumps(Config.model_json_schema(), indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import Field, StrictBool, field_validator, model_validator
 
 from bids_tractography.config.algorithm import AlgorithmConfig, ProbabilisticConfig
 from bids_tractography.config.files import FileConfig
 from bids_tractography.config.masks import SCALAR_UNITS, MaskConfig, ScalarMap, Threshold
 from bids_tractography.config.numbers import Count
-from bids_tractography.config.section import Section, default_kind
+from bids_tractography.config.section import ByKind, Section
 
 _MAX_STEPS = 1_000_000  # of a streamline
 
@@ -91,16 +91,13 @@ class GivenSeedsConfig(FileConfig):
 
 
 SeedsConfig = Annotated[
-    Annotated[
-        GridSeedsConfig
-        | RandomSeedsConfig
-        | TotalSeedsConfig
-        | SelectSeedsConfig
-        | ConvergeSeedsConfig
-        | GivenSeedsConfig,
-        Field(discriminator="kind"),
-    ],
-    BeforeValidator(default_kind("random")),
+    GridSeedsConfig
+    | RandomSeedsConfig
+    | TotalSeedsConfig
+    | SelectSeedsConfig
+    | ConvergeSeedsConfig
+    | GivenSeedsConfig,
+    ByKind("random"),
 ]
 
 
@@ -140,7 +137,7 @@ class ThresholdStopConfig(Section):
     """A map of the fit, or a file, interpolated linearly if it is on another grid."""
     threshold: Threshold = 0.2
     """Streamlines stop where ``map <= threshold``; required unless the map is FA."""
-    percentile: bool = False
+    percentile: StrictBool = False
     """Whether the threshold is a percentile of the map's non-zero voxels in the brain."""
 
     @model_validator(mode="after")
@@ -199,11 +196,8 @@ class CmcStopConfig(Section):
 
 
 StoppingConfig = Annotated[
-    Annotated[
-        ThresholdStopConfig | BinaryStopConfig | ActStopConfig | CmcStopConfig,
-        Field(discriminator="kind"),
-    ],
-    BeforeValidator(default_kind("threshold")),
+    ThresholdStopConfig | BinaryStopConfig | ActStopConfig | CmcStopConfig,
+    ByKind("threshold"),
 ]
 
 
