@@ -9,6 +9,7 @@ from pathlib import Path
 import yaml
 
 from bids_tractography import __version__
+from bids_tractography.app.request import check_config
 from bids_tractography.cli.parser import Parser
 from bids_tractography.config import Config
 from bids_tractography.config.dump import as_yaml, changes_as_yaml, commented_yaml
@@ -75,7 +76,8 @@ def config_command(words: list[str]) -> int:
         case "translate":
             print(_translated(options.config), end="")
         case "check":
-            load_config(options.config, options.set)
+            for note in check_config(load_config(options.config, options.set)):
+                print(f"note: {note}")
             print(f"{options.config or 'the configuration'}: no errors")
         case "show":
             config = load_config(options.config, options.set)
