@@ -18,8 +18,8 @@ from bids_tractography.cli.config import build_config_parser, config_schema
 from bids_tractography.cli.convert import build_convert_parser
 from bids_tractography.cli.parser import build_parser
 from bids_tractography.cli.reproduce import build_reproduce_parser
-from bids_tractography.config import Config
 from bids_tractography.config.presets import preset_names
+from bids_tractography.config.schema import NUMBER_AS_TEXT, SCHEMA_ID, json_schema
 from bids_tractography.pyafq import keys as pyafq
 from bids_tractography.pyafq.images import DEFINITIONS
 
@@ -44,7 +44,7 @@ def cli_page() -> str:
 
 def config_page() -> str:
     """Return every section and key of the configuration as a page of tables."""
-    schema = Config.model_json_schema()
+    schema = json_schema()
     lines = [
         "# Configuration",
         "",
@@ -57,6 +57,14 @@ def config_page() -> str:
         "",
         "A name with neither a directory nor an extension is a preset, whatever files there are: "
         f"{_listed(preset_names())}.",
+        "",
+        "The name of a kind is short for a section with its defaults (`model: msmt_csd`), a "
+        "section without `kind` has the default kind (`seeding: {mask: {above: 0.3}}`), and a "
+        "text where a file is expected is its path (`files: [a.nii.gz]`).",
+        "",
+        "Editors complete and check a file that begins with the line "
+        f"`# yaml-language-server: $schema={SCHEMA_ID}`, which `config init` writes, or that has "
+        "the key `$schema`.",
         "",
         "Numbers of things (seeds, voxels, iterations, ...) may be written as `10000000`, "
         "`10_000_000`, `1e7` or `10M`; multiples are `k`, `M`, `G` and `T`, e.g. `250k` or `1.5M`. "
@@ -169,16 +177,20 @@ def _one_line(text: str | None) -> str:
 def _type(field: dict[str, Any]) -> str:
     for key in ("anyOf", "oneOf"):
         if key in field:
-            return " or ".join(_type(choice) for choice in field[key])
+            choices = [one for one in field[key] if one != NUMBER_AS_TEXT]
+            sections = [one for one in choices if "$ref" in one]
+            # The kinds alone are short for sections, which have links.
+            shown = [one for one in choices if len(sections) < 2 or "enum" not in one]
+            return " or ".join(map(_type, shown))
     if "$ref" in field:
         name = field["$ref"].rpartition("/")[2].removesuffix("Config")
         return f"[{name}](#{name.lower()})"
     if "pattern" in field:
-        return "text such as `10M`"
+        return "text such as `10M`" if "[kKMGT]" in field["pattern"] else "text"
     if "const" in field:
         return f"`{field['const']}`"
     if "enum" in field:
-        return " or ".join(f"`{value}`" for value in field["enum"])
+        return " or ".join(f"`{value}`" for value in field["enum"] if isinstance(value, str))
     if field.get("type") == "array":
         items = field.get("items") or {}
         return f"list of {_type(items)}" if items else "list of numbers"

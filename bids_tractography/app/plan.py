@@ -83,11 +83,12 @@ def _planned(request: Request, study: Study, run: FoundRun) -> Planned:
             return Planned(f"{run.name}_dwi", Skipped(NoDwiError(f"{run.reason}.")))
         case FailedRun():
             return Planned(run.name, Failure.of(run.error))
-    what = attempt(run.name, partial(_job, request, study, run), places_of(request, study))
+    what = attempt(run.name, partial(make_job, request, study, run), places_of(request, study))
     return Planned(what.name if isinstance(what, Job) else run.name, what)
 
 
-def _job(request: Request, study: Study, run: DwiRun) -> Job:
+def make_job(request: Request, study: Study, run: DwiRun) -> Job:
+    """Make the job of a run, with everything that is decided before computing starts."""
     links = {dataset.name: dataset.root for dataset in study.datasets}
     outputs = _outputs(request, run, links)
     config, frame = request.config, FSL

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bids_tractography.config import Config
-from bids_tractography.errors import ConfigError, NoInputError, UsageError
+from bids_tractography.errors import ConfigError, DeviceError, NoInputError, UsageError
 from bids_tractography.inputs import RAW, Dataset, check_file, find_participants, read_dataset
 from bids_tractography.machine.files import exists
 from bids_tractography.outputs.dataset import check_output_folder, link_name
@@ -102,6 +102,7 @@ def open_study(request: Request) -> Study:
     TractographyError
         For a faulty configuration, dataset, label or output folder.
     """
+    check_config(request.config)
     datasets = _datasets(request)
     engine = _choose_engine(request.config)
     _check_files(request.config, datasets)
@@ -113,21 +114,50 @@ def open_study(request: Request) -> Study:
     return Study(datasets, participants, engine)
 
 
+def check_config(config: Config) -> list[str]:
+    """Check what a run would refuse, as far as the configuration alone decides.
+
+    Returns
+    -------
+    list of str
+        What this machine lacks: an engine, or files. Another machine may have them.
+
+    Raises
+    ------
+    ConfigError
+        If no engine can do what is configured, or the name of a file is wrong.
+    """
+    for key, file in config.files():
+        if file.path is not None and not file.path.name.endswith(file.extensions):
+            raise ConfigError(
+                f"{key}.path: {file.path.name} is not {' or '.join(file.extensions)} by its name."
+            )
+    lacking = []
+    for check in (_choose_engine, _check_paths):
+        try:
+            check(config)
+        except (DeviceError, NoInputError) as error:
+            lacking.append(str(error))
+    return lacking
+
+
 def _choose_engine(config: Config) -> str | None:
     """Choose the engine of all runs once, because workers may have other devices."""
     return choose_engine(config).name if config.import_tract is None else None
 
 
-def _check_files(config: Config, datasets: list[Dataset]) -> None:
-    """Check the files and datasets that the configuration names."""
+def _check_paths(config: Config) -> None:
+    """Check that the files that the configuration names by their paths are there."""
     for key, file in config.files():
         if file.path is not None:
             check_file(file.path, f"{key}.path")
-        if file.path is not None and not file.path.name.endswith(file.extensions):
-            raise ConfigError(
-                f"{key}.path: {file.path.name} is not {' or '.join(file.extensions)} by its name."
-            )
-        scopes = {RAW, *(dataset.name for dataset in datasets)}
+
+
+def _check_files(config: Config, datasets: list[Dataset]) -> None:
+    """Check the files and datasets that the configuration names."""
+    _check_paths(config)
+    scopes = {RAW, *(dataset.name for dataset in datasets)}
+    for key, file in config.files():
         if file.scope not in (None, *scopes):
             raise ConfigError(
                 f"{key}.scope: there is no dataset named {file.scope}.",

@@ -9,11 +9,13 @@ from pathlib import Path
 import yaml
 
 from bids_tractography import __version__
+from bids_tractography.app.request import check_config
 from bids_tractography.cli.parser import Parser
 from bids_tractography.config import Config
 from bids_tractography.config.dump import as_yaml, changes_as_yaml, commented_yaml
 from bids_tractography.config.load import load_config, translate_config
 from bids_tractography.config.presets import configuration_path, preset_names
+from bids_tractography.config.schema import SCHEMA_ID, json_schema
 from bids_tractography.errors import UsageError
 from bids_tractography.outputs.files import write_text
 
@@ -74,7 +76,8 @@ def config_command(words: list[str]) -> int:
         case "translate":
             print(_translated(options.config), end="")
         case "check":
-            load_config(options.config, options.set)
+            for note in check_config(load_config(options.config, options.set)):
+                print(f"note: {note}")
             print(f"{options.config or 'the configuration'}: no errors")
         case "show":
             config = load_config(options.config, options.set)
@@ -88,6 +91,7 @@ def _init(source: Path | None, config: Config, output: Path | None) -> None:
     """Write a configuration with comments to a new file, or to standard output."""
     origin = f"from {source.stem}" if source else "the defaults"
     text = (
+        f"# yaml-language-server: $schema={SCHEMA_ID}\n"
         f"# Configuration of bids-tractography {__version__}, {origin}.\n"
         f"# Keys that are removed get the default value of the program.\n{commented_yaml(config)}"
     )
@@ -110,4 +114,4 @@ def _translated(path: Path) -> str:
 
 def config_schema() -> str:
     """Return the JSON Schema of the configuration, as it ships."""
-    return json.dumps(Config.model_json_schema(), indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from bids_tractography.config.numbers import Count
-from bids_tractography.config.section import Section, default_kind
+from bids_tractography.config.section import ByKind, Section
 
 
 class _SteppingConfig(Section):
@@ -138,14 +138,11 @@ class ClosestPeakConfig(_SteppingConfig):
 
 
 AlgorithmConfig = Annotated[
-    Annotated[
-        ProbabilisticConfig
-        | DeterministicConfig
-        | ParticleFilteringConfig
-        | ParallelTransportConfig
-        | EuDxConfig
-        | ClosestPeakConfig,
-        Field(discriminator="kind"),
-    ],
-    BeforeValidator(default_kind("prob")),
+    ProbabilisticConfig
+    | DeterministicConfig
+    | ParticleFilteringConfig
+    | ParallelTransportConfig
+    | EuDxConfig
+    | ClosestPeakConfig,
+    ByKind("prob"),
 ]

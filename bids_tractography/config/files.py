@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import Field, GetJsonSchemaHandler, model_validator
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from bids_tractography.config.section import Section
 
 # As in pybids: null requires the entity to be absent, "*" accepts any value.
-FilterValue = str | Annotated[int, Field(ge=-(2**31), lt=2**31)] | None
+FilterValue = str | Annotated[int, Field(ge=-(2**31), lt=2**31, strict=True)] | None
 
 
 class FileConfig(Section):
@@ -31,6 +33,16 @@ class FileConfig(Section):
     @classmethod
     def _bare_path(cls, data: Any) -> Any:
         return {"path": data} if isinstance(data, str | Path) else data
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """Accept a bare path, except where a text is the kind of a section."""
+        described = handler.resolve_ref_schema(handler(schema))
+        return (
+            described if "kind" in cls.model_fields else {**described, "type": ["string", "object"]}
+        )
 
     @model_validator(mode="after")
     def _one_source(self) -> FileConfig:

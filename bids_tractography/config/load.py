@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 import math
 import tomllib
@@ -12,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import ValidationError
 
 from bids_tractography.config import Config
-from bids_tractography.config.section import kind_of, members
+from bids_tractography.config.faults import clipped, describe_faults
 from bids_tractography.errors import ConfigError
 from bids_tractography.machine.files import check_depth, parse_json, printable, read_text
 from bids_tractography.pyafq.translate import Translation, is_pyafq, translate
@@ -25,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 _CONFIG_BYTES = 1 << 19  # a YAML file of this size takes seconds to parse
 _MAX_CHARACTERS = 1 << 22  # of a document with its aliases expanded
-_MAX_FAULTS, _MAX_KEY, _MAX_MESSAGE = 100, 200, 500
+_MAX_KEY = 200
 # Exceptions that parsers raise for malformed or hostile text, in addition to their own.
 _TEXT_FAULTS = (
     *(ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError),
@@ -79,16 +77,13 @@ def validate_config(content: Mapping[str, Any], where: str) -> Config:
     ConfigError
         If it is invalid; the message lists all faults with the paths of their keys.
     """
+    if isinstance(content.get("$schema"), str):  # which editors read
+        content = {key: value for key, value in content.items() if key != "$schema"}
     try:
         return Config.model_validate(content)
     except ValidationError as error:
-        errors = error.errors()
-        faults = _describe_all(errors[:_MAX_FAULTS])
-        listed = "\n".join(f"  {key}: {text}" for key, text in faults.items())
-        if len(errors) > _MAX_FAULTS:
-            listed += "\n  (more faults not shown)"
         raise ConfigError(
-            f"{where} has {len(faults)} fault(s):\n{listed}\n",
+            describe_faults(error, where),
             "'bids-tractography config show' prints every key with its default.",
         ) from None
 
@@ -128,7 +123,7 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 
 def _refuse_repeats(keys: list[Any]) -> None:
     counts = Counter(key for key in keys if isinstance(key, Hashable))
-    repeated = sorted(_clipped(str(key), _MAX_KEY) for key, count in counts.items() if count > 1)
+    repeated = sorted(clipped(str(key), _MAX_KEY) for key, count in counts.items() if count > 1)
     if repeated:
         raise ValueError(f"duplicate key in one section: {', '.join(repeated)}")
 
@@ -189,7 +184,7 @@ def _read_file(path: Path) -> dict[str, Any]:
         content = reader(text)
         check_depth(content)
     except _TEXT_FAULTS as error:
-        kind, reason = path.suffix[1:].upper(), _clipped(str(error), _MAX_MESSAGE)
+        kind, reason = path.suffix[1:].upper(), clipped(str(error))
         raise ConfigError(f"{path} is not valid {kind}: {reason}") from None
     if content is None:
         return {}
@@ -207,7 +202,7 @@ def _apply(content: dict[str, Any], override: str) -> None:
         value = _load_yaml(text)
         check_depth(value)
     except _TEXT_FAULTS as error:
-        shown, reason = _clipped(override, _MAX_KEY), _clipped(str(error), _MAX_MESSAGE)
+        shown, reason = clipped(override, _MAX_KEY), clipped(str(error))
         raise ConfigError(f"--set {shown}: the value is not valid YAML: {reason}") from None
     *parents, last = key.split(".")
     section = content
@@ -220,71 +215,3 @@ def _apply(content: dict[str, Any], override: str) -> None:
         section[parent] = child
         section = child
     section[last] = value
-
-
-def _describe_all(faults: list[ErrorDetails]) -> dict[str, str]:
-    """Describe the fault of each key, merging the alternatives of a union into one message."""
-    texts: dict[str, list[str]] = {}
-    given: dict[str, str] = {}
-    for fault in faults:
-        sections, path = _follow(fault["loc"])
-        key = _clipped(".".join(path), _MAX_KEY) or "(whole configuration)"
-        texts.setdefault(key, []).append(_describe(fault, sections, path))
-        if fault["type"] not in ("missing", "extra_forbidden", "union_tag_invalid"):
-            given[key] = f" (given: {_short(fault['input'])})"
-    return {
-        key: " or ".join(dict.fromkeys(alternatives)) + given.get(key, "")
-        for key, alternatives in texts.items()
-    }
-
-
-def _describe(fault: ErrorDetails, sections: list[type[BaseModel]], path: list[str]) -> str:
-    """Describe one fault, suggesting the closest valid name if there is one."""
-    if fault["type"] == "extra_forbidden":
-        known = [name for section in sections for name in section.model_fields]
-        return f"unknown key.{_nearest(_clipped(path[-1], _MAX_KEY), known)}"
-    if fault["type"] == "union_tag_invalid":
-        context = fault["ctx"]
-        kinds = [kind.strip("' ") for kind in context["expected_tags"].split(",")]
-        tag = _clipped(str(context["tag"]), _MAX_KEY)
-        return f"unknown kind '{tag}'.{_nearest(tag, kinds)}"
-    return _clipped(fault["msg"].removeprefix("Value error, "), _MAX_MESSAGE)
-
-
-def _short(value: Any) -> str:
-    try:
-        text = repr(value)
-    except ValueError:  # Python refuses to print integers of thousands of digits
-        return "an integer with too many digits"
-    return _clipped(text, 60)
-
-
-def _clipped(text: str, max_length: int) -> str:
-    return text if len(text) <= max_length else f"{text[: max_length - 3]}..."
-
-
-def _nearest(name: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
-    return f" Did you mean '{close[0]}'?" if close else f" Known: {', '.join(sorted(known))}."
-
-
-def _follow(location: tuple[int | str, ...]) -> tuple[list[type[BaseModel]], list[str]]:
-    """Walk from the root of the configuration along the location of a fault.
-
-    Pydantic's locations include the kind of a union's member and the names of alternative types,
-    which are not keys of the configuration. The kind selects the member here.
-    """
-    sections: list[type[BaseModel]] = [Config]
-    parents = sections
-    path: list[str] = []
-    for element in location:
-        if isinstance(element, int):  # index in a list
-            path.append(str(element))
-        elif len(sections) > 1:  # a union: this is the kind
-            sections = [section for section in sections if kind_of(section) == element]
-        elif sections:
-            path.append(str(element))
-            parents = sections
-            field = sections[0].model_fields.get(str(element))
-            sections = list(members(field.annotation)) if field else []
-    return (sections if len(sections) > 1 else parents), path

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, StrictBool, model_validator
 
 from bids_tractography.config.files import FileConfig
-from bids_tractography.config.section import NotEmpty, Section, default_kind
+from bids_tractography.config.section import ByKind, NotEmpty, Section
 
 TensorScalar = Literal["fa", "md", "ad", "rd"]
 ScalarMap = Literal[TensorScalar, "gfa"]
@@ -75,7 +75,7 @@ class ThresholdMaskConfig(Section):
     """Lower bound: the mask has voxels where ``map > above``; 0.2 for FA if no bound is given."""
     below: Threshold | None = None
     """Upper bound: the mask has voxels where ``map < below``."""
-    percentile: bool = False
+    percentile: StrictBool = False
     """Whether the bounds are percentiles of the map's non-zero voxels in the brain."""
 
     @model_validator(mode="before")
@@ -142,21 +142,18 @@ class NotMaskConfig(Section):
 
 
 MaskConfig = Annotated[
-    Annotated[
-        FullMaskConfig
-        | BrainMaskConfig
-        | FileMaskConfig
-        | RoiMaskConfig
-        | LabelsMaskConfig
-        | ThresholdMaskConfig
-        | TissueMaskConfig
-        | InterfaceMaskConfig
-        | AnyMaskConfig
-        | AllMaskConfig
-        | NotMaskConfig,
-        Field(discriminator="kind"),
-    ],
-    BeforeValidator(default_kind("threshold")),
+    FullMaskConfig
+    | BrainMaskConfig
+    | FileMaskConfig
+    | RoiMaskConfig
+    | LabelsMaskConfig
+    | ThresholdMaskConfig
+    | TissueMaskConfig
+    | InterfaceMaskConfig
+    | AnyMaskConfig
+    | AllMaskConfig
+    | NotMaskConfig,
+    ByKind("threshold"),
 ]
 
 for _section in (AnyMaskConfig, AllMaskConfig, NotMaskConfig):  # they refer to MaskConfig

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import Field, StrictBool, field_validator, model_validator
 
 from bids_tractography.config.files import FileConfig
 from bids_tractography.config.numbers import Count
-from bids_tractography.config.section import OnFinding, Section, default_kind
+from bids_tractography.config.section import ByKind, OnFinding, Section
 
 ShBasis = Literal["auto", "tournier07", "tournier07_legacy", "descoteaux07", "descoteaux07_legacy"]
 BValue = Annotated[float, Field(gt=0, le=1e5)]
@@ -53,7 +53,7 @@ class TensorMapsConfig(Section):
 
     max_b_s_mm2: BValue = 1500
     """Shells with a greater b-value are ignored, unless there are no others."""
-    v1: bool = False
+    v1: StrictBool = False
     """Whether to also write the principal direction (RAS+ scanner axes)."""
 
 
@@ -97,8 +97,8 @@ class CsdModelConfig(Section):
     """Maximum spherical-harmonic order; ``auto``: the largest with no more coefficients than the
     shell has directions, up to 8."""
     response: Annotated[
-        Annotated[AutoResponseConfig | GivenResponseConfig, Field(discriminator="kind")],
-        BeforeValidator(default_kind("auto")),
+        AutoResponseConfig | GivenResponseConfig,
+        ByKind("auto"),
     ] = AutoResponseConfig()
     positivity_weight: Annotated[float, Field(gt=0, le=1000)] = 1.0
     """Weight of the positivity constraint (λ)."""
@@ -159,8 +159,8 @@ class MsmtCsdModelConfig(Section):
     tissues: Literal["auto", "wm_csf", "wm_gm_csf"] = "auto"
     """Tissues; ``auto``: three with two shells or more, white matter and CSF with one shell."""
     response: Annotated[
-        Annotated[AutoResponsesConfig | ResponseFilesConfig, Field(discriminator="kind")],
-        BeforeValidator(default_kind("auto")),
+        AutoResponsesConfig | ResponseFilesConfig,
+        ByKind("auto"),
     ] = AutoResponsesConfig()
 
     @model_validator(mode="after")
@@ -247,17 +247,14 @@ class PrecomputedModelConfig(FileConfig):
 
 
 ModelConfig = Annotated[
-    Annotated[
-        CsdModelConfig
-        | MsmtCsdModelConfig
-        | TensorModelConfig
-        | KurtosisModelConfig
-        | CsaModelConfig
-        | OpdtModelConfig
-        | GqiModelConfig
-        | RumbaModelConfig
-        | PrecomputedModelConfig,
-        Field(discriminator="kind"),
-    ],
-    BeforeValidator(default_kind("csd")),
+    CsdModelConfig
+    | MsmtCsdModelConfig
+    | TensorModelConfig
+    | KurtosisModelConfig
+    | CsaModelConfig
+    | OpdtModelConfig
+    | GqiModelConfig
+    | RumbaModelConfig
+    | PrecomputedModelConfig,
+    ByKind("csd"),
 ]

@@ -39,8 +39,10 @@ def whole_number(value: Any) -> Any:
             exact = Fraction(number) * _MULTIPLES[text[len(number) :]]
             if exact.denominator == 1:
                 return exact.numerator
-    elif not isinstance(value, float) or (value.is_integer() and abs(value) <= _EXACT):
+    elif not isinstance(value, float):
         return value
+    elif value.is_integer() and abs(value) <= _EXACT:
+        return int(value)
     raise ValueError("a whole number is required, e.g. 1000000, 1_000_000, 1e6, 250k or 10M")
 
 
@@ -63,7 +65,7 @@ class Count:
     def __get_pydantic_core_schema__(
         self, source: Any, handler: GetCoreSchemaHandler
     ) -> CoreSchema:
-        integer = int_schema(ge=self.low, le=self.high)
+        integer = int_schema(ge=self.low, le=self.high, strict=True)
         return no_info_before_validator_function(whole_number, integer)
 
     def __get_pydantic_json_schema__(

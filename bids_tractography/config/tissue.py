@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from bids_tractography.config.files import FileConfig
-from bids_tractography.config.section import Section, default_kind
+from bids_tractography.config.section import ByKind, Section
 
 Space = Literal["auto", "any"]
 
@@ -101,15 +101,12 @@ class GivenTissueConfig(Section):
 
 
 TissueConfig = Annotated[
-    Annotated[
-        AutoTissueConfig
-        | ProbsegTissueConfig
-        | DsegTissueConfig
-        | FiveTissueTypesConfig
-        | T1wTissueConfig
-        | DwiTissueConfig
-        | GivenTissueConfig,
-        Field(discriminator="kind"),
-    ],
-    BeforeValidator(default_kind("auto")),
+    AutoTissueConfig
+    | ProbsegTissueConfig
+    | DsegTissueConfig
+    | FiveTissueTypesConfig
+    | T1wTissueConfig
+    | DwiTissueConfig
+    | GivenTissueConfig,
+    ByKind("auto"),
 ]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import Field, StrictBool, field_validator, model_validator
 
 from bids_tractography.config.algorithm import AlgorithmConfig, ProbabilisticConfig
 from bids_tractography.config.files import FileConfig
 from bids_tractography.config.masks import SCALAR_UNITS, MaskConfig, ScalarMap, Threshold
 from bids_tractography.config.numbers import Count
-from bids_tractography.config.section import Section, default_kind
+from bids_tractography.config.section import ByKind, Section
 
 _MAX_STEPS = 1_000_000  # of a streamline
 
@@ -91,16 +91,13 @@ class GivenSeedsConfig(FileConfig):
 
 
 SeedsConfig = Annotated[
-    Annotated[
-        GridSeedsConfig
-        | RandomSeedsConfig
-        | TotalSeedsConfig
-        | SelectSeedsConfig
-        | ConvergeSeedsConfig
-        | GivenSeedsConfig,
-        Field(discriminator="kind"),
-    ],
-    BeforeValidator(default_kind("random")),
+    GridSeedsConfig
+    | RandomSeedsConfig
+    | TotalSeedsConfig
+    | SelectSeedsConfig
+    | ConvergeSeedsConfig
+    | GivenSeedsConfig,
+    ByKind("random"),
 ]
 
 
@@ -196,7 +193,7 @@ class ThresholdStopConfig(_StopConfig):
     """A map of the fit, or a file, interpolated linearly if it is on another grid."""
     threshold: Threshold = 0.15
     """Streamlines stop where ``map <= threshold``; required unless the map is FA."""
-    percentile: bool = False
+    percentile: StrictBool = False
     """Whether the threshold is a percentile of the map's non-zero voxels in the brain."""
 
     @model_validator(mode="after")
@@ -226,7 +223,7 @@ class BinaryStopConfig(_StopConfig):
 
 
 class _TissueStopConfig(_StopConfig):
-    keep_entry: bool = True
+    keep_entry: StrictBool = True
     """Whether a streamline keeps the step that enters grey matter, so that its end lies there."""
 
 
@@ -256,20 +253,11 @@ class CmcStopConfig(_TissueStopConfig):
         return "until they ended in grey matter by the continuous map criterion [@girard2014]"
 
 
-def _stop_kind(value: Any) -> Any:
-    """Expand a bare name, or a mapping without ``kind`` by the key that only one kind has."""
-    is_fod = isinstance(value, dict) and "below" in value
-    return default_kind("fod" if is_fod else "threshold")(value)
-
-
 MapStopConfig = ThresholdStopConfig | BinaryStopConfig | ActStopConfig | CmcStopConfig
 
 StoppingConfig = Annotated[
-    Annotated[
-        FodStopConfig | MapStopConfig,
-        Field(discriminator="kind"),
-    ],
-    BeforeValidator(_stop_kind),
+    FodStopConfig | MapStopConfig,
+    ByKind("threshold"),
 ]
 
 

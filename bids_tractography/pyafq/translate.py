@@ -102,7 +102,7 @@ def translate(content: Mapping[str, Any]) -> Translation:
     if given.faults:
         listed = "\n".join(f"  {key}: {text}" for key, text in given.faults.items())
         raise ConfigError(
-            f"{len(given.faults)} key(s) in pyAFQ's terms have no counterpart:\n{listed}\n",
+            f"keys in pyAFQ's terms that have no counterpart:\n{listed}\n",
             "Change or remove them; docs/pyafq.md describes the translation of each key.",
         )
     if "import_tract" in config:

@@ -101,7 +101,7 @@ def test_init_reproduces_the_preset_with_comments(
     assert load_config(path) == load_config(configuration_path(name))
     text = path.read_text(encoding="utf-8")
     assert shown(capsys, "init", name) == text
-    assert max(map(len, text.splitlines())) <= 100
+    assert max(map(len, text.splitlines()[1:])) <= 100  # after the address of the schema
 
 
 def test_the_comments_of_init_are_the_descriptions_of_the_fields(
