@@ -13,6 +13,7 @@ from typing import Any
 
 from descriptor import boutiques
 from metadata import STAMPED, citation, codemeta, stamped
+from reference import exit_codes_page, outputs_page, sidecars_page
 
 from bids_tractography.cli.config import build_config_parser, config_schema
 from bids_tractography.cli.convert import build_convert_parser
@@ -239,7 +240,10 @@ FILES: Mapping[Path, Callable[[], str]] = {
     ROOT / "CONTRIBUTING.md": contributing_page,
     ROOT / "docs" / "cli.md": cli_page,
     ROOT / "docs" / "config.md": config_page,
+    ROOT / "docs" / "exit-codes.md": exit_codes_page,
+    ROOT / "docs" / "outputs.md": outputs_page,
     ROOT / "docs" / "pyafq.md": pyafq_page,
+    ROOT / "docs" / "sidecars.md": sidecars_page,
     ROOT / "bids_tractography" / "config" / "schema.json": config_schema,
     ROOT / "boutiques.json": boutiques,
     ROOT / "CITATION.cff": citation,
