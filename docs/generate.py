@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from descriptor import boutiques
+from examples import BY_TASK, EXAMPLES
 from metadata import STAMPED, citation, codemeta, stamped
 from reference import exit_codes_page, outputs_page, sidecars_page
 
@@ -63,6 +64,7 @@ def config_page() -> str:
         "`10_000_000`, `1e7` or `10M`; multiples are `k`, `M`, `G` and `T`, e.g. `250k` or `1.5M`. "
         "They must be whole.",
         "",
+        *(line for task, text in BY_TASK.items() for line in (f"**{task}**", *_yaml(text))),
         *_section("(top)", schema, schema["$defs"]),
     ]
     for name in _in_order(schema):
@@ -149,12 +151,16 @@ def _section(name: str, section: dict[str, Any], sections: dict[str, Any]) -> li
         f"## {name}",
         "",
         _one_line(section.get("description")),
-        "",
+        *_yaml(EXAMPLES.get(name, "")),
         "| key | type | default | meaning |",
         "|---|---|---|---|",
         *rows,
         "",
     ]
+
+
+def _yaml(text: str) -> list[str]:
+    return ["", "```yaml", *text.splitlines(), "```", ""] if text else [""]
 
 
 def _meaning(field: dict[str, Any], sections: dict[str, Any]) -> str:

@@ -32,11 +32,11 @@ _STAGES: Mapping[str, tuple[str, str]] = {
 _DATASET = """\
 | file | content |
 |---|---|
-| `dataset_description.json` | derivative dataset; `GeneratedBy` with the container, `DatasetLinks` of the inputs |
+| `dataset_description.json` | program, container and links to the input datasets |
 | `README` | what the files are, and which programs open them |
 | `sub-01[_ses-…]….html` | report of each run; its pictures are in `sub-01/figures/` |
 | `index.html` | all runs at a glance (group level) |
-| `group_tractograms.tsv`, `.json` | one row for each tractogram, and what the columns are (group level) |
+| `group_tractograms.tsv`, `.json` | all tractograms, and their columns (group level) |
 | `code/config.yaml` | the resolved configuration; `config_desc-NAME.yaml` with `--name NAME` |
 | `logs/*_participant.json` | outcome of every run of a call |
 | `logs/CITATION.md`, `.bib` | the method in words, with references |
@@ -51,7 +51,8 @@ _BIDS_KEYS = """\
 | `StreamlineTermination` | BEP046 | stopping criterion with its maps and threshold |
 | `StreamlineAcceptanceCriteria` | BEP046 | bounds of the length; include and exclude masks |
 | `StreamlineReconstructionDensity` | BEP046 | number of seeds |
-| `TractographyClass`, `TractographyMethod`, `Count`, `Seeding`, `Constraints`, `Parameters` | an older draft | the same, for readers of that draft |"""
+| `TractographyClass`, `TractographyMethod`, `Count` | an older draft | class, method, streamlines |
+| `Seeding`, `Constraints`, `Parameters` | an older draft | the same, for its readers |"""
 
 _OTHER_CODES = {
     0: "Every run finished or was up to date. Skipped runs (without diffusion weighting, "
@@ -114,9 +115,9 @@ def sidecars_page() -> str:
         "",
         _GENERATED,
         "",
-        f"Every file has a JSON sidecar. Its keys are those of BIDS and of proposals; `{RECORD_KEY}` "
-        f"is the record of this program, at present version {RECORD_VERSION}. Files are up to date "
-        "as long as the record matches: see [Reproducibility](reproducibility.md).",
+        "Every file has a JSON sidecar. Its keys are those of BIDS and of proposals; "
+        f"`{RECORD_KEY}` is the record of this program, at present version {RECORD_VERSION}. Files "
+        "are up to date as long as the record matches: see [Reproducibility](reproducibility.md).",
         "",
         "## Keys of BIDS and of proposals",
         "",
@@ -164,7 +165,9 @@ def exit_codes_page() -> str:
         "specification where it defines one, and BSD's `sysexits.h` otherwise. What to do about "
         "each: [Troubleshooting](troubleshooting.md).",
         "",
-        *_table(("code", "meaning"), (f"{code} | {_cell(meanings[code])}" for code in sorted(meanings))),
+        *_table(
+            ("code", "meaning"), (f"{code} | {_cell(meanings[code])}" for code in sorted(meanings))
+        ),
     ]
     return "\n".join(lines) + "\n"
 
@@ -176,9 +179,7 @@ def _error_classes() -> Iterator[type[errors.TractographyError]]:
 
 
 def _product(product: Product) -> str:
-    entities = {
-        k: v.format(model="MODEL", track="ALGORITHM") for k, v in product.entities.items()
-    }
+    entities = {k: v.format(model="MODEL", track="ALGORITHM") for k, v in product.entities.items()}
     extension = ".trx" if product.role == "tractogram" else ".nii.gz"
     name = file_name({"sub": "", **entities}, product.suffix, extension).removeprefix("sub-_")
     unit = "" if product.unit == "1" else product.unit
