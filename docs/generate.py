@@ -64,6 +64,8 @@ def config_page() -> str:
         "`10_000_000`, `1e7` or `10M`; multiples are `k`, `M`, `G` and `T`, e.g. `250k` or `1.5M`. "
         "They must be whole.",
         "",
+        "## By task",
+        "",
         *(line for task, text in BY_TASK.items() for line in (f"**{task}**", *_yaml(text))),
         *_section("(top)", schema, schema["$defs"]),
     ]
