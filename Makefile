@@ -62,7 +62,7 @@ lint: $(VENV)/.installed-dev
 
 # The site, in site/, with warnings as errors; it neither uses nor links to anything to be loaded.
 docs: $(VENV)/.installed-docs
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # Files that are made from the program: JSON Schema, Boutiques, pages of command and configuration.
 generate: $(VENV)/.installed-dev
