@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 DEMO := demo
 VERSION = $(shell containers/version)
 
-.PHONY: demo test test-all browser-test coverage test-lowest test-newest bench lint generate check-generated changelog dist \
+.PHONY: demo test test-all browser-test coverage test-lowest test-newest bench lint docs generate check-generated changelog dist \
     image push-image locked container-test gpu-test gpu-bench gpu-wheels clean
 
 demo: $(VENV)/.installed
@@ -59,6 +59,10 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# The site, in site/, with warnings as errors; it neither uses nor links to anything to be loaded.
+docs: $(VENV)/.installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # Files that are made from the program: JSON Schema, Boutiques, pages of command and configuration.
 generate: $(VENV)/.installed-dev
@@ -132,6 +136,10 @@ $(VENV)/.installed-dev: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@ $(VENV)/.installed
 
+$(VENV)/.installed-docs: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	touch $@ $(VENV)/.installed
+
 # uv can resolve to the lowest versions, pip cannot.
 $(VENV)-lowest/.installed: pyproject.toml
 	$(PYTHON) -m venv --clear $(VENV)-lowest
@@ -149,4 +157,4 @@ $(VENV)-newest/.installed: pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-lowest $(VENV)-newest $(DEMO) dist
+	rm -rf $(VENV) $(VENV)-lowest $(VENV)-newest $(DEMO) dist site

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from descriptor import boutiques
+from examples import BY_TASK, EXAMPLES
 from metadata import STAMPED, citation, codemeta, stamped
+from reference import exit_codes_page, outputs_page, sidecars_page
 
 from bids_tractography.cli.config import build_config_parser, config_schema
 from bids_tractography.cli.convert import build_convert_parser
@@ -70,6 +72,9 @@ def config_page() -> str:
         "`10_000_000`, `1e7` or `10M`; multiples are `k`, `M`, `G` and `T`, e.g. `250k` or `1.5M`. "
         "They must be whole.",
         "",
+        "## By task",
+        "",
+        *(line for task, text in BY_TASK.items() for line in (f"**{task}**", *_yaml(text))),
         *_section("(top)", schema, schema["$defs"]),
     ]
     for name in _in_order(schema):
@@ -156,12 +161,16 @@ def _section(name: str, section: dict[str, Any], sections: dict[str, Any]) -> li
         f"## {name}",
         "",
         _one_line(section.get("description")),
-        "",
+        *_yaml(EXAMPLES.get(name, "")),
         "| key | type | default | meaning |",
         "|---|---|---|---|",
         *rows,
         "",
     ]
+
+
+def _yaml(text: str) -> list[str]:
+    return ["", "```yaml", *text.splitlines(), "```", ""] if text else [""]
 
 
 def _meaning(field: dict[str, Any], sections: dict[str, Any]) -> str:
@@ -251,7 +260,10 @@ FILES: Mapping[Path, Callable[[], str]] = {
     ROOT / "CONTRIBUTING.md": contributing_page,
     ROOT / "docs" / "cli.md": cli_page,
     ROOT / "docs" / "config.md": config_page,
+    ROOT / "docs" / "exit-codes.md": exit_codes_page,
+    ROOT / "docs" / "outputs.md": outputs_page,
     ROOT / "docs" / "pyafq.md": pyafq_page,
+    ROOT / "docs" / "sidecars.md": sidecars_page,
     ROOT / "bids_tractography" / "config" / "schema.json": config_schema,
     ROOT / "boutiques.json": boutiques,
     ROOT / "CITATION.cff": citation,

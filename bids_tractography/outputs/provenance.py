@@ -76,7 +76,7 @@ def decisive_settings(config: Config) -> dict[str, Any]:
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class Fingerprint(_Model):
@@ -109,8 +109,11 @@ class InputFile(_Model):
     """An input file."""
 
     role: str
+    """What the file is for, e.g. ``dwi``, ``bvec``, ``tissue.wm``."""
     uri: str
+    """BIDS URI, whose dataset is in ``DatasetLinks``; a file URI outside of all datasets."""
     sha256: str
+    """SHA-256 of the bytes."""
 
 
 class Environment(_Model):
@@ -136,9 +139,13 @@ class Record(_Model):
     """Record of this program in the sidecar of any file."""
 
     record_version: int = RECORD_VERSION
+    """Version of the fields of this record."""
     fingerprint: Fingerprint
+    """Hashes of all that the content of the file depends on."""
     version: str = __version__
+    """Version of the program."""
     details: dict[str, JsonValue] = {}
+    """Values that were resolved for this file, e.g. a response or a threshold."""
     file_sha256: dict[str, str] = {}
     """Hashes of the files that the sidecar describes, by name."""
     file_bytes: dict[str, int] = {}
@@ -151,26 +158,40 @@ class Record(_Model):
 
 class _TractogramRecordBase(Record):
     config: Config
+    """The configuration, with all keys."""
     config_hash: str
+    """SHA-256 of the settings that affect the streamlines."""
     inputs: list[InputFile]
+    """Input files with their hashes."""
     environment: Environment
+    """Versions of Python and libraries, platform, and container image."""
     points: int
+    """Number of points of all streamlines, before any linearisation."""
     length_quantiles_mm: dict[str, float]
+    """Quantiles of the length of the kept streamlines."""
     content_sha256: str
+    """SHA-256 of points and offsets, which is the same for all formats."""
     warnings: list[str]
+    """Warnings of the run."""
     checks: dict[str, JsonValue]
     """Measurements that were checked for plausibility, by name."""
     seconds: dict[str, float]
+    """Wall time of each stage."""
     cpu_seconds: dict[str, float]
+    """CPU time of each stage."""
     peak_memory_mib: float
+    """Maximum resident set size of the process."""
 
 
 class ImportRecord(_TractogramRecordBase):
     """Record in the sidecar of a tractogram that was created by other software."""
 
     mode: str
+    """Whether the file was copied or linked."""
     format: str
+    """Format of the imported file."""
     streamlines: int
+    """Number of streamlines."""
     points_inside: float
     """Share of the points that are inside the image."""
     source_generated_by: list[JsonValue]
@@ -183,23 +204,37 @@ class TractogramRecord(_TractogramRecordBase):
     """Record in the sidecar of a tractogram, sufficient to reproduce the file."""
 
     model: dict[str, JsonValue]
+    """What the model resolved to: shell, order, response."""
     gradients: dict[str, JsonValue]
     """File and frame of the b-vectors, and the reason for the frame."""
     engine: str
+    """Implementation of the tracking."""
     engine_version: str
+    """Version of the library that the engine consists of."""
     engine_differences: list[str]
+    """How the engine departs from the method as documented."""
     threads: int
+    """Threads of the run, which do not affect the result."""
     rng_seed: int
+    """Seed of all random numbers, chosen at random if the configuration sets none."""
     batches: int
+    """Number of batches of seeds."""
     seeds: int
+    """Number of seeds."""
     goal: dict[str, JsonValue] | None = None
     """What ended tracking where the number of seeds was not given, and whether it was reached."""
     seed_voxels: int | None
+    """Number of voxels of the seed mask; null for seeds from a file."""
     seeds_without_direction: int
+    """Seeds where the fODF has no peak, or outside of the image."""
     streamlines_generated: int
+    """Streamlines started: those kept plus those rejected."""
     streamlines_kept: int
+    """Streamlines in the file."""
     streamlines_rejected: dict[str, int]
+    """Numbers of rejected streamlines by the first reason that applies."""
     ends: dict[str, int]
+    """Numbers of ends of the generated streamlines by reason; two for each streamline."""
     linearised: dict[str, float] | None
     """Share of the points that were written, and the error in mm; counts refer to all points."""
 

@@ -11,13 +11,23 @@
 #       docs/clusters/slurm-array.sh)
 #   sbatch --dependency=afterany:$jobs docs/clusters/slurm-array.sh group
 #
-# Set OPTIONS for other options of the program. A task that is run again resumes its work.
+# Set OPTIONS for other options of the program, and BINDS for further datasets and files that they
+# name, which the container sees under the same paths:
+#
+#   export BINDS=/data/qsiprep OPTIONS="-d /data/qsiprep --config act_msmt"
+#
+# Participants without a DWI in BIDS_DIR get no task.
 set -euo pipefail
 : "${BIDS_DIR:?the dataset}" "${OUTPUT_DIR:?the derivative dataset to write}"
 IMAGE=${IMAGE:-bids-tractography.sif}
 read -ra options <<<"${OPTIONS:-}"
+read -ra binds <<<"${BINDS:-}"
 shopt -s nullglob
-participants=("$BIDS_DIR"/sub-*/)
+participants=()
+for folder in "$BIDS_DIR"/sub-*/; do
+    images=("$folder"dwi/*_dwi.nii* "$folder"ses-*/dwi/*_dwi.nii*)
+    if ((${#images[@]})); then participants+=("$folder"); fi
+done
 
 case ${1:-participant} in
     count)
@@ -48,6 +58,8 @@ if [ -n "${DRY_RUN:-}" ]; then
     echo "bids-tractography $BIDS_DIR $OUTPUT_DIR ${words[*]}"
     exit
 fi
+mounts="$BIDS_DIR:/data:ro,$OUTPUT_DIR:/out,${scratch:-/tmp}:/work"
+for path in "${binds[@]}"; do mounts+=",$path:$path:ro"; done
 apptainer run --cleanenv --containall --no-home \
-    -B "$BIDS_DIR:/data:ro,$OUTPUT_DIR:/out,${scratch:-/tmp}:/work" \
+    -B "$mounts" \
     "$IMAGE" /data /out "${words[@]}"

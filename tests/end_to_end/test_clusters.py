@@ -31,7 +31,10 @@ def array(dataset: Path, *words: str, **variables: str) -> subprocess.CompletedP
 @pytest.fixture
 def study(tmp_path: Path) -> Path:
     for label in ("01", "02", "10", "xa30"):
-        (tmp_path / "study" / f"sub-{label}").mkdir(parents=True)
+        folder = tmp_path / "study" / f"sub-{label}" / ("ses-1/dwi" if label == "10" else "dwi")
+        folder.mkdir(parents=True)
+        (folder / f"sub-{label}_dwi.nii.gz").touch()
+    (tmp_path / "study" / "sub-03" / "anat").mkdir(parents=True)  # a participant without DWI
     (tmp_path / "study" / "sub-list.txt").touch()
     return tmp_path / "study"
 
@@ -67,6 +70,7 @@ def test_a_task_runs_the_image_on_a_scratch_folder_that_goes_with_it(study: Path
         "PATH": f"{programs}:{os.environ['PATH']}",
         "SLURM_ARRAY_TASK_ID": "2",
         "OPTIONS": "--set seeding.rng_seed=1",
+        "BINDS": "/data/qsiprep /data/tracking.yaml",
     }
     for code in (0, 65):
         told = array(study, FAILS=str(code), **variables)
@@ -75,6 +79,9 @@ def test_a_task_runs_the_image_on_a_scratch_folder_that_goes_with_it(study: Path
     asked = (study.parent / "out" / "asked").read_text().splitlines()
     (mounts,) = [asked[i + 1] for i, word in enumerate(asked) if word == "-B"]
     assert mounts.startswith(f"{study}:/data:ro,{study.parent}/out:/out,{study.parent}/tractogr")
+    assert mounts.endswith(
+        ":/work,/data/qsiprep:/data/qsiprep:ro,/data/tracking.yaml:/data/tracking.yaml:ro"
+    )
     assert asked[asked.index("/data") :] == [
         *("/data", "/out", "participant", "--participant-label", "sub-02"),
         *("--work-dir", "/work", "--omp-nthreads", "1", "--set", "seeding.rng_seed=1"),
