@@ -9,10 +9,17 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+    wait,
+)
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
-from itertools import islice
+from functools import partial
+from itertools import chain, islice
 from multiprocessing import resource_tracker
 from multiprocessing.process import BaseProcess
 
@@ -21,11 +28,15 @@ from bids_tractography.app.progress import LOG_FORMAT, LOG_TIME, LogProgress
 from bids_tractography.app.reports import report_run
 from bids_tractography.core.checks import Findings
 from bids_tractography.errors import CrashError, DiedError
+from bids_tractography.pipeline.estimate import estimate_memory_mib
 from bids_tractography.pipeline.job import Job
-from bids_tractography.pipeline.process import Done, Progress, process_dwi
+from bids_tractography.pipeline.process import Done, process_dwi
+from bids_tractography.pipeline.progress import Progress
 from bids_tractography.tracking.base import Tracker, track_here
 
 _JOIN_SECONDS = 5
+logger = logging.getLogger(__name__)
+
 _CRASHES = {signal.SIGSEGV, signal.SIGABRT, signal.SIGILL, signal.SIGFPE}
 
 
@@ -33,7 +44,10 @@ Outcome = Done | Failure | Skipped
 
 
 def run_jobs(
-    jobs: Iterator[Job], n_procs: int, report: Callable[[Progress], None]
+    jobs: Iterator[Job],
+    n_procs: int,
+    report: Callable[[Progress], None],
+    memory_mib: float | None = None,
 ) -> Iterator[tuple[Job, Outcome]]:
     """Run jobs, yielding each with its outcome when it ends.
 
@@ -43,24 +57,54 @@ def run_jobs(
         Consumed lazily: the next job is requested when a slot is free.
     n_procs : int
         Number of jobs to run at a time. If it is more than one, each job has its own process, so
-        that a crash does not affect the others.
+        that a crash does not affect the others. A single job has none.
     report : callable
-        Told of progress where the job runs in this process.
+        Called with the progress of jobs.
+    memory_mib : float, optional
+        Memory of all jobs together; a job waits until its estimate fits in, or nothing else runs.
     """
-    if n_procs == 1:
-        for job in jobs:
+    sized = ((job, _memory_of(job, memory_mib)) for job in jobs)
+    first = list(islice(sized, 2 if n_procs > 1 else 1))
+    if len(first) < 2:
+        for job, _ in chain(first, sized):
             yield job, run_job(job, report)
         return
+    waiting = chain(first, sized)
+    following = next(waiting, None)
+    running: dict[Future[Outcome], tuple[Job, float]] = {}
     with ThreadPoolExecutor(n_procs) as pool:
-        running = {pool.submit(_run_apart, job): job for job in islice(jobs, n_procs)}
         try:
-            while running:
+            while following or running:
+                used = sum(memory for _, memory in running.values())
+                if following and _fits(following[1], used, len(running), n_procs, memory_mib):
+                    running[pool.submit(_run_apart, following[0])] = following
+                    following = next(waiting, None)
+                    continue
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    yield running.pop(future), future.result()
-                    running |= {pool.submit(_run_apart, job): job for job in islice(jobs, 1)}
+                    yield running.pop(future)[0], future.result()
         finally:  # when interrupted, do not wait for them
             for child in multiprocessing.active_children():
                 child.terminate()
+
+
+def _fits(needed: float, used: float, n_running: int, n_procs: int, limit: float | None) -> bool:
+    """Return whether another job can start; one alone always can."""
+    return n_running == 0 or (n_running < n_procs and (limit is None or used + needed <= limit))
+
+
+def _memory_of(job: Job, limit: float | None) -> float:
+    """Estimate the memory of a job, in MiB; warn if it does not fit in the limit at all."""
+    if limit is None:
+        return 0.0
+    needed = attempt(job.name, partial(estimate_memory_mib, job), Places())
+    if isinstance(needed, Failure):  # it fails for the same reason when it runs
+        return 0.0
+    if needed > limit:
+        logger.warning(
+            "%s needs about %.0f MiB of memory, but there are %.0f MiB (--mem). It may be killed.",
+            job.name, needed, limit,
+        )  # fmt: skip
+    return needed
 
 
 def run_job(job: Job, report: Callable[[Progress], None], track: Tracker = track_here) -> Outcome:

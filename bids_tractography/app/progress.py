@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 
-from bids_tractography.pipeline.process import Progress
+from bids_tractography.pipeline.progress import Progress
 
 logger = logging.getLogger(__name__)
 

@@ -21,6 +21,7 @@ from bids_tractography.pipeline.fitting import Fit, fit_or_read, tissue_or_read
 from bids_tractography.pipeline.goals import Goal, goal_of
 from bids_tractography.pipeline.inspection import judge_again, report_dwi, report_inputs
 from bids_tractography.pipeline.job import Job
+from bids_tractography.pipeline.progress import Progress
 from bids_tractography.pipeline.regions import RegionMaker
 from bids_tractography.pipeline.results import import_tractogram, write_tractogram
 from bids_tractography.pipeline.task import Task
@@ -49,32 +50,6 @@ class Done:
     result: Path | None
     reused: bool
     warnings: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Progress of tracking.
-
-    Parameters
-    ----------
-    name : str
-        Of the job.
-    done, total : int
-        Seeds, or streamlines if so many are to be selected.
-    kept : int
-        Streamlines.
-    per_second : float
-        Seeds or streamlines that this process has tracked in a second, so far.
-    unit : str
-        What `done` and `total` count.
-    """
-
-    name: str
-    done: int
-    total: int
-    kept: int
-    per_second: float
-    unit: str = "seeds"
 
 
 def process_dwi(

@@ -71,7 +71,7 @@ def test_its_command_line_is_understood_as_it_was_meant(bosh: str, tmp_path: Pat
         "config": "tracking.yaml",
         "set": ["seeding.rng_seed=1", "seeding.seeds={kind: total, count: 10}"],
         "fresh": True,
-        "n_procs": 2,
+        "nprocs": 2,
         "work_dir": "scratch",
     }
     simulated = run(
@@ -81,7 +81,7 @@ def test_its_command_line_is_understood_as_it_was_meant(bosh: str, tmp_path: Pat
     line = next(x for x in simulated.stdout.splitlines() if x.startswith("bids-tractography "))
     parsed = build_parser().parse_args(shlex.split(line)[1:])
     expected = argparse.Namespace(**values)
-    for name in ("bids_dir", "output_dir", "config", "work_dir"):
+    for name in ("bids_dir", "output_dir", "work_dir"):
         setattr(expected, name, Path(values[name]))
     assert {name: getattr(parsed, name) for name in values} == vars(expected)
 
