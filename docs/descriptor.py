@@ -76,7 +76,7 @@ def boutiques() -> str:
 def _described(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
     """Yield the actions of the descriptor, without those that print and exit."""
     for action in parser._actions:
-        if action.dest not in ("help", "version"):
+        if action.dest not in ("help", "version", "print_completion"):
             yield action
 
 

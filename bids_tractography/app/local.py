@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import logging.handlers
 import multiprocessing
 import os
 import signal
@@ -17,14 +18,17 @@ from concurrent.futures import (
     wait,
 )
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from itertools import chain, islice
 from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from typing import Any, cast
 
 from bids_tractography.app.outcome import Failure, Places, Skipped, attempt
-from bids_tractography.app.progress import LOG_FORMAT, LOG_TIME, LogProgress
+from bids_tractography.app.progress import logged, name_run
 from bids_tractography.app.reports import report_run
 from bids_tractography.core.checks import Findings
 from bids_tractography.errors import CrashError, DiedError
@@ -77,7 +81,7 @@ def run_jobs(
             while following or running:
                 used = sum(memory for _, memory in running.values())
                 if following and _fits(following[1], used, len(running), n_procs, memory_mib):
-                    running[pool.submit(_run_apart, following[0])] = following
+                    running[pool.submit(_run_apart, following[0], report)] = following
                     following = next(waiting, None)
                     continue
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -110,37 +114,48 @@ def _memory_of(job: Job, limit: float | None) -> float:
 def run_job(job: Job, report: Callable[[Progress], None], track: Tracker = track_here) -> Outcome:
     """Run a job in this process; failures are returned as values."""
     findings = Findings(job.name, job.config.checks, job.subject)
-    outcome = attempt(
-        job.name,
-        lambda: process_dwi(job, report, track, findings),
-        Places(tuple(job.outputs.links.values()), (job.outputs.root, job.work.parent)),
-    )
-    if isinstance(outcome, Failure):
-        found = findings.all
-        outcome = replace(outcome, warnings=tuple(found.warnings), checks=dict(found.figures))
-    if job.report:
-        report_run(job.outputs.root, job.label, outcome, job.n_threads)
+    report(Progress(job.label, stage="starting"))
+    with logged(job.label, job.outputs.root / "logs"):
+        outcome = attempt(
+            job.name,
+            lambda: process_dwi(job, report, track, findings),
+            Places(tuple(job.outputs.links.values()), (job.outputs.root, job.work.parent)),
+        )
+        if isinstance(outcome, Failure):
+            found = findings.all
+            outcome = replace(outcome, warnings=tuple(found.warnings), checks=dict(found.figures))
+            logger.error("%s", outcome.message)
+        if job.report:
+            report(Progress(job.label, stage="making the report"))
+            report_run(job.outputs.root, job.label, outcome, job.n_threads)
+    report(Progress(job.label, stage=""))
     return outcome
 
 
-def _run_apart(job: Job) -> Outcome:
-    """Run a job in a new process; report if it dies."""
+def _run_apart(job: Job, report: Callable[[Progress], None]) -> Outcome:
+    """Run a job in a new process, which sends its log and progress; report if it dies."""
+    report(Progress(job.label, stage="starting"))
     # Ctrl-C reaches all processes of a terminal. It is for the main one, which ends the others:
     # they inherit the mask. The tracker would lift it if it were started later.
     resource_tracker.ensure_running()
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     spawn = multiprocessing.get_context("spawn")  # threads of BLAS and OpenMP do not survive a fork
-    level = logging.getLogger("bids_tractography").getEffectiveLevel()
+    # Each has a pipe of its own: one that is killed cannot block the others.
+    receiver, sender = spawn.Pipe(duplex=False)
+    threading.Thread(target=_relay, args=(receiver, report), daemon=True).start()
     with ProcessPoolExecutor(
-        1, mp_context=spawn, initializer=_start_worker, initargs=(level, os.getpid())
+        1, mp_context=spawn, initializer=_start_worker, initargs=(sender, os.getpid())
     ) as pool:
         process = None
         try:
             pid = pool.submit(os.getpid).result()
+            sender.close()  # the pipe ends with the process
             process = next((c for c in multiprocessing.active_children() if c.pid == pid), None)
             return pool.submit(_run_logging, job).result()
         except BrokenProcessPool:
             death = _death(process)
+            logger.error("%s: %s", job.name, death.message)
+            report(Progress(job.label, stage=""))
             if job.report:
                 report_run(job.outputs.root, job.label, death, 1)
             return death
@@ -169,11 +184,46 @@ def _exit_with(parent: int) -> None:
     os._exit(DiedError.exit_code)
 
 
-def _start_worker(level: int, parent: int) -> None:
+def _relay(receiver: Connection, report: Callable[[Progress], None]) -> None:
+    """Pass on the log and the progress of another process until it has ended."""
+    with suppress(EOFError, OSError):
+        while True:
+            sent = receiver.recv()
+            if isinstance(sent, Progress):
+                report(sent)
+            elif logging.getLogger(sent.name).isEnabledFor(sent.levelno):
+                logging.getLogger(sent.name).handle(sent)
+
+
+class _Sender(logging.handlers.QueueHandler):
+    """Sends the log and the progress of this process to its parent."""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(cast(Any, connection))
+        self.setFormatter(logging.Formatter("%(message)s"))
+        self.addFilter(name_run)
+
+    def enqueue(self, record: logging.LogRecord | Progress) -> None:
+        """Send a record; a parent that has died receives none."""
+        with suppress(OSError):
+            cast(Any, self.queue).send(record)
+
+    def report(self, progress: Progress) -> None:
+        """Send progress."""
+        with self.lock or nullcontext():
+            self.enqueue(progress)
+
+
+_sender: _Sender
+
+
+def _start_worker(connection: Connection, parent: int) -> None:
+    global _sender
     threading.Thread(target=_exit_with, args=(parent,), daemon=True).start()
-    logging.getLogger("bids_tractography").setLevel(level)
-    logging.basicConfig(level=logging.WARNING, format=LOG_FORMAT, datefmt=LOG_TIME)
+    _sender = _Sender(connection)
+    logging.basicConfig(level=logging.WARNING, handlers=[_sender], force=True)
+    logging.getLogger("bids_tractography").setLevel(logging.DEBUG)
 
 
 def _run_logging(job: Job) -> Outcome:
-    return run_job(job, LogProgress())
+    return run_job(job, _sender.report)

@@ -83,6 +83,8 @@ def _jobs(planned: Iterable[Planned], others: dict[str, Failure | Skipped]) -> I
         others[name] = what
         if isinstance(what, Skipped):
             logger.info("%s: skipped: %s", name, what.error)
+        else:
+            logger.error("%s: %s", name, what.message)
 
 
 def _run_jobs(

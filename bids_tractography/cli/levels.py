@@ -22,7 +22,7 @@ from bids_tractography.app.request import Request, Study, open_study
 from bids_tractography.app.run import exit_code, run
 from bids_tractography.cli.log import progress_shown, set_up_logging
 from bids_tractography.cli.parser import LEVELS, STOP_AFTER, build_parser
-from bids_tractography.cli.tables import print_outcomes, print_plan
+from bids_tractography.cli.tables import extent, head, print_outcomes, print_plan
 from bids_tractography.config.load import load_config
 from bids_tractography.config.presets import configuration_path
 from bids_tractography.errors import TractographyError, UnknownLevelError, UsageError
@@ -69,19 +69,21 @@ def execute(options: argparse.Namespace) -> int:
     if options.json and not options.dry_run:
         raise UsageError("--json goes with --dry-run.")
     request = _request(options)
+    if not options.json:
+        for line in head(request):
+            logger.info("%s", line)
     if options.dry_run:
         return _dry_run(request, options)
     study = open_study(request)
     request = _with_threads(request, study, options)
+    logger.info("%s", extent(request, study))
     outcomes: dict[str, Outcome] = {}
-    with progress_shown(console) as report:
+    with progress_shown(console, len(study.participants)) as report:
         ends = run(request, study, report)
         for name, outcome in ends:
             outcomes[name] = outcome
-            if isinstance(outcome, Failure):
-                logger.error("%s: %s", name, outcome.message)
-                if options.stop_on_first_crash:
-                    ends.close()
+            if isinstance(outcome, Failure) and options.stop_on_first_crash:
+                ends.close()
     if sys.stdout is not None:
         with suppress(OSError):  # a full or closed standard output does not undo what is done
             print_outcomes(request, outcomes)

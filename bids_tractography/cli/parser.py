@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import importlib
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ STOP_AFTER = {"maps": "tissue", "masks": "masks", "tractogram": "tracking"}
 PRESETS = tuple(
     sorted(path.stem for path in (Path(__file__).parents[1] / "config/presets").glob("*.yaml"))
 )
+SHELLS = ("bash", "zsh", "tcsh")
 _LEAST_MEMORY_MIB = 100
 _SETTING = re.compile(r"[A-Za-z_][\w.]*=")
 
@@ -107,7 +109,28 @@ def build_parser() -> argparse.ArgumentParser:
     )
     _add_verbose(parser)
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    parser.add_argument(
+        "--print-completion",
+        choices=SHELLS,
+        action=_PrintCompletion,
+        help="print a script that completes the command line in this shell, and stop",
+    )
     return parser
+
+
+class _PrintCompletion(argparse.Action):
+    """Prints the script of a shell, and ends."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        """Print the script, and end."""
+        print(importlib.import_module("bids_tractography.cli.completion").completion(values))
+        parser.exit()
 
 
 def _add_selection(group: argparse._ArgumentGroup) -> None:

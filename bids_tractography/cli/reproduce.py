@@ -40,7 +40,7 @@ def execute(options: argparse.Namespace) -> int:
         only_check=options.check,
         container=describe_container(os.environ, Path(sys.prefix)),
     )
-    with progress_shown(console) as report:
+    with progress_shown(console, 1) as report:
         compared = reproduce(options.sidecar, how, report)
     if options.json:
         print(json.dumps(_as_json(compared, how), indent=2, ensure_ascii=False))

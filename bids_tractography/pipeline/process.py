@@ -64,7 +64,7 @@ def process_dwi(
     ----------
     job : Job
     report : callable
-        Called with the progress after each batch.
+        Called with the progress when a stage begins, and after each batch.
     track : Tracker
         Function that tracks the batches; it does not affect the result.
     findings : Findings, optional
@@ -82,7 +82,9 @@ def process_dwi(
         unchanged(job.inputs.values()),
     ):
         job.outputs.remove_leftovers(keep=BatchStore(job.work, 0).partial)
-        task = Task.begin(job, findings)
+        for role, path in job.inputs.items():
+            logger.debug("input %s: %s", role, path)
+        task = Task.begin(job, findings, lambda stage: report(Progress(job.label, stage=stage)))
         if not task.has_stage("tracking"):
             BatchStore(
                 job.work, 0
@@ -198,6 +200,7 @@ def _track_batches(
     what = f"{most}{len(seeds)} seeds"
     logger.info("%s: tracking %s with %s.", job.name, what, kind.name)
     begin, first, before = time.perf_counter(), store.next_seed, store.n_streamlines
+    report(Progress(job.label, stage="preparing to track"))
     last: list[SeedBatch] = []  # the last batch, without the seeds that are not needed
 
     def batches() -> Iterator[SeedBatch]:

@@ -7,25 +7,28 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Progress:
-    """Progress of tracking.
+    """What a job does, and how much of the tracking is done.
 
     Parameters
     ----------
     name : str
-        Of the job.
+        Label of the job.
     done, total : int
-        Seeds, or streamlines if so many are to be selected.
+        Seeds, or streamlines if so many are to be selected; 0 before and after tracking.
     kept : int
         Streamlines.
     per_second : float
         Seeds or streamlines that this process has tracked in a second, so far.
     unit : str
         What `done` and `total` count.
+    stage : str
+        What the job does, in a word, e.g. "fitting"; empty when it has ended.
     """
 
     name: str
-    done: int
-    total: int
-    kept: int
-    per_second: float
+    done: int = 0
+    total: int = 0
+    kept: int = 0
+    per_second: float = 0.0
     unit: str = "seeds"
+    stage: str = "tracking"

@@ -57,7 +57,11 @@ def test_the_descriptor_is_valid(bosh: str) -> None:
 
 def test_every_option_of_the_command_line_is_in_it() -> None:
     described = {item["id"] for item in json.loads(DESCRIPTOR.read_text())["inputs"]}
-    options = {action.dest for action in build_parser()._actions} - {"help", "version"}
+    options = {action.dest for action in build_parser()._actions} - {
+        "help",
+        "version",
+        "print_completion",
+    }
     assert described == options
 
 

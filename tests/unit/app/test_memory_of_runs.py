@@ -21,7 +21,7 @@ def run(
     at_work: set[int] = set()
     most = 0
 
-    def apart(job: Any) -> int:
+    def apart(job: Any, _report: object = None) -> int:
         nonlocal most
         at_work.add(job.number)
         most = max(most, len(at_work))
