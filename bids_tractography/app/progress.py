@@ -151,12 +151,16 @@ class LogProgress:
 def describe(progress: Progress) -> str:
     """Describe how much is done, how fast, and how long the rest will take."""
     share = progress.done / max(progress.total, 1)
-    left = (progress.total - progress.done) / max(progress.per_second, 1e-9)
     return (
         f"{progress.name}: {share:.0%} of {progress.total} {progress.unit}, "
         f"{progress.kept} streamlines, "
-        f"{progress.per_second:.0f} {progress.unit}/s, {_clock(left)} left"
+        f"{progress.per_second:.0f} {progress.unit}/s, {time_left(progress)} left"
     )
+
+
+def time_left(progress: Progress) -> str:
+    """Return how long the rest of the tracking will take, as minutes and seconds."""
+    return _clock((progress.total - progress.done) / max(progress.per_second, 1e-9))
 
 
 def _clock(seconds: float) -> str:

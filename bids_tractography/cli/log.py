@@ -12,7 +12,7 @@ from rich.logging import RichHandler
 from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
-from bids_tractography.app.progress import LOG_TIME, LogProgress, as_lines, name_run
+from bids_tractography.app.progress import LOG_TIME, LogProgress, as_lines, name_run, time_left
 from bids_tractography.pipeline.progress import Progress
 
 
@@ -103,7 +103,10 @@ class RunBars:
             self._at_work[progress.name] = self._bars.add_task(progress.name, total=None, text="")
         text, total = progress.stage, None
         if progress.total:
-            text = f"{progress.per_second:,.0f} {progress.unit}/s, {progress.kept:,} streamlines"
+            text = (
+                f"{progress.per_second:,.0f} {progress.unit}/s, {progress.kept:,} streamlines, "
+                f"{time_left(progress)} left"
+            )
             total = progress.total
         task = self._at_work[progress.name]
         if total is None:  # the bar pulses

@@ -31,9 +31,9 @@ def test_two_runs_at_a_time_send_their_log_and_progress_to_one_terminal(
     said = [LINE.sub("", line) for line in lines]
     assert said[0] == "Ignored: --notrack: nothing is ever sent anywhere."
     assert said[1].startswith("bids-tractography ")
-    assert any(line.startswith("2 participants; 2 DWI runs at a time, 1 thread") for line in said)
-    runs = [line for line in said[5:] if line]
-    assert all(line.startswith(("sub-01: ", "sub-02: ")) for line in runs)
+    (extent,) = (n for n, line in enumerate(said) if line.startswith("2 participants; "))
+    assert "2 DWI runs at a time, 1 thread each" in said[extent]
+    assert all(line.startswith(("sub-01: ", "sub-02: ")) for line in said[extent + 1 :])
     for name in ("sub-01", "sub-02"):
         assert any(re.match(rf"{name}: 100% of \d+ ", line) for line in said)
         log = (output / "logs" / f"{name}.log").read_text()

@@ -33,7 +33,7 @@ def test_bars_come_and_go_with_their_runs() -> None:
     assert shown(bars)[0].endswith("0 of about 4 ended")  # two participants to come
     assert shown(bars)[1].endswith("fitting")
     show(Progress("sub-01_run-1", 50, 100, 40, 1000.0))
-    assert shown(bars)[1].endswith("1,000 seeds/s, 40 streamlines")
+    assert shown(bars)[1].endswith("1,000 seeds/s, 40 streamlines, 0:00 left")
     show(Progress("sub-01_run-1", stage=""))
     assert len(shown(bars)) == 2
     assert shown(bars)[0].endswith("1 of about 4 ended")
