@@ -40,7 +40,7 @@ def test_two_runs_at_a_time_send_their_log_and_progress_to_one_terminal(
         assert f"DEBUG {name}: fitting took " in log
         assert f"INFO {name}: tracking " in log
         assert f"DEBUG {name}: input dwi: {two_participants / name / 'dwi'}" in log
-    assert "2 done; 2 warnings" in ended.stdout
+    assert "2 done; 4 warnings" in ended.stdout
     assert "ERROR" not in ended.stderr
 
 
