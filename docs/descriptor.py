@@ -12,7 +12,6 @@ from typing import Any
 
 from bids_tractography import __version__, errors
 from bids_tractography.cli.parser import LEVELS, build_parser, positive
-from bids_tractography.config.presets import configuration_path
 
 # Paths that the command creates if they do not exist; all others must exist and are mounted.
 _MADE = ("output_dir", "work_dir", "bids_database_dir")
@@ -77,7 +76,7 @@ def boutiques() -> str:
 def _described(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
     """Yield the actions of the descriptor, without those that print and exit."""
     for action in parser._actions:
-        if action.dest not in ("help", "version"):
+        if action.dest not in ("help", "version", "print_completion"):
             yield action
 
 
@@ -86,7 +85,7 @@ def _key(action: argparse.Action) -> str:
 
 
 def _input(action: argparse.Action) -> dict[str, Any]:
-    is_path = action.type in (Path, configuration_path) or action.dest == "derivatives"
+    is_path = action.type is Path or action.dest in ("derivatives", "config")
     described: dict[str, Any] = {
         "id": action.dest,
         "name": action.dest.replace("_", " "),
@@ -108,6 +107,8 @@ def _input(action: argparse.Action) -> dict[str, Any]:
         described["type"] = "Number"
     if action.type is positive:
         described |= {"type": "Number", "integer": True, "minimum": 1}
+    if action.type is int:
+        described |= {"type": "Number", "integer": True}
     if action.choices:
         described["value-choices"] = [str(choice) for choice in action.choices]
     if action.dest == "analysis_level":

@@ -101,6 +101,16 @@ def dataset(scanned_once: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(scanned_once, tmp_path / "dataset"))
 
 
+@pytest.fixture
+def two_participants(dataset: Path) -> Path:
+    """The same scan of two participants, for two runs at a time."""
+    folder = dataset / "sub-02" / "dwi"
+    folder.mkdir(parents=True)
+    for path in (dataset / "sub-01" / "dwi").iterdir():
+        shutil.copy(path, folder / path.name.replace("sub-01", "sub-02"))
+    return dataset
+
+
 @pytest.fixture(scope="session")
 def finished(scanned_once: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ended]:
     """Output of an uninterrupted run on `scanned_once`, and how the command ended."""

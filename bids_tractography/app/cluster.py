@@ -19,7 +19,7 @@ from typing import Any
 
 from bids_tractography.app.local import Outcome, run_job
 from bids_tractography.app.outcome import Failure
-from bids_tractography.app.progress import LOG_FORMAT, LOG_TIME, LogProgress
+from bids_tractography.app.progress import LogProgress, as_lines
 from bids_tractography.core.seeding import SeedBatch
 from bids_tractography.errors import DiedError, UnavailableError
 from bids_tractography.pipeline.job import Job
@@ -79,6 +79,7 @@ def run_jobs_on_ray(
                 outcome = ray.get(done)
             except ray.exceptions.RayError as error:
                 outcome = Failure(f"its worker died: {error}", DiedError.exit_code)
+                logger.error("%s: %s", job.name, outcome.message)
             yield job, outcome
             running |= {start(job): job for job in islice(jobs, 1)}
     finally:
@@ -156,7 +157,8 @@ def _cpus_of_nodes() -> list[int]:
 def _run_with_batches(job: Job) -> Outcome:
     """Run a job in a task, its batches in other tasks."""
     logging.getLogger("bids_tractography").setLevel(logging.INFO)
-    logging.basicConfig(level=logging.WARNING, format=LOG_FORMAT, datefmt=LOG_TIME)
+    lines = as_lines(logging.StreamHandler())
+    logging.basicConfig(level=logging.WARNING, handlers=[lines])
     return run_job(job, LogProgress(), _track_elsewhere)
 
 

@@ -124,7 +124,10 @@ def _memory_fault(error: MemoryError) -> TractographyError | None:
     n_bytes = math.prod(shape) * dtype.itemsize if dtype is not None else 0
     if n_bytes > os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"):
         return None
-    return DiedError("out of memory.", "Provide more, or run fewer jobs at a time (--n-procs).")
+    return DiedError(
+        "out of memory.",
+        "Provide more, or limit it with --mem, so that fewer runs are processed at a time.",
+    )
 
 
 def _system_fault(error: OSError, places: Places) -> TractographyError | None:
@@ -135,7 +138,10 @@ def _system_fault(error: OSError, places: Places) -> TractographyError | None:
     if error.errno in _FULL:
         return OutputError(f"{where}{reason}.", "Free space or choose another output directory.")
     if error.errno in _EXHAUSTED:
-        return DiedError(f"{where}{reason}.", "Run fewer jobs at a time (--n-procs).")
+        return DiedError(
+            f"{where}{reason}.",
+            "Process fewer runs at a time: raise --omp-nthreads, or limit --mem.",
+        )
     if error.errno in _DISCONNECTED:
         return DiedError(f"{where}{reason}.", "Check the disk or the network file system.")
     if path is not None and _is_below(path, places.written):

@@ -39,7 +39,7 @@ from bids_tractography.outputs.provenance import (
     sha256_of_file,
 )
 from bids_tractography.outputs.run import read_sidecar
-from bids_tractography.pipeline.process import Progress
+from bids_tractography.pipeline.progress import Progress
 from bids_tractography.report.drift import ABSENT, flatten
 from bids_tractography.tracking import ENGINES
 from bids_tractography.tractogram.difference import StreamlineDifference, first_difference

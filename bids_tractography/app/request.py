@@ -34,6 +34,8 @@ class Request:
         Further datasets, with the names they were given.
     n_procs, n_threads : int
         Jobs at a time, and threads of each.
+    memory_mib : float or None
+        Memory of all jobs at a time, as far as it can be estimated; None if it is unlimited.
     check_dataset : bool
         Insist on a valid ``dataset_description.json``.
     database : Path or None
@@ -64,6 +66,7 @@ class Request:
     derivatives: tuple[tuple[str | None, Path], ...] = ()
     n_procs: int = 1
     n_threads: int = 1
+    memory_mib: float | None = None
     check_dataset: bool = True
     database: Path | None = None
     fresh: bool = False

@@ -7,7 +7,7 @@ import logging
 import os
 import platform
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 
@@ -24,8 +24,9 @@ from bids_tractography.errors import OutputError
 from bids_tractography.outputs.dataset import dataset_files, write_dataset_files
 from bids_tractography.outputs.files import write_json, write_text
 from bids_tractography.pipeline.job import Job
-from bids_tractography.pipeline.process import Done, Progress
+from bids_tractography.pipeline.process import Done
 from bids_tractography.pipeline.products import name_patterns
+from bids_tractography.pipeline.progress import Progress
 from bids_tractography.report import methods
 
 logger = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 def run(
     request: Request, study: Study, report: Callable[[Progress], None]
-) -> Iterator[tuple[str, Outcome]]:
+) -> Generator[tuple[str, Outcome], None, None]:
     """Run the jobs of a request, yield their outcomes, and write the dataset around them.
 
     Yields
@@ -82,6 +83,8 @@ def _jobs(planned: Iterable[Planned], others: dict[str, Failure | Skipped]) -> I
         others[name] = what
         if isinstance(what, Skipped):
             logger.info("%s: skipped: %s", name, what.error)
+        else:
+            logger.error("%s: %s", name, what.message)
 
 
 def _run_jobs(
@@ -121,7 +124,7 @@ def _outcomes(
 ) -> Iterator[tuple[Job, Outcome]]:
     if request.executor == "ray":
         return run_jobs_on_ray(jobs, request.n_procs, request.ray_address)
-    return run_jobs(jobs, request.n_procs, report)
+    return run_jobs(jobs, request.n_procs, report, request.memory_mib)
 
 
 def _write_dataset(request: Request, study: Study) -> None:

@@ -9,81 +9,35 @@ from pathlib import Path
 import yaml
 
 from bids_tractography import __version__
-from bids_tractography.app.request import check_config
-from bids_tractography.cli.parser import Parser
 from bids_tractography.config import Config
 from bids_tractography.config.dump import as_yaml, changes_as_yaml, commented_yaml
 from bids_tractography.config.load import load_config, translate_config
-from bids_tractography.config.presets import configuration_path, preset_names
+from bids_tractography.config.presets import configuration_path
 from bids_tractography.config.schema import SCHEMA_ID, json_schema
 from bids_tractography.errors import UsageError
 from bids_tractography.outputs.files import write_text
 
 
-def build_config_parser() -> argparse.ArgumentParser:
-    """Build the parser of ``bids-tractography config``."""
-    parser = Parser(
-        prog="bids-tractography config",
-        description="Show, write, check or translate configurations.",
-        epilog=f"CONFIG is a YAML, TOML or JSON file, or a preset: {', '.join(preset_names())}.",
-        allow_abbrev=False,
-    )
-    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    for name, about in (
-        ("show", "print every key with its effective value"),
-        ("init", "write a configuration with comments, to be edited"),
-        ("check", "report all errors of a configuration"),
-        ("translate", "convert a file in pyAFQ's terms"),
-        ("schema", "print the JSON Schema"),
-    ):
-        action = actions.add_parser(
-            name, help=about, description=f"{about.capitalize()}.", allow_abbrev=False
-        )
-        if name == "translate":
-            action.add_argument("config", type=Path, metavar="FILE")
-        elif name != "schema":
-            action.add_argument(
-                "config",
-                nargs="?",
-                type=configuration_path,
-                metavar="CONFIG",
-                help="file or preset (default: the defaults)",
-            )
-            action.add_argument(
-                "--set", action="append", default=[], metavar="KEY=VALUE", help="override a key"
-            )
-        if name == "show":
-            action.add_argument(
-                "--changed", action="store_true", help="only keys that differ from the defaults"
-            )
-        if name == "init":
-            action.add_argument(
-                "-o",
-                "--output",
-                type=Path,
-                metavar="FILE",
-                help="a new file (default: standard output)",
-            )
-    return parser
-
-
-def config_command(words: list[str]) -> int:
-    """Run ``bids-tractography config``; return the exit code."""
-    options = build_config_parser().parse_args(words)
+def execute(options: argparse.Namespace) -> int:
+    """Execute ``bids-tractography config``; return the exit code."""
+    given = getattr(options, "config", None)
+    path = configuration_path(given) if isinstance(given, str) else None
     match options.action:
         case "schema":
             print(config_schema(), end="")
         case "translate":
             print(_translated(options.config), end="")
         case "check":
-            for note in check_config(load_config(options.config, options.set)):
+            from bids_tractography.app.request import check_config  # imports the engines
+
+            for note in check_config(load_config(path, options.set)):
                 print(f"note: {note}")
-            print(f"{options.config or 'the configuration'}: no errors")
+            print(f"{path or 'the configuration'}: no errors")
         case "show":
-            config = load_config(options.config, options.set)
+            config = load_config(path, options.set)
             print(changes_as_yaml(config) if options.changed else as_yaml(config), end="")
         case "init":
-            _init(options.config, load_config(options.config, options.set), options.output)
+            _init(path, load_config(path, options.set), options.output)
     return 0
 
 

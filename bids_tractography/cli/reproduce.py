@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import sys
@@ -14,81 +15,18 @@ from rich.table import Table
 from rich.text import Text
 
 from bids_tractography.app.reproduce import Comparison, Options, Row, reproduce
-from bids_tractography.cli.console import progress_shown, set_up_logging
-from bids_tractography.cli.parser import Parser, positive
+from bids_tractography.cli.log import progress_shown, set_up_logging
+from bids_tractography.cli.parser import DIFFERS
 from bids_tractography.errors import NoInputError, UsageError
 from bids_tractography.machine.container import describe_container
 from bids_tractography.machine.cpus import count_cpus
 from bids_tractography.machine.files import printable, resolve
 
-DIFFERS = 1
-"""Exit code if the result differs."""
 _EXIT_CODES = {"same": 0, "differs": DIFFERS, "missing": NoInputError.exit_code}
 
 
-def build_reproduce_parser() -> Parser:
-    """Build the parser of the command."""
-    parser = Parser(
-        prog="bids-tractography reproduce",
-        description="Run a tractogram again as its sidecar records it, and report whether the "
-        "result is the same or where it first differs: inputs, configuration, libraries, engine, "
-        "processor, step, streamline. Exit codes: 0 if the same, "
-        f"{DIFFERS} if it differs, {NoInputError.exit_code} if inputs are missing or changed, "
-        "others as of a run.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("sidecar", type=Path, metavar="SIDECAR", help="JSON file of the tractogram")
-    parser.add_argument(
-        "bids_dirs",
-        nargs="*",
-        default=[],
-        type=Path,
-        metavar="BIDS_DIR",
-        help="directories in which inputs are searched by path, name and content, before the "
-        "datasets that the derivative dataset links to",
-    )
-    parser.add_argument(
-        "--check",
-        action="store_true",
-        help="compare inputs, configuration and software only, and run nothing",
-    )
-    parser.add_argument(
-        "-o",
-        "--output",
-        type=Path,
-        metavar="DIR",
-        help="derivative dataset to write (default: a temporary one, which is removed)",
-    )
-    parser.add_argument(
-        "-w",
-        "--work-dir",
-        type=Path,
-        metavar="DIR",
-        help="where unfinished work is kept (default: .work in the output)",
-    )
-    parser.add_argument(
-        "--omp-nthreads",
-        type=positive,
-        metavar="N",
-        help="threads, which do not change the result (default: the CPUs of this process)",
-    )
-    parser.add_argument(
-        "--no-report", action="store_true", help="make no report in the output directory"
-    )
-    parser.add_argument("--json", action="store_true", help="print the comparison as JSON")
-    parser.add_argument(
-        "-v",
-        "--verbose",
-        action="count",
-        default=0,
-        help="more of the log, and all that was compared",
-    )
-    return parser
-
-
-def reproduce_command(words: list[str]) -> int:
-    """Run ``bids-tractography reproduce``; return the exit code."""
-    options = build_reproduce_parser().parse_args(words)
+def execute(options: argparse.Namespace) -> int:
+    """Execute ``bids-tractography reproduce``; return the exit code."""
     if options.check and (options.output or options.work_dir):
         raise UsageError("--check does not accept --output and --work-dir: it writes nothing.")
     console = Console(stderr=True)
@@ -102,7 +40,7 @@ def reproduce_command(words: list[str]) -> int:
         only_check=options.check,
         container=describe_container(os.environ, Path(sys.prefix)),
     )
-    with progress_shown(console) as report:
+    with progress_shown(console, 1) as report:
         compared = reproduce(options.sidecar, how, report)
     if options.json:
         print(json.dumps(_as_json(compared, how), indent=2, ensure_ascii=False))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,13 @@ from bids_tractography.errors import UsageError
 from bids_tractography.inputs.layout import known_entities
 from bids_tractography.machine.files import read_json_file
 
+logger = logging.getLogger(__name__)
+
 _QUERIES = ("dwi", "brain_mask")
+# Of fMRIPrep, QSIPrep and QSIRecon, whose files can be used as they are.
+_OTHER_QUERIES = frozenset(
+    ("anat", "bold", "fmap", "flair", "roi", "sbref", "t1w", "t2w", "asl", "m0scan", "PDw")
+)
 
 
 def read_filters(path: Path) -> dict[str, dict[str, Any]]:
@@ -30,6 +37,10 @@ def read_filters(path: Path) -> dict[str, dict[str, Any]]:
     content = read_json_file(path, UsageError, strict=True)
     if not isinstance(content, dict) or not all(isinstance(v, dict) for v in content.values()):
         raise UsageError(f'{path} must map queries to their filters: {{"dwi": {{...}}}}.')
+    others = sorted(set(content) & _OTHER_QUERIES)
+    if others:
+        logger.info("%s: filters for %s are not used.", path, ", ".join(others))
+    content = {query: filters for query, filters in content.items() if query not in others}
     unknown = sorted(set(content) - set(_QUERIES))
     if unknown:
         raise UsageError(

@@ -6,7 +6,9 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+
+from bids_tractography.machine.cgroups import control_folders
 
 # Processors that schedulers grant a task on this node: Slurm (with and without
 # --cpus-per-task), Grid Engine, PBS, LSF.
@@ -14,6 +16,9 @@ _GRANTED = (
     *("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE"),
     *("NSLOTS", "NCPUS", "LSB_DJOB_NUMPROC"),
 )
+
+THREADS_OF_RUN = 8
+"""Threads of a run from which on several runs at a time are the better use of them."""
 
 
 def count_cpus(environment: Mapping[str, str], root: Path = Path("/")) -> int:
@@ -46,6 +51,33 @@ def count_cpus(environment: Mapping[str, str], root: Path = Path("/")) -> int:
     return max(1, min([ours, *_granted(environment), *quotas]))
 
 
+def share_cpus(total: int, per_run: int | None, n_participants: int) -> tuple[int, int]:
+    """Share processors out among runs that are processed at the same time.
+
+    Some parts of a run use one thread, so that several runs at a time finish earlier than one after
+    another, but they take more memory. By default, every run gets at least `THREADS_OF_RUN`
+    threads, and no more runs are processed at a time than there are participants.
+
+    Parameters
+    ----------
+    total : int
+        Threads of all runs together.
+    per_run : int or None
+        Threads of each run, at most `total`; None for the default.
+    n_participants : int
+
+    Returns
+    -------
+    n_runs, n_threads : int
+        Number of runs at a time, and threads of each.
+    """
+    if per_run is not None:
+        n_threads = min(per_run, total)
+        return total // n_threads, n_threads
+    n_runs = max(1, min(n_participants, total // THREADS_OF_RUN))
+    return n_runs, total // n_runs
+
+
 def _granted(environment: Mapping[str, str]) -> Iterator[int]:
     for name in _GRANTED:
         with suppress(ValueError):
@@ -56,36 +88,10 @@ def _granted(environment: Mapping[str, str]) -> Iterator[int]:
 
 def _quotas(root: Path) -> Iterator[float]:
     """Yield the quota of each control group of this process, in processors."""
-    try:
-        groups = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
-        mounts = (root / "proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:  # not Linux
-        return
-    for line in groups:
-        _, controllers, path = line.split(":", 2)
-        if controllers == "" or "cpu" in controllers.split(","):
-            for folder in _folders(root, mounts, controllers, PurePosixPath(path)):
-                quota = _quota(folder)
-                if quota is not None:
-                    yield quota
-
-
-def _folders(
-    root: Path, mounts: list[str], controllers: str, group: PurePosixPath
-) -> Iterator[Path]:
-    """Yield the folders of a control group and its parents, as far as they are visible."""
-    for line in mounts:
-        # id, parent, device, root of the mount, mount point, options ... - type, source, options
-        mount, _, kind = line.partition(" - ")
-        fields, (type_, *_, options) = mount.split(), kind.split()
-        if type_ != ("cgroup" if controllers else "cgroup2"):
-            continue
-        if controllers and "cpu" not in options.split(","):
-            continue
-        top, mounted_at = PurePosixPath(fields[3]), root / fields[4].lstrip("/")
-        # In a separate cgroup namespace, the path of a group is unrelated to the mount.
-        below = group.relative_to(top) if group.is_relative_to(top) else PurePosixPath()
-        yield from (mounted_at / part for part in (below, *below.parents))
+    for folder in control_folders(root, "cpu"):
+        quota = _quota(folder)
+        if quota is not None:
+            yield quota
 
 
 def _quota(folder: Path) -> float | None:

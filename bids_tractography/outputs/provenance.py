@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import platform
 import resource
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -19,6 +20,8 @@ from pydantic import BaseModel, ConfigDict, JsonValue
 from bids_tractography import __version__
 from bids_tractography.config import Config
 from bids_tractography.machine.files import open_input
+
+logger = logging.getLogger(__name__)
 
 RECORD_KEY = "BidsTractography"
 RECORD_VERSION = 4
@@ -241,19 +244,26 @@ class TractogramRecord(_TractogramRecordBase):
 
 @dataclass
 class Stopwatch:
-    """Wall and CPU time of named stages, in seconds."""
+    """Wall and CPU time of named stages, in seconds; `entered` is called with each that begins."""
 
     seconds: dict[str, float] = field(default_factory=dict)
     cpu_seconds: dict[str, float] = field(default_factory=dict)
+    entered: Callable[[str], None] = lambda _: None
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Add the time spent in the block to a stage."""
+        self.entered(name)
         wall, cpu = time.perf_counter(), time.process_time()
         try:
             yield
         finally:
-            self.add(name, time.perf_counter() - wall, time.process_time() - cpu)
+            seconds, cpu_seconds = time.perf_counter() - wall, time.process_time() - cpu
+            self.add(name, seconds, cpu_seconds)
+            logger.debug(
+                "%s took %.1f s (%.1f s of CPU); peak of memory so far: %.0f MiB.",
+                name, seconds, cpu_seconds, peak_memory_mib(),
+            )  # fmt: skip
 
     def add(self, name: str, seconds: float, cpu_seconds: float) -> None:
         """Add time to a stage.

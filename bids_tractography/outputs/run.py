@@ -129,7 +129,7 @@ class RunOutputs:
 
     def write_data(self, path: Path, writer: Callable[[Path], None]) -> None:
         """Write a file atomically; until its sidecar is written it counts as unfinished."""
-        logger.info("Writing %s", path.name)
+        logger.debug("Writing %s", path.name)
         sidecar_path(path).unlink(missing_ok=True)
         write_atomically(path, writer)
 

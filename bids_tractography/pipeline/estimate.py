@@ -182,6 +182,16 @@ def estimate(job: Job, trial: Trial | None = None) -> Estimate:
     )
 
 
+def estimate_memory_mib(job: Job) -> float:
+    """Estimate the peak of memory of a job, in MiB, from the headers of its DWI."""
+    if job.config.import_tract is not None:
+        return _BASE_MIB
+    grid, shape, _ = read_layout(job.run.image, ndim=4)
+    gradients = read_gradients(job.run.gradients, grid, shape[3], job.config.gradients, job.frame)
+    order = MODELS[job.config.model.kind].sh_order(job.config.model, gradients, job.model_files)
+    return _memory_mib(job, _size(job, grid, shape[3], order))
+
+
 def check_import(job: Job) -> None:
     """Check the headers of a tractogram that is imported.
 

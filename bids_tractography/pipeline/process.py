@@ -21,6 +21,7 @@ from bids_tractography.pipeline.fitting import Fit, fit_or_read, tissue_or_read
 from bids_tractography.pipeline.goals import Goal, goal_of
 from bids_tractography.pipeline.inspection import judge_again, report_dwi, report_inputs
 from bids_tractography.pipeline.job import Job
+from bids_tractography.pipeline.progress import Progress
 from bids_tractography.pipeline.regions import RegionMaker
 from bids_tractography.pipeline.results import import_tractogram, write_tractogram
 from bids_tractography.pipeline.task import Task
@@ -51,32 +52,6 @@ class Done:
     warnings: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Progress:
-    """Progress of tracking.
-
-    Parameters
-    ----------
-    name : str
-        Of the job.
-    done, total : int
-        Seeds, or streamlines if so many are to be selected.
-    kept : int
-        Streamlines.
-    per_second : float
-        Seeds or streamlines that this process has tracked in a second, so far.
-    unit : str
-        What `done` and `total` count.
-    """
-
-    name: str
-    done: int
-    total: int
-    kept: int
-    per_second: float
-    unit: str = "seeds"
-
-
 def process_dwi(
     job: Job,
     report: Callable[[Progress], None],
@@ -89,7 +64,7 @@ def process_dwi(
     ----------
     job : Job
     report : callable
-        Called with the progress after each batch.
+        Called with the progress when a stage begins, and after each batch.
     track : Tracker
         Function that tracks the batches; it does not affect the result.
     findings : Findings, optional
@@ -107,7 +82,9 @@ def process_dwi(
         unchanged(job.inputs.values()),
     ):
         job.outputs.remove_leftovers(keep=BatchStore(job.work, 0).partial)
-        task = Task.begin(job, findings)
+        for role, path in job.inputs.items():
+            logger.debug("input %s: %s", role, path)
+        task = Task.begin(job, findings, lambda stage: report(Progress(job.label, stage=stage)))
         if not task.has_stage("tracking"):
             BatchStore(
                 job.work, 0
@@ -224,6 +201,7 @@ def _track_batches(
     what = f"{most}{len(seeds)} seeds"
     logger.info("%s: tracking %s with %s.", job.name, what, kind.name)
     begin, first, before = time.perf_counter(), store.next_seed, store.n_streamlines
+    report(Progress(job.label, stage="preparing to track"))
     last: list[SeedBatch] = []  # the last batch, without the seeds that are not needed
 
     def batches() -> Iterator[SeedBatch]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -51,9 +51,14 @@ class Task:
     beginning: Beginning | None = None
 
     @classmethod
-    def begin(cls, job: Job, findings: Findings) -> Task:
-        """Hash the inputs of a job, and determine which products are stale."""
-        watch = Stopwatch()
+    def begin(
+        cls, job: Job, findings: Findings, entered: Callable[[str], None] = lambda _: None
+    ) -> Task:
+        """Hash the inputs of a job, and determine which products are stale.
+
+        `entered` is called with the name of each stage that begins.
+        """
+        watch = Stopwatch(entered=entered)
         with watch.stage("hashing"):
             hashes = job.hash_inputs()
         fingerprints = job.fingerprints(hashes)

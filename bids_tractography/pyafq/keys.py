@@ -62,7 +62,7 @@ ON_THE_COMMAND_LINE: Mapping[str, str] = {
     "bids_layout_kwargs": "--bids-database-dir",
 }
 WITHOUT_EFFECT: Mapping[str, str] = {
-    "parallel_params": "--n-procs",
+    "parallel_params": "--nprocs",
     "num_chunks": "--omp-nthreads",
     "n_threads": "--omp-nthreads",
     "numba_n_threads": "--omp-nthreads",

@@ -45,7 +45,7 @@ case ${1:-participant} in
         scratch=$(mktemp -d "${SLURM_TMPDIR:-${TMPDIR:-/tmp}}/tractography-XXXXXX")
         trap 'rm -rf "$scratch"' EXIT
         words=(participant --participant-label "$(basename "${participants[task - 1]}")"
-            --work-dir /work --omp-nthreads "${SLURM_CPUS_PER_TASK:-1}" "${options[@]}")
+            --work-dir /work --nprocs "${SLURM_CPUS_PER_TASK:-1}" "${options[@]}")
         ;;
     *)
         echo "usage: $0 [count | participant | group]" >&2

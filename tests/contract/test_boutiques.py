@@ -57,7 +57,11 @@ def test_the_descriptor_is_valid(bosh: str) -> None:
 
 def test_every_option_of_the_command_line_is_in_it() -> None:
     described = {item["id"] for item in json.loads(DESCRIPTOR.read_text())["inputs"]}
-    options = {action.dest for action in build_parser()._actions} - {"help", "version"}
+    options = {action.dest for action in build_parser()._actions} - {
+        "help",
+        "version",
+        "print_completion",
+    }
     assert described == options
 
 
@@ -71,7 +75,7 @@ def test_its_command_line_is_understood_as_it_was_meant(bosh: str, tmp_path: Pat
         "config": "tracking.yaml",
         "set": ["seeding.rng_seed=1", "seeding.seeds={kind: total, count: 10}"],
         "fresh": True,
-        "n_procs": 2,
+        "nprocs": 2,
         "work_dir": "scratch",
     }
     simulated = run(
@@ -81,7 +85,7 @@ def test_its_command_line_is_understood_as_it_was_meant(bosh: str, tmp_path: Pat
     line = next(x for x in simulated.stdout.splitlines() if x.startswith("bids-tractography "))
     parsed = build_parser().parse_args(shlex.split(line)[1:])
     expected = argparse.Namespace(**values)
-    for name in ("bids_dir", "output_dir", "config", "work_dir"):
+    for name in ("bids_dir", "output_dir", "work_dir"):
         setattr(expected, name, Path(values[name]))
     assert {name: getattr(parsed, name) for name in values} == vars(expected)
 

@@ -488,7 +488,7 @@ def test_a_bad_participant_does_not_stop_the_others(
     (dataset / "sub-03" / "dwi" / "sub-03_dwi.bvec").unlink()
     (dataset / "sub-04").mkdir()
     output = tmp_path / "output"
-    ended = run_cli(dataset, output, "participant", "--n-procs", n_procs)
+    ended = run_cli(dataset, output, "participant", "--nprocs", n_procs, "--omp-nthreads", 1)
     assert ended.returncode == 1  # two faults of different kinds
     assert sha256(the_tractogram(output)) == sha256(the_tractogram(finished[0]))
     assert "sub-02" in ended.stdout
@@ -626,15 +626,15 @@ def test_the_group_level_leaves_out_tractograms_that_are_gone(
 
 @pytest.mark.slow
 def test_a_request_to_end_is_obeyed_at_once_and_the_run_resumes(
-    finished: tuple[Path, Ended], scanned_once: Path, tmp_path: Path
+    finished: tuple[Path, Ended], two_participants: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "output"
     slow = (*QUICK, "tracking.batch_size=10")
     settings = [word for override in slow for word in ("--set", override)]
-    files = (str(scanned_once), str(output))
+    files = (str(two_participants), str(output))
     command = [sys.executable, "-m", "bids_tractography", *files, "participant"]
     with subprocess.Popen(
-        [*command, "--n-procs", "2", *settings],
+        [*command, "--nprocs", "2", "--omp-nthreads", "1", *settings],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     ) as process:
@@ -643,7 +643,8 @@ def test_a_request_to_end_is_obeyed_at_once_and_the_run_resumes(
         process.terminate()
         assert process.wait(timeout=20) == 143
     deadline = time.monotonic() + 10
-    while (ended := run_cli(scanned_once, output, "participant", overrides=slow)).returncode == 75:
+    words = (two_participants, output, "participant", "--participant-label", "01")
+    while (ended := run_cli(*words, overrides=slow)).returncode == 75:
         assert time.monotonic() < deadline, "a worker still holds the lock"
     assert ended.returncode == 0
     assert sha256(the_tractogram(output)) == sha256(the_tractogram(finished[0]))

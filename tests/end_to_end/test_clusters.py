@@ -52,7 +52,7 @@ def test_the_array_has_one_task_a_participant(study: Path) -> None:
         "sub-10",
         "sub-xa30",
     ]
-    assert all(line[line.index("--omp-nthreads") + 1] == "8" for line in lines)
+    assert all(line[line.index("--nprocs") + 1] == "8" for line in lines)
     outside = array(study, DRY_RUN="1", SLURM_ARRAY_TASK_ID="5")
     assert outside.returncode == 64
     assert "no participant 5" in outside.stderr
@@ -84,7 +84,7 @@ def test_a_task_runs_the_image_on_a_scratch_folder_that_goes_with_it(study: Path
     )
     assert asked[asked.index("/data") :] == [
         *("/data", "/out", "participant", "--participant-label", "sub-02"),
-        *("--work-dir", "/work", "--omp-nthreads", "1", "--set", "seeding.rng_seed=1"),
+        *("--work-dir", "/work", "--nprocs", "1", "--set", "seeding.rng_seed=1"),
     ]
     assert array(study, "group", **variables).returncode == 0
     asked = (study.parent / "out" / "asked").read_text().splitlines()

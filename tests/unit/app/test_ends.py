@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from bids_tractography.app import local
 from bids_tractography.app import run as app_run
 from bids_tractography.app.outcome import Failure, Places, attempt
-from bids_tractography.cli import main as cli_main
+from bids_tractography.cli import levels
 from bids_tractography.config import Config
 from bids_tractography.errors import GridError
 from bids_tractography.inputs import ParticipantFiles
@@ -157,7 +157,7 @@ def test_a_damaged_index_of_pybids_is_made_again(dataset: Path, tmp_path: Path) 
 def test_a_defect_outside_of_any_participant_is_one_line(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli_main, "open_study", raising(IndexError("bug")))
+    monkeypatch.setattr(levels, "open_study", raising(IndexError("bug")))
     ended = run_cli(dataset, tmp_path / "output", "participant")
     assert ended.returncode == 70
     assert "Traceback" not in ended.stderr
@@ -235,13 +235,13 @@ def test_a_signal_during_imports_ends_without_a_traceback(number: int, code: int
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize("n_procs", [1, 2])
 def test_two_signals_in_a_run_end_it_without_a_traceback(
-    dataset: Path, tmp_path: Path, number: int, code: int, n_procs: int
+    two_participants: Path, tmp_path: Path, number: int, code: int, n_procs: int
 ) -> None:
-    files = (str(dataset), str(tmp_path / "out"))
+    files = (str(two_participants), str(tmp_path / "out"))
     command = [sys.executable, "-m", "bids_tractography", *files, "participant"]
     settings = ["--set", "seeding.seeds={kind: total, count: 100000000}"]
     with subprocess.Popen(
-        [*command, *settings, "--n-procs", str(n_procs)],
+        [*command, *settings, "--nprocs", str(n_procs), "--omp-nthreads", "1"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,

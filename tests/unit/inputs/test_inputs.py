@@ -582,10 +582,15 @@ def test_unknown_entities_are_told(several: Path, query: str) -> None:
     assert "acquisition" in message.replace("acquisitoin", "")
 
 
+def test_filters_for_the_other_queries_of_fmriprep_and_qsiprep_are_not_used(tmp_path: Path) -> None:
+    content = {"t1w": {"acquisition": "x"}, "bold": {"no_entity": 1}, "dwi": {"run": 1}}
+    assert filters_in(tmp_path, content) == {"dwi": {"run": 1}}
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ({"bold": {"task": "rest"}}, "bold"),
+        ({"dwi_mask": {"desc": "brain"}}, "dwi_mask"),
         ({"dwi": "acq-a"}, "map queries to their filters"),
         ([], "map queries to their filters"),
         ({"dwi": {"acquisition": {"a": 1}}}, "acquisition"),

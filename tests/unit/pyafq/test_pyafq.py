@@ -120,7 +120,7 @@ def test_a_file_of_pyafq_is_taken_as_a_configuration(
     said = caplog.text
     assert "SEGMENTATION_PARAMS" in said
     assert "bids_path (BIDS_DIR)" in said
-    assert "parallel_params (--n-procs)" in said
+    assert "parallel_params (--nprocs)" in said
     assert "participant_labels" not in said
 
 
