@@ -31,7 +31,8 @@ from bids_tractography.machine.files import resolve
 from bids_tractography.outputs.files import read_json, write_atomically
 from bids_tractography.outputs.names import sidecar_path
 from bids_tractography.outputs.run import read_record
-from bids_tractography.pipeline.process import Progress, process_dwi
+from bids_tractography.pipeline.process import process_dwi
+from bids_tractography.pipeline.progress import Progress
 from bids_tractography.tracking import choose_engine
 from bids_tractography.tractogram.base import Piece, StreamlineValues, Writer, offsets_of
 from bids_tractography.tractogram.formats.table import WRITERS, open_reader, reading
