@@ -12,6 +12,7 @@ from conftest import Ended, run_cli, sidecar
 
 from bids_tractography.outputs.provenance import RECORD_KEY
 from bids_tractography.pipeline import process
+from bids_tractography.pipeline.progress import Progress
 
 FAST = ("seeding.rng_seed=11", "tracking.algorithm.step_size_mm=1")
 NAME = "sub-01/dwi/sub-01_tract-wholebrain_track-prob_tractogram"
@@ -160,7 +161,9 @@ def test_an_interrupted_extension_leaves_what_was_there_and_goes_on(
     output = Path(shutil.copytree(selected, tmp_path / "output"))
     before = digest(output)
 
-    def stop(*_: object) -> None:
+    def stop(*figures: Any, **stage: Any) -> Progress:
+        if stage:
+            return Progress(*figures, **stage)
         raise KeyboardInterrupt
 
     small = "tracking.batch_size=20"

@@ -322,7 +322,7 @@ def test_a_stop_by_the_fodf_goes_with_tissue_and_ends_lie_in_grey_matter(
         path.unlink()
     path = tracked(
         scanned_once, output, "stopping={kind: act, fod_below: 0.1}", "seeding.mask=interface",
-        "output.per_streamline=[ends]", words=("-d", tissue),
+        "output.per_streamline=[ends]", words=("-d", tissue, "--overwrite"),
     )  # fmt: skip
     single = sidecar(next(output.rglob("*param-fod_dwimap.nii.gz")))[RECORD_KEY]["details"][
         "single_fibre_peak"

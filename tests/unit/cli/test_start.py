@@ -49,11 +49,6 @@ def test_help_and_errors_of_usage_import_nothing_heavy(words: list[str]) -> None
     assert imported(*words) == []
 
 
-def test_a_configuration_is_checked_without_the_libraries_of_a_run() -> None:
-    numerical = ("numpy", "scipy", "numba", "dipy", "nibabel", "bids", "pandas", "rich")
-    assert imported("config", "check", heavy=numerical) == []
-
-
 def test_the_package_itself_imports_nothing_heavy() -> None:
     program = f"import sys, bids_tractography; print([m for m in {HEAVY!r} if m in sys.modules])"
     command = [sys.executable, "-c", program]
