@@ -211,7 +211,7 @@ def why_stale(path: Path, fingerprint: Fingerprint) -> str | None:
     try:
         content = read_sidecar(path)
         record = content[RECORD_KEY]
-        made_with = Fingerprint.model_validate(record["fingerprint"])
+        before = Fingerprint.model_validate(record["fingerprint"])
         as_recorded = record["sidecar_sha256"] == hash_of_sidecar(content)
         as_written = record["file_sha256"][path.name] == sha256_of_file(path)
     except (TractographyError, OSError, ValueError, LookupError, TypeError, AttributeError):
@@ -220,7 +220,7 @@ def why_stale(path: Path, fingerprint: Fingerprint) -> str | None:
         return "its sidecar was modified or damaged"
     if not as_written:
         return "it was modified or damaged"
-    parts = fingerprint.differences(made_with)
+    parts = fingerprint.differences(before)
     return f"it was computed with {' and '.join(parts)}" if parts else None
 
 
